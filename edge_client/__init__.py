@@ -1,0 +1,1 @@
+"""The device: joins a federation, trains sign masks on its own data, sends them. Needs `wire` only."""

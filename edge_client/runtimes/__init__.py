@@ -1,0 +1,1 @@
+"""What executes a ticket on a device. Every runtime gives the same numbers."""

@@ -1,0 +1,54 @@
+"""The contract of a runtime, whatever executes the network beneath."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """One batch seen.
+
+    Attributes:
+        loss: mean softmax cross-entropy in nats, weighted by the sample weights.
+        correct: sum of the sample weights of the samples whose largest logit is their label.
+    """
+
+    loss: float
+    correct: float
+
+
+class Runtime(Protocol):
+    """A ticket loaded for training and inference.
+
+    Scores are float32 (kept,) in ticket order (`wire.ticket`). The effective weight is
+    w = sign(score) x initial weight with sign(0) = +1, and the straight-through gradient of a
+    score is dloss/dw x initial weight.
+    Batches are x float32 (n, *input_shape), y int64 (n,), weights float32 (n,) >= 0 with a positive
+    sum; a sample of weight 0 is padding and changes nothing. n is 1 .. the batch of the settings
+    for `step` and `gradient`, anything for `logits`.
+    """
+
+    name: str
+
+    def set_scores(self, scores: Floats) -> None:
+        """Copy scores in and clear the optimiser's state."""
+
+    def scores(self) -> Floats:
+        """A copy of the scores, float32 (kept,)."""
+
+    def step(self, x: Floats, y: Labels, weights: Floats) -> StepResult:
+        """Forward, backward and one optimiser step (`wire.settings.Training`); loss and correct are from before it."""
+
+    def gradient(self, x: Floats, y: Labels, weights: Floats) -> tuple[StepResult, Floats]:
+        """Forward and backward only; the gradient of every score, float32 (kept,)."""
+
+    def logits(self, x: Floats) -> Floats:
+        """Inference: float32 (n, classes)."""

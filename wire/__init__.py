@@ -1,0 +1,4 @@
+"""What both sides say: plans, tickets, masks, messages, and the transport that carries them.
+
+Needs numpy, cbor2 and (in `wire.mqtt` only) paho-mqtt; never torch, onnx or executorch.
+"""

@@ -1,0 +1,73 @@
+"""A bundle: what a device downloads. The ticket and the artifacts for one runtime, in one byte string.
+
+    b"HNSB"  version u8  canonical CBOR [runtime, ticket bytes, {file name: bytes}]
+
+Its SHA-256 is announced by the coordinator and checked before anything is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+
+import cbor2
+
+from wire.errors import Mismatch, TicketError, WireError
+from wire.safecbor import load_cbor
+from wire.ticket import Ticket, decode_ticket
+
+MAGIC = b"HNSB"
+VERSION = 1
+MAX_BUNDLE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What one device needs for one runtime.
+
+    Attributes:
+        runtime: "onnx", "executorch" or "sparse".
+        ticket: the network.
+        files: artifacts by name, e.g. "train.onnx"; empty for a runtime that reads the ticket itself.
+    """
+
+    runtime: str
+    ticket: Ticket
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The bundle's bytes."""
+        body = cbor2.dumps([self.runtime, self.ticket.encoded, dict(self.files)], canonical=True)
+        return MAGIC + bytes([VERSION]) + body
+
+    @cached_property
+    def id(self) -> bytes:
+        """SHA-256 of the bundle, 32 bytes."""
+        return sha256(self.encoded).digest()
+
+
+def decode_bundle(data: bytes, *, expected_id: bytes) -> Bundle:
+    """Read a bundle whose SHA-256 is known.
+
+    Raises:
+        WireError: if the hash differs, or the bytes are no bundle of this version.
+        TicketError: if the ticket inside is bad.
+    """
+    got = sha256(data).digest()
+    if got != expected_id:
+        raise Mismatch(
+            f"bundle of {len(data)} bytes", expected=f"SHA-256 {expected_id.hex()[:16]}…", got=got.hex()[:16] + "…"
+        )
+    if data[:4] != MAGIC or len(data) < 5:
+        raise WireError(f"starts with {data[:4]!r}, a bundle starts with {MAGIC!r}")
+    if data[4] != VERSION:
+        raise TicketError(f"bundle version {data[4]}, this program reads version {VERSION}")
+    match load_cbor(data[5:]):
+        case [str() as runtime, bytes() as ticket, dict() as files]:
+            if not all(isinstance(name, str) and isinstance(body, bytes) for name, body in files.items()):
+                raise WireError("bundle files must be bytes by name")
+            return Bundle(runtime=runtime, ticket=decode_ticket(ticket, where="ticket in the bundle"), files=files)
+    raise WireError("a bundle is [runtime, ticket, files]")
