@@ -2,3 +2,5 @@
 
 Needs numpy, cbor2 and (in `wire.mqtt` only) paho-mqtt; never torch, onnx or executorch.
 """
+
+__version__ = "0.1.0"

@@ -23,12 +23,16 @@ import numpy.typing as npt
 
 from wire.errors import DataError
 
-_OPCODES = frozenset(
-    "PROTO STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 BINFLOAT "
-    "BINUNICODE SHORT_BINUNICODE STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES "
-    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS "
-    "PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE FRAME GLOBAL REDUCE BUILD".split()
-)
+# fmt: off
+_OPCODES = frozenset({
+    "PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD",
+    "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+    "BINUNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES",
+    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "APPEND", "APPENDS",
+    "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS",
+    "PUT", "BINPUT", "LONG_BINPUT", "GET", "BINGET", "LONG_BINGET",
+})
+# fmt: on
 _MEMO_WRITES = ("PUT", "BINPUT", "LONG_BINPUT")
 _MAX_MEMO = 1 << 20
 _ARRAY, _DTYPE, _ENCODE, _REBUILD = "array", "dtype", "encode", "rebuild"
@@ -176,7 +180,7 @@ def loads(data: bytes, *, where: str) -> Any:
                 raise DataError(
                     f"pickle opcode {opcode.name} at byte {position} is not admitted", where=where, hint=hint
                 )
-            if opcode.name in _MEMO_WRITES and not 0 <= int(argument) < _MAX_MEMO:
+            if opcode.name in _MEMO_WRITES and not (isinstance(argument, int) and 0 <= argument < _MAX_MEMO):
                 raise DataError(
                     f"pickle memo number {argument} at byte {position} is too large", where=where, hint=hint
                 )

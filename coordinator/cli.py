@@ -1,0 +1,47 @@
+"""`hidenseek`: the workstation's commands. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from coordinator import commands
+from coordinator.datasets import command as data_command
+from wire import __version__, command
+
+EPILOG = """
+examples:
+  hidenseek demo                                        a whole federation on this machine, about a minute
+  hidenseek prune --model har-cnn --density 0.1 -o har.hns
+  hidenseek inspect har.hns
+  hidenseek serve --config devices.yaml --broker mqtt://192.168.1.10
+  hidenseek data list
+
+On the devices: hidenseek-edge join --help
+exit codes: 0 done, 2 usage, 130 stopped, others in docs/errors.md
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `hidenseek`; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="hidenseek",
+        description="Federated learning for Raspberry Pis, ARM boards and phones: "
+        "one sign bit per kept weight, over MQTT.",
+        epilog=EPILOG,
+        formatter_class=command.HelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"hidenseek {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_demo(subparsers)
+    commands.add_prune(subparsers)
+    commands.add_inspect(subparsers)
+    commands.add_serve(subparsers)
+    commands.add_report(subparsers)
+    data_command.add_parser(subparsers)
+    return command.run("hidenseek", parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""`devices.yaml`: the federation, the kinds of hardware and the fleet, checked before anything starts.
+
+Every complaint names the file, the line, the value found and what was expected.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+from coordinator.rounds import Schedule
+from wire.errors import ConfigError
+from wire.settings import Training
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Count = Annotated[int, Field(ge=1, strict=True)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingSettings(_Strict):
+    """Local training; see `wire.settings.Training`."""
+
+    optimiser: str = Training.optimiser
+    learning_rate: float = Training.learning_rate
+    beta1: float = Training.beta1
+    beta2: float = Training.beta2
+    epsilon: float = Training.epsilon
+    clip: float = Training.clip
+    start: float = Training.start
+    epochs: Count = Training.epochs
+    batch: Count = Training.batch
+
+
+class FederationSettings(_Strict):
+    """What is trained, by how many, for how long."""
+
+    name: Name = "default"
+    model: str = Field(default="har-cnn", description="a model of `hidenseek prune --help`; unused if ticket is given")
+    input_shape: list[Count] = Field(default=[6, 128], description="shape of one sample")
+    classes: Count = 6
+    ticket: str | None = Field(default=None, description="a ticket file made by hidenseek prune")
+    density: float = Field(default=0.10, gt=0, le=1)
+    method: str = Field(default="synflow", description="how to prune; see hidenseek prune --help")
+    seed: Annotated[int, Field(ge=0)] = 0
+    rounds: Count = 20
+    per_round: Count = 10
+    quorum: Count = 8
+    deadline_s: float = Field(default=60.0, gt=0)
+    start_devices: Count | None = Field(default=None, description="online devices to wait for; per_round if not given")
+    evaluate: bool = Field(default=True, description="devices report the global signs' accuracy every round")
+    runtimes: list[str] = Field(default=["sparse", "onnx"], description="runtimes devices may use")
+    training: TrainingSettings = TrainingSettings()
+
+    def schedule(self) -> Schedule:
+        """The rounds' rules."""
+        return Schedule(
+            rounds=self.rounds,
+            per_round=self.per_round,
+            quorum=self.quorum,
+            deadline_s=self.deadline_s,
+            start_devices=self.start_devices or self.per_round,
+            seed=self.seed,
+        )
+
+
+class Profile(_Strict):
+    """A kind of hardware."""
+
+    title: str
+    cores: Count
+    cpu: str = ""
+    ram_mb: Count
+
+
+class DeviceSettings(_Strict):
+    """One board of the fleet."""
+
+    profile: str | None = None
+    note: str = ""
+
+
+class DevicesFile(_Strict):
+    """The whole of devices.yaml."""
+
+    federation: FederationSettings = FederationSettings()
+    profiles: dict[Name, Profile] = {}
+    devices: dict[Name, DeviceSettings | None] = Field(default={}, description="who may join; anyone if empty")
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """Ids of the devices that may join; empty for any."""
+        return frozenset(self.devices)
+
+
+def load(path: Path) -> DevicesFile:
+    """Read and check a devices.yaml.
+
+    Raises:
+        ConfigError: naming file and line, what was found and what was expected.
+    """
+    try:
+        tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read ({error.strerror})", where=str(path), hint="Name one with --config"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8 text", where=str(path)) from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise ConfigError(f"not YAML: {error.problem or error.context}", where=f"{path}:{line}") from error
+    if not isinstance(tree, CommentedMap):
+        raise ConfigError("empty, or not a mapping of names to settings", where=f"{path}:1")
+    try:
+        found = DevicesFile.model_validate(_plain(tree))
+        Training(**found.federation.training.model_dump())
+        found.federation.schedule()
+    except ValidationError as error:
+        raise _explain(path, tree, error.errors()[0]) from None
+    except ConfigError as error:  # settings that are well-formed alone but not together
+        raise ConfigError(error.what, where=f"{path}:{_line(tree, ['federation', *_last_word(error)])}") from None
+    for name, device in found.devices.items():
+        if device and device.profile and device.profile not in found.profiles:
+            near = get_close_matches(device.profile, found.profiles, n=1)
+            raise ConfigError(
+                f"devices.{name}.profile: no profile is called '{device.profile}'",
+                where=f"{path}:{_line(tree, ['devices', name, 'profile'])}",
+                hint=f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(found.profiles)}",
+            )
+    return found
+
+
+def _explain(path: Path, tree: CommentedMap, error: ErrorDetails) -> ConfigError:
+    location = [part for part in error["loc"] if part != "[key]"]
+    dotted = ".".join(map(str, location))
+    where = f"{path}:{_line(tree, location)}"
+    if error["type"] == "extra_forbidden":
+        near = get_close_matches(str(location[-1]), _known_names(location[:-1]), n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(_known_names(location[:-1]))}"
+        return ConfigError(f"{dotted}: no such setting", where=where, hint=hint)
+    message = error["msg"].removeprefix("Input ").replace("String should match pattern", "should match")
+    return ConfigError(f"{dotted}: {error['input']!r:.60} found, {message}", where=where)
+
+
+def _known_names(location: list[Any]) -> list[str]:
+    """Setting names of the model at a place in the file."""
+    match location:
+        case []:
+            model: type[BaseModel] = DevicesFile
+        case ["federation"]:
+            model = FederationSettings
+        case ["federation", "training"]:
+            model = TrainingSettings
+        case ["profiles", _]:
+            model = Profile
+        case _:
+            model = DeviceSettings
+    return list(model.model_fields)
+
+
+def _line(tree: Any, location: list[Any]) -> int:
+    """Line of the deepest part of a location that is in the file, counting from 1."""
+    line = 1
+    for part in location:
+        if isinstance(tree, CommentedMap) and part in tree:
+            line = tree.lc.key(part)[0] + 1
+        elif isinstance(tree, CommentedSeq) and isinstance(part, int) and part < len(tree):
+            line = tree.lc.item(part)[0] + 1
+        else:
+            break
+        tree = tree[part]
+    return line
+
+
+def _last_word(error: ConfigError) -> list[str]:
+    """Where in `federation` a cross-check failed: its message starts with the setting's name."""
+    name = error.what.split()[0]
+    return ["training", name] if error.where == "training" else [name]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, CommentedMap):
+        return {str(key): _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, CommentedSeq) else value

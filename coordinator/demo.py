@@ -1,0 +1,190 @@
+"""`hidenseek demo`: a real federation on this machine. 25 people's phone recordings, 25 clients, one broker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from coordinator.broker import COORDINATOR, EmbeddedBroker
+from coordinator.datasets import FederatedData, load, natural
+from coordinator.evaluate import Evaluator
+from coordinator.federation import DATABASE, Federation, Recipe, connect, prepare
+from coordinator.report.summary import Summary, summarise
+from coordinator.rounds import Schedule
+from coordinator.store import Store
+from coordinator.terminal import Board
+from wire.command import PASSWORD_VARIABLE
+from wire.errors import ConfigError
+from wire.mqtt import parse_url
+from wire.settings import Training
+
+NAME = "demo"
+CONNECT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """What the demo's options say."""
+
+    out: Path
+    rounds: int = 20
+    devices: int = 25
+    per_round: int = 10
+    density: float = 0.10
+    seed: int = 0
+    runtime: str | None = None
+    broker: str | None = None
+
+
+@dataclass
+class DeviceProcesses:
+    """The devices' processes: each its own client, its own connection, its own folder.
+
+    Args:
+        broker_url: (device id) -> the broker's address with its user.
+        passwords: of the devices, if the broker wants any.
+        folder: where their data, state and logs lie.
+    """
+
+    broker_url: dict[str, str]
+    passwords: dict[str, str]
+    folder: Path
+    runtime: str | None = None
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, device: str) -> None:
+        """Start one device; its words go to `<folder>/<device>/log`."""
+        home = self.folder / device
+        arguments = [sys.executable, "-m", "edge_client.cli", "join", "--once", "--federation", NAME]
+        arguments += ["--broker", self.broker_url[device], "--connect-timeout", str(CONNECT_S)]
+        arguments += ["--device", device, "--data", str(home / "data"), "--state", str(home / "state")]
+        if self.runtime:
+            arguments += ["--runtime", self.runtime]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        if device in self.passwords:
+            environment[PASSWORD_VARIABLE] = self.passwords[device]
+        with (home / "log").open("ab") as log:
+            # A session of its own, so that Ctrl-C reaches this program first and it can end them in order.
+            self.running[device] = subprocess.Popen(
+                arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def stop(self, wait_s: float = 10.0) -> None:
+        """Wait a moment for every device to leave by itself, then end it."""
+        deadline = time.monotonic() + wait_s
+        for process in self.running.values():
+            try:
+                process.wait(timeout=max(deadline - time.monotonic(), 0.0))
+            except subprocess.TimeoutExpired:
+                process.terminate()
+        for process in self.running.values():
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def run(settings: DemoSettings, console: Console) -> Summary:
+    """Run the whole demo; return what it came to. The database and logs stay in `settings.out`."""
+    data = natural(load("har"))
+    if not 1 <= settings.devices <= len(data.devices):
+        raise ConfigError(
+            f"--devices is {settings.devices}, the data set has 1..{len(data.devices)} people who train", where="demo"
+        )
+    devices = sorted(data.devices)[: settings.devices]
+    per_round = min(settings.per_round, len(devices))
+    _write_data(data, devices, settings.out / "devices")
+    with _progress(console) as progress:
+        task = progress.add_task(f"pruning har-cnn to {settings.density:.0%} before any data", total=None)
+        recipe = Recipe(density=settings.density, seed=settings.seed)
+        ticket = recipe.make(lambda done, total: progress.update(task, completed=done, total=total))
+    federation = Federation(
+        name=NAME,
+        ticket=ticket,
+        training=Training(),
+        schedule=Schedule(
+            rounds=settings.rounds,
+            per_round=per_round,
+            quorum=max(per_round - 2, 1),
+            deadline_s=120.0,
+            start_devices=len(devices),
+            seed=settings.seed,
+        ),
+        runtimes=("sparse", "onnx"),
+        allowed=frozenset(devices),
+    )
+    assert data.unseen is not None
+    evaluator = Evaluator(ticket, *_float_and_int(*data.unseen))
+    return _serve(federation, devices, evaluator, settings, console)
+
+
+def _serve(
+    federation: Federation, devices: list[str], evaluator: Evaluator, settings: DemoSettings, console: Console
+) -> Summary:
+    embedded = None
+    if settings.broker is None:
+        embedded = EmbeddedBroker(folder=settings.out / "broker", federation=NAME, devices=devices)
+        embedded.start()
+        url, passwords = embedded.url(COORDINATOR), dict(embedded.passwords)
+        addresses = {device: embedded.url(device) for device in devices}
+    else:
+        url, passwords = settings.broker, {}
+        addresses = dict.fromkeys(devices, settings.broker)
+    processes = DeviceProcesses(addresses, passwords, settings.out / "devices", settings.runtime)
+    store = Store(settings.out / DATABASE)
+    board = Board(
+        console,
+        title=f"HideNseek demo: {len(devices)} people's phones, {federation.ticket.kept:,} sign bits",
+        rounds=settings.rounds,
+        fedavg_bytes=4 * federation.ticket.plan.weights,
+    )
+    channel = None
+    done = False
+    try:
+        channel = connect(
+            parse_url(url, password=passwords.get(COORDINATOR)), NAME, federation.ticket, timeout_s=CONNECT_S
+        )
+        coordinator = prepare(federation, store=store, channel=channel, observer=board, evaluator=evaluator)
+        for device in devices:
+            processes.start(device)
+        with board:
+            coordinator.serve()
+        done = True
+        return summarise(store)
+    finally:
+        processes.stop(wait_s=10.0 if done else 0.0)
+        if channel is not None:
+            channel.transport.close()
+        store.close()
+        if embedded is not None:
+            embedded.stop()
+
+
+def _write_data(data: FederatedData, devices: list[str], folder: Path) -> None:
+    """Give every device its own person's recordings, in a folder of its own."""
+    for name in devices:
+        home = folder / name / "data"
+        home.mkdir(parents=True, exist_ok=True)
+        mine = data.devices[name]
+        np.savez(home / "train.npz", x=mine.x_train, y=mine.y_train)
+        np.savez(home / "test.npz", x=mine.x_test, y=mine.y_test)
+
+
+def _float_and_int(x: object, y: object) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    return np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.int64)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=False
+    )

@@ -1,0 +1,144 @@
+"""From settings to a coordinator ready to serve: ticket, bundles, database, the run to start or take up."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from coordinator.evaluate import Evaluator
+from coordinator.fleet import Fleet
+from coordinator.models import build_plan
+from coordinator.prune import prune
+from coordinator.rounds import Schedule
+from coordinator.server import Coordinator, Observer
+from coordinator.store import Store
+from export.bundle import make_bundle
+from wire import messages
+from wire.bundle import Bundle
+from wire.channel import Channel
+from wire.errors import StateError
+from wire.mqtt import Broker, MqttTransport
+from wire.settings import Training
+from wire.ticket import Ticket, read_ticket
+
+DATABASE = "coordinator.db"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Which network a federation trains: a ticket file, or how to prune one."""
+
+    ticket: Path | None = None
+    model: str = "har-cnn"
+    input_shape: tuple[int, ...] = (6, 128)
+    classes: int = 6
+    density: float = 0.10
+    method: str = "synflow"
+    seed: int = 0
+
+    def make(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Ticket:
+        """Read or prune the ticket.
+
+        Raises:
+            TicketError, UnknownName, PlanError, PruneError: as reading and pruning do.
+        """
+        if self.ticket is not None:
+            return read_ticket(self.ticket)
+        plan = build_plan(self.model, input_shape=self.input_shape, classes=self.classes)
+        return prune(plan, density=self.density, seed=self.seed, method=self.method, progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Federation:
+    """All that is decided before a run starts."""
+
+    name: str
+    ticket: Ticket
+    training: Training
+    schedule: Schedule
+    runtimes: tuple[str, ...]
+    allowed: frozenset[str] = frozenset()
+    evaluate: bool = True
+
+    def bundles(self) -> dict[str, Bundle]:
+        """What devices download, by runtime."""
+        return {runtime: make_bundle(self.ticket, runtime, self.training) for runtime in self.runtimes}
+
+    def settings(self) -> str:
+        """Everything a resumed run must agree with, as canonical JSON."""
+        return json.dumps({"schedule": asdict(self.schedule), "training": asdict(self.training)}, sort_keys=True)
+
+
+def connect(broker: Broker, name: str, ticket: Ticket, *, timeout_s: float) -> Channel:
+    """Connect the coordinator; a device's message may be as large as a raw mask and some room.
+
+    Raises:
+        BrokerUnreachable, BrokerRefused: as `MqttTransport.connect`.
+    """
+    transport = MqttTransport(broker, client_id=f"hns-{name}-coordinator")
+    transport.connect(timeout_s)
+    return Channel(transport, max_bytes=ticket.kept // 8 + 64 * 1024)
+
+
+def prepare(
+    federation: Federation,
+    *,
+    store: Store,
+    channel: Channel,
+    observer: Observer,
+    evaluator: Evaluator | None = None,
+    new: bool = False,
+) -> Coordinator:
+    """Start a run, or take up the one the database holds unfinished.
+
+    Args:
+        federation: what to run.
+        store: the database.
+        channel: a connected channel.
+        observer: told what happens.
+        evaluator: held-out samples.
+        new: abandon an unfinished run instead of taking it up.
+
+    Raises:
+        StateError: if the unfinished run has another ticket or other settings.
+    """
+    bundles = federation.bundles()
+    unfinished = store.unfinished_run()
+    if unfinished is not None and new:
+        store.finish_run(unfinished.id)
+        unfinished = None
+    if unfinished is not None:
+        same = (unfinished.ticket, unfinished.settings) == (federation.ticket.encoded, federation.settings())
+        if not same:
+            raise StateError(
+                f"run {unfinished.id.hex()} is not finished, and has another ticket or other settings",
+                where=str(store.path),
+                hint="Put the settings back to take it up, or start over with --new",
+            )
+        run = unfinished.id
+    else:
+        run = secrets.token_bytes(messages.RUN_BYTES)
+        store.start_run(
+            run=run,
+            name=federation.name,
+            ticket=federation.ticket.encoded,
+            settings=federation.settings(),
+            bundle_bytes=max(len(bundle.encoded) for bundle in bundles.values()),
+        )
+    return Coordinator(
+        run=run,
+        name=federation.name,
+        ticket=federation.ticket,
+        bundles=bundles,
+        training=federation.training,
+        schedule=federation.schedule,
+        fleet=Fleet(allowed=federation.allowed, runtimes=frozenset(bundles)),
+        channel=channel,
+        store=store,
+        observer=observer,
+        evaluator=evaluator,
+        evaluate=federation.evaluate,
+    )

@@ -1,0 +1,227 @@
+"""Pruning at initialisation: a plan, a density and a seed in, a ticket out. No data anywhere.
+
+Scores are taken per block of neighbouring output rows (`wire.ticket`), ranked by their mean per
+weight, and every layer keeps at least one weight per output unit on average, so none collapses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.saliency import Scores, initial_magnitudes, synaptic_flow
+from wire import bits
+from wire.errors import PruneError, UnknownName, did_you_mean
+from wire.plan import LayerShape, Plan
+from wire.ticket import Keep, Ticket
+
+PASSES = 100
+DEFAULT_BLOCK = 4
+METHODS = {
+    "synflow": f"weights with the largest synaptic flow, in {PASSES} passes (--passes)",
+    "synflow-oneshot": "the same in a single pass, as HideNseek's reference recipe",
+    "magnitude": "largest initial weights",
+    "uniform": "seeded random, the same density in every layer",
+    "erk": "seeded random, Erdos-Renyi-kernel densities: small layers keep more",
+    "random-synflow": "seeded random, with the layer densities synflow finds",
+    "random-synflow-oneshot": "seeded random, with the layer densities synflow-oneshot finds",
+    "random-magnitude": "seeded random, with the layer densities magnitude finds",
+}
+BlockMasks = list[NDArray[np.bool_]]  # per layer (out / block, positions)
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """One layer seen in blocks of `size` output rows."""
+
+    shape: LayerShape
+    size: int
+
+    @property
+    def count(self) -> int:
+        """Blocks of the layer."""
+        return self.shape.weights // self.size
+
+    def scores(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean score per weight of every block: (out, positions) -> (out / size, positions)."""
+        means: NDArray[np.float64] = weights.reshape(-1, self.size, self.shape.fan_in).mean(axis=1)
+        return means
+
+    def spread(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Block mask to weight mask: (out / size, positions) -> (out, positions)."""
+        return np.repeat(mask, self.size, axis=0)
+
+
+def prune(
+    plan: Plan,
+    *,
+    density: float,
+    seed: int,
+    method: str = "synflow",
+    block: int = DEFAULT_BLOCK,
+    passes: int = PASSES,
+    magnitudes: str = "constant",
+    progress: Progress = lambda done, total: None,
+) -> Ticket:
+    """Prune a random network and return its ticket.
+
+    Args:
+        plan: the network.
+        density: share of all weights to keep, in (0, 1].
+        seed: of the initial weights and of random masks, 0 .. 2**64-1.
+        method: a name in `METHODS`.
+        block: output rows that share their kept positions, where a layer's width divides by it; else 1.
+        passes: of iterative synflow.
+        magnitudes: kept weights are all +-c ("constant"), or keep their normal magnitudes ("normal").
+        progress: told (passes done, passes in all).
+
+    Raises:
+        UnknownName: if there is no such method.
+        PruneError: if the density is too low for every layer and class to be reached.
+    """
+    if method not in METHODS:
+        raise UnknownName(
+            f"no pruning method is called '{method}'", where="--method", hint=did_you_mean(method, [*METHODS])
+        )
+    if not 0 < density <= 1:
+        raise PruneError(f"density is {density:g}, a number in (0, 1] expected", where="--density")
+    if block < 1:
+        raise PruneError(f"block is {block}, at least 1 expected", where="--block")
+    layers = [Blocks(shape=shape, size=block if shape.out_units % block == 0 else 1) for shape in plan.weight_layers()]
+    weights = initial_magnitudes(plan, seed)
+    scoring = method.removeprefix("random-")
+    kept: Sequence[int | NDArray[np.bool_]]
+    match scoring:
+        case "synflow":
+            kept = _by_flow(plan, layers, weights, density, passes, progress)
+        case "synflow-oneshot":
+            kept = _by_flow(plan, layers, weights, density, 1, progress)
+        case "magnitude":
+            kept = _take_best(layers, [layer.scores(w) for layer, w in zip(layers, weights, strict=True)], density)
+        case "uniform":
+            kept = [max(_floor(layer), round(density * layer.count)) for layer in layers]
+        case "erk":
+            kept = [max(_floor(b), round(d * b.count)) for b, d in zip(layers, _erk(layers, density), strict=True)]
+        case _:
+            raise UnknownName(f"no pruning method is called '{method}'")
+    if method.startswith("random-"):
+        kept = [int(np.count_nonzero(mask)) for mask in kept]
+    made: dict[str, str | int | float] = {"method": method, "density": density, "block": block}
+    if scoring == "synflow":
+        made["passes"] = passes
+    ticket = Ticket(
+        plan=plan,
+        seed=seed,
+        magnitudes=magnitudes,
+        layers=tuple(_keep(layer, mask) for layer, mask in zip(layers, kept, strict=True)),
+        made=made,
+    )
+    _check_paths(ticket)
+    return ticket
+
+
+def _keep(layer: Blocks, mask: int | NDArray[np.bool_]) -> Keep:
+    """What the ticket stores: c = sqrt(2 / kept fan-in), Kaiming's rule for what is left of the layer."""
+    count = mask if isinstance(mask, int) else int(np.count_nonzero(mask))
+    stored = mask if isinstance(mask, int) else bits.encode(mask.reshape(-1))
+    scale = float(np.float32(math.sqrt(2 * layer.shape.out_units / (count * layer.size))))
+    return Keep(block=layer.size, mask=stored, scale=scale)
+
+
+def _by_flow(
+    plan: Plan, layers: list[Blocks], magnitudes: Scores, density: float, passes: int, progress: Progress
+) -> BlockMasks:
+    """Keep the blocks with the most flow, in `passes` steps of exponentially falling density.
+
+    Source: Tanaka et al. 2020 (arXiv 2006.05467), algorithm 1: density after pass k is d^(k/n).
+    """
+    masks = [np.ones((layer.shape.out_units // layer.size, layer.shape.fan_in), dtype=np.bool_) for layer in layers]
+    for done in range(1, passes + 1):
+        spread = [layer.spread(mask) for layer, mask in zip(layers, masks, strict=True)]
+        scores, _ = synaptic_flow(plan, magnitudes, spread)
+        blocks = [layer.scores(score) for layer, score in zip(layers, scores, strict=True)]
+        masks = _take_best(layers, blocks, density ** (done / passes))
+        progress(done, passes)
+    return masks
+
+
+def _take_best(layers: list[Blocks], scores: Scores, density: float) -> BlockMasks:
+    """Keep the best blocks of the whole network, after every layer's floor of its own best.
+
+    Equal scores go to the earlier layer and position, so the result is the same everywhere.
+    """
+    budget = round(density * sum(layer.shape.weights for layer in layers))
+    flat = [score.reshape(-1) for score in scores]
+    masks = [np.zeros(score.size, dtype=np.bool_) for score in flat]
+    for layer, score, mask in zip(layers, flat, masks, strict=True):
+        mask[np.argsort(-score, kind="stable")[: _floor(layer)]] = True
+        budget -= _floor(layer) * layer.size
+    if budget < 0:
+        least = sum(_floor(layer) * layer.size for layer in layers) / sum(layer.shape.weights for layer in layers)
+        raise PruneError(
+            f"density {density:g} is too low: at least {least:.4f} is needed for one weight per output unit",
+            where="--density",
+            hint="Choose a higher density or a larger network",
+        )
+    owner = np.concatenate([np.full(score.size, i) for i, score in enumerate(flat)])
+    cost = np.array([layer.size for layer in layers])[owner]
+    order = np.argsort(-np.concatenate(flat), kind="stable")
+    free = order[~np.concatenate(masks)[order]]
+    chosen = np.zeros(owner.size, dtype=np.bool_)
+    chosen[free[np.cumsum(cost[free]) <= budget]] = True
+    parts = np.split(chosen, np.cumsum([score.size for score in flat])[:-1])
+    return [(mask | part).reshape(score.shape) for mask, part, score in zip(masks, parts, scores, strict=True)]
+
+
+def _floor(layer: Blocks) -> int:
+    """Fewest blocks a layer keeps: one weight per output unit on average."""
+    return min(-(-layer.shape.out_units // layer.size), layer.count)
+
+
+def _erk(layers: list[Blocks], density: float) -> list[float]:
+    """Erdos-Renyi-kernel densities with mean `density`, none above 1.
+
+    d_l is proportional to (n_in + n_out + sum of kernel sides) / (n_in * n_out * prod of kernel sides).
+    Source: Evci et al. 2020 (arXiv 1911.11134), section 3.
+    """
+    sizes = np.array([layer.shape.weights for layer in layers], dtype=np.float64)
+    raw = np.array([sum(layer.shape.weight_shape) for layer in layers]) / sizes
+    full = np.zeros(sizes.size, dtype=np.bool_)
+    while True:
+        # Layers that would exceed 1 are kept whole; the others share what is left.
+        factor = (density * sizes.sum() - sizes[full].sum()) / max((raw * sizes)[~full].sum(), 1e-300)
+        densities = np.where(full, 1.0, factor * raw)
+        if (densities <= 1).all():
+            return [float(d) for d in densities]
+        full |= densities > 1
+
+
+def _check_paths(ticket: Ticket) -> None:
+    """Refuse a ticket in which a layer carries nothing or a class is not reached from the input.
+
+    Raises:
+        PruneError: naming the layer or the classes.
+    """
+    masks = []
+    for layer in ticket.kept_layers:
+        mask = np.zeros(layer.shape.weights, dtype=np.bool_)
+        mask[layer.indices] = True
+        masks.append(mask.reshape(layer.shape.out_units, -1))
+    ones = [np.ones(mask.shape) for mask in masks]
+    flows, classes = synaptic_flow(ticket.plan, ones, masks)
+    hint = f"Choose a density above {ticket.made['density']:g}, another seed, or --method synflow"
+    for layer, flow in zip(ticket.kept_layers, flows, strict=True):
+        if not flow.any():
+            raise PruneError(
+                f"layer {layer.shape.name} would carry nothing: none of its {layer.kept} kept weights "
+                "lies on a path from input to output",
+                hint=hint,
+            )
+    dead = [str(i) for i in np.flatnonzero(classes == 0)]
+    if dead:
+        raise PruneError(f"no path from the input reaches class {', '.join(dead)}", hint=hint)

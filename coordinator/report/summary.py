@@ -1,0 +1,230 @@
+"""A run in figures, all of them counted from what was stored while it ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from coordinator.store import Store, StoredRun
+from wire.errors import StateError
+from wire.ticket import Ticket, decode_ticket
+
+LAST_ROUNDS = 5  # personalised accuracy swings with the devices drawn: it is a mean over the last rounds
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundSummary:
+    """One round and its outcome. Accuracies are in [0, 1], None where nobody measured.
+
+    Attributes:
+        number: 1, 2, ...
+        voters: masks counted.
+        seen: accuracy of the outcome's signs on the test samples of the devices that reported.
+        seen_devices: how many reported.
+        unseen: the same on the coordinator's held-out samples.
+        personalised: accuracy of the voters' own signs on their own test samples.
+        loss: mean training loss, nats.
+        up_bytes: mean payload bytes of a voter's mask and evaluation.
+        mask_bytes: mean payload bytes of a voter's mask alone.
+        down_bytes: payload bytes of the announcement and the receipt one voter received.
+        seconds: from announcement to close.
+    """
+
+    number: int
+    voters: int
+    seen: float | None
+    seen_devices: int
+    unseen: float | None
+    personalised: float | None
+    loss: float
+    up_bytes: float
+    mask_bytes: float
+    down_bytes: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSummary:
+    """One device over a run.
+
+    Attributes:
+        name: its id.
+        profile, runtime, software: as it introduced itself.
+        rounds: masks counted.
+        train_samples: samples it trains on.
+        personalised: accuracy with its own signs, its newest.
+        seen: accuracy with the final global signs.
+        step_ms: median over rounds of its median step, milliseconds.
+        train_s: mean seconds of training a round.
+        peak_memory_kb: largest resident memory, KiB.
+        up_bytes: all its masks' and evaluations' payload bytes.
+    """
+
+    name: str
+    profile: str
+    runtime: str
+    software: str
+    rounds: int
+    train_samples: int
+    personalised: float | None
+    seen: float | None
+    step_ms: float | None
+    train_s: float | None
+    peak_memory_kb: int
+    up_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A whole run."""
+
+    name: str
+    run: str
+    ticket: Ticket
+    finished: bool
+    started_s: float
+    seconds: float
+    bundle_bytes: int
+    rounds: list[RoundSummary]
+    devices: list[DeviceSummary]
+
+    @property
+    def seen(self) -> float | None:
+        """Accuracy of the newest global signs on the devices' test samples."""
+        return _newest([r.seen for r in self.rounds])
+
+    @property
+    def unseen(self) -> float | None:
+        """Accuracy of the newest global signs on held-out samples."""
+        return _newest([r.unseen for r in self.rounds])
+
+    @property
+    def personalised(self) -> float | None:
+        """Accuracy of the devices' own signs, mean of the last five rounds."""
+        return _mean([r.personalised for r in self.rounds[-LAST_ROUNDS:]])
+
+    @property
+    def up_bytes(self) -> float:
+        """Mean uplink payload bytes of one device in one round."""
+        return _mean([r.up_bytes for r in self.rounds]) or 0.0
+
+    @property
+    def down_bytes(self) -> float:
+        """Mean downlink payload bytes of one device in one round."""
+        return _mean([r.down_bytes for r in self.rounds]) or 0.0
+
+    @property
+    def fedavg_bytes(self) -> int:
+        """What FedAvg sends up per device and round for the same network: every weight as float32."""
+        return FLOAT_BYTES * self.ticket.plan.weights
+
+    def to_json(self) -> dict[str, object]:
+        """The figures `hidenseek demo --json` writes."""
+        return {
+            "accuracy": {"seen": self.seen, "unseen": self.unseen, "personalised": self.personalised},
+            "bytes": {
+                "up_per_device_round": round(self.up_bytes),
+                "down_per_device_round": round(self.down_bytes),
+                "fedavg_up_per_device_round": self.fedavg_bytes,
+                "mask_raw": -(-self.ticket.kept // 8),
+            },
+            "rounds": len(self.rounds),
+            "seconds": round(self.seconds, 1),
+            "devices": len(self.devices),
+            "ticket": self.ticket.id.hex(),
+        }
+
+
+def summarise(store: Store, run: StoredRun | None = None) -> Summary:
+    """Read a run (the newest, if none is named) from the database.
+
+    Raises:
+        StateError: if there is no run.
+    """
+    run = run or store.newest_run()
+    if run is None:
+        raise StateError("no run in this database yet", where=str(store.path))
+    ticket = decode_ticket(run.ticket, where=f"ticket of run {run.id.hex()}")
+    stored = store.rounds(run.id)
+    rounds = [_round(store, run.id, r.number, r.announced_bytes, r.opened_s, r.closed_s) for r in stored if r.closed_s]
+    # Nobody trained in the final announcement; the run ends when its last evaluation is in.
+    end_s = run.finished_s or max([run.started_s, *(r.closed_s for r in stored if r.closed_s)])
+    begin_s = stored[0].opened_s if stored else run.started_s
+    return Summary(
+        name=run.name,
+        run=run.id.hex(),
+        ticket=ticket,
+        finished=run.finished_s is not None,
+        started_s=run.started_s,
+        seconds=max(end_s - begin_s, 0.0),
+        bundle_bytes=run.bundle_bytes,
+        rounds=rounds,
+        devices=_devices(store, run.id),
+    )
+
+
+def _round(
+    store: Store, run: bytes, number: int, announced_bytes: int, opened_s: float, closed_s: float | None
+) -> RoundSummary:
+    masks = store.query("SELECT * FROM mask WHERE run = ? AND number = ?", run, number)
+    # The outcome of a round is announced, and so evaluated, with the next one.
+    outcome = store.query("SELECT * FROM evaluation WHERE run = ? AND number = ?", run, number + 1)
+    asked = store.query("SELECT payload_bytes FROM evaluation WHERE run = ? AND number = ?", run, number)
+    held_out = store.query("SELECT correct, samples FROM held_out WHERE run = ? AND number = ?", run, number)
+    mask_bytes = _mean([m["payload_bytes"] for m in masks]) or 0.0
+    return RoundSummary(
+        number=number,
+        voters=len(masks),
+        seen=_share(outcome),
+        seen_devices=len(outcome),
+        unseen=held_out[0]["correct"] / held_out[0]["samples"] if held_out else None,
+        personalised=_mean([m["correct"] / m["test_samples"] for m in masks if m["test_samples"]]),
+        loss=_mean([m["loss"] for m in masks]) or 0.0,
+        up_bytes=mask_bytes + (_mean([e["payload_bytes"] for e in asked]) or 0.0),
+        mask_bytes=mask_bytes,
+        down_bytes=announced_bytes + (_mean([m["receipt_bytes"] for m in masks]) or 0.0),
+        seconds=max((closed_s or opened_s) - opened_s, 0.0),
+    )
+
+
+def _devices(store: Store, run: bytes) -> list[DeviceSummary]:
+    found = []
+    for name, hello in store.devices().items():
+        masks = store.query("SELECT * FROM mask WHERE run = ? AND device = ? ORDER BY number", run, name)
+        tried = store.query("SELECT * FROM evaluation WHERE run = ? AND device = ? ORDER BY number", run, name)
+        if not masks and not tried:
+            continue
+        found.append(
+            DeviceSummary(
+                name=name,
+                profile=hello.profile,
+                runtime=hello.runtime,
+                software=hello.software,
+                rounds=len(masks),
+                train_samples=hello.train_samples,
+                personalised=_share(masks[-1:]),
+                seen=_share(tried[-1:]),
+                step_ms=median(m["step_ms"] for m in masks) if masks else None,
+                train_s=_mean([m["train_s"] for m in masks]),
+                peak_memory_kb=max((m["peak_memory_kb"] for m in masks), default=0),
+                up_bytes=sum(row["payload_bytes"] for row in [*masks, *tried]),
+            )
+        )
+    return found
+
+
+def _share(rows: list) -> float | None:  # type: ignore[type-arg]  # sqlite3.Row
+    """Right of all samples tried."""
+    samples = sum(row["test_samples"] for row in rows)
+    return sum(row["correct"] for row in rows) / samples if samples else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _newest(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return known[-1] if known else None

@@ -1,0 +1,324 @@
+"""The coordinator at work: carries out what `coordinator.rounds` decides, over a broker and a database.
+
+The order that keeps the promise "nothing acknowledged is lost, nothing is counted twice": a mask is
+checked, committed to the database, then acknowledged to the broker, then confirmed to its device.
+Kill this process between any two of these and the mask is either sent again or found stored already.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from coordinator import rounds
+from coordinator.evaluate import Evaluator
+from coordinator.fleet import Fleet, Member
+from coordinator.rounds import Rounds, Schedule
+from coordinator.store import Store
+from wire import mask
+from wire.bundle import Bundle
+from wire.channel import Channel, Garbled, Received
+from wire.errors import BrokerRefused, Mismatch, RoundFailed, WireError
+from wire.messages import (
+    TICKET_PREFIX_BYTES,
+    BundleBytes,
+    Evaluation,
+    Federation,
+    Hello,
+    MaskUpdate,
+    Receipt,
+    Refusal,
+    Round,
+    State,
+    Welcome,
+    encode,
+)
+from wire.settings import Training
+from wire.ticket import Ticket
+from wire.topics import Topics
+from wire.transport import Connected, Disconnected, monotonic_s
+
+log = logging.getLogger("hidenseek")
+TICK_S = 0.25
+
+
+class Observer(Protocol):
+    """Whoever watches a run: a terminal view, a log, a test."""
+
+    def device(self, name: str, online: bool, fleet: Fleet) -> None:
+        """A device came or went."""
+
+    def announced(self, number: int, selected: tuple[str, ...]) -> None:
+        """A round opened, or asked more devices."""
+
+    def mask(self, name: str, update: MaskUpdate, payload_bytes: int) -> None:
+        """A mask was counted."""
+
+    def evaluation(self, name: str, evaluation: Evaluation) -> None:
+        """A device tried the announced signs."""
+
+    def closed(self, number: int, voters: int, held_out: float | None) -> None:
+        """A round closed with this many votes; accuracy of its outcome on held-out samples."""
+
+    def remark(self, text: str) -> None:
+        """Something a person should know."""
+
+
+@dataclass
+class Coordinator:
+    """One run of one federation.
+
+    Args:
+        run: identity of the run; the store knows it.
+        name: the federation's name.
+        ticket: the network.
+        bundles: what devices download, by runtime.
+        training: local training.
+        schedule: rounds and deadlines.
+        fleet: who may join.
+        channel: a connected channel.
+        store: the database.
+        observer: told what happens.
+        evaluator: held-out samples, if there are any.
+        evaluate: whether devices report the global signs' accuracy every round.
+        linger_s: seconds to wait for the last evaluations after the last round.
+    """
+
+    run: bytes
+    name: str
+    ticket: Ticket
+    bundles: Mapping[str, Bundle]
+    training: Training
+    schedule: Schedule
+    fleet: Fleet
+    channel: Channel
+    store: Store
+    observer: Observer
+    evaluator: Evaluator | None = None
+    evaluate: bool = True
+    linger_s: float = 10.0
+    _rounds: Rounds = field(init=False)
+    _votes: mask.Votes = field(init=False)
+    _started: bool = False
+    _finished_s: float | None = None
+    _evaluated: set[str] = field(default_factory=set)
+    _failure: RoundFailed | None = None
+
+    def __post_init__(self) -> None:
+        self._rounds = Rounds(schedule=self.schedule)
+        self._votes = mask.unanimous(self.ticket.kept)
+        self.topics = Topics(self.name)
+        for device, hello in self.store.devices().items():
+            if not self.fleet.allowed or device in self.fleet.allowed:
+                self.fleet.members[device] = Member(hello, online=False)
+
+    def serve(self) -> mask.Votes:
+        """Run all rounds; return the last votes.
+
+        Raises:
+            RoundFailed: if a round gets no quorum however often it is extended.
+            BrokerRefused: if the broker no longer lets the coordinator in.
+        """
+        while not self._done():
+            self._listen()
+            self._apply(rounds.handle(self._rounds, rounds.Tick(), monotonic_s()))
+            if self._failure is not None:
+                raise self._failure
+        self.store.finish_run(self.run)
+        return self._votes
+
+    def _done(self) -> bool:
+        if self._finished_s is None:
+            return False
+        waiting = self.evaluate and not self._evaluated.issuperset(self.fleet.online)
+        return not waiting or monotonic_s() - self._finished_s > self.linger_s
+
+    # What arrives.
+
+    def _listen(self) -> None:
+        happened = self.channel.receive(TICK_S)
+        match happened:
+            case None:
+                pass
+            case Connected():
+                self._on_connected()
+            case Disconnected(refused=True):
+                raise BrokerRefused(f"the broker no longer lets the coordinator in: {happened.reason}")
+            case Disconnected():
+                self.observer.remark(f"connection to the broker lost ({happened.reason}); trying again")
+            case Garbled():
+                self.observer.remark(f"ignored a message on {happened.topic}: {happened.error}")
+            case Received():
+                self._on_received(happened)
+
+    def _on_connected(self) -> None:
+        self.channel.subscribe(self.topics.all_up)
+        if self._started:
+            return
+        self._started = True
+        for runtime, bundle in self.bundles.items():
+            self.channel.send(self.topics.bundle(runtime), BundleBytes(data=bundle.encoded), retain=True)
+        announcement = Federation(
+            run=self.run,
+            name=self.name,
+            rounds=self.schedule.rounds,
+            ticket=self.ticket.id,
+            bundles={runtime: bundle.id for runtime, bundle in self.bundles.items()},
+            training=self.training,
+            seed=self.schedule.seed,
+        )
+        self.channel.send(self.topics.announcement, announcement, retain=True)
+        self._resume()
+
+    def _resume(self) -> None:
+        """Take up the run where the database says it stopped."""
+        stored = self.store.rounds(self.run)
+        if not stored:
+            return
+        last = stored[-1]
+        self._votes = mask.decode_votes(last.votes, self.ticket.kept)
+        self.observer.remark(f"taking up run {self.run.hex()} in round {last.number}")
+        if last.number > self.schedule.rounds:
+            self._rounds = replace(self._rounds, over=True, number=last.number)
+            self._publish_round(last.number, (), final=True)
+            self._finished_s = monotonic_s()
+            return
+        arrived = frozenset(self.store.masks(self.run, last.number))
+        self._apply(
+            rounds.resume(
+                self._rounds,
+                number=last.number,
+                selected=last.selected,
+                arrived=arrived,
+                due=last.closed_s
+                is not None,  # killed between closing and opening: close it again, from the same masks
+                now_s=monotonic_s(),
+            )
+        )
+
+    def _on_received(self, received: Received) -> None:
+        try:
+            device = self.topics.sender(received.topic)
+            match received.message:
+                case Hello() as hello:
+                    self._on_hello(device, hello)
+                case State() as state:
+                    self._on_state(device, state)
+                case MaskUpdate() as update:
+                    self._on_mask(device, update, received.payload_bytes)
+                case Evaluation() as evaluation:
+                    self._on_evaluation(device, evaluation, received.payload_bytes)
+                case other:
+                    raise WireError(f"a device does not send {type(other).__name__}")
+        except WireError as error:
+            self.observer.remark(f"ignored a message on {received.topic}: {error}")
+        received.acknowledge()  # not after any other error: then the broker shall deliver it again
+
+    def _on_hello(self, device: str, hello: Hello) -> None:
+        answer = self.fleet.hello(device, hello)
+        if isinstance(answer, Welcome):
+            self.store.save_device(device, hello)
+            self.channel.send(self.topics.down(device), answer)
+            self._appear(device)
+            return
+        for refusal in answer:
+            self.channel.send(self.topics.down(device), refusal)
+            self.observer.remark(f"refused {device}: {refusal.reason}")
+
+    def _on_state(self, device: str, state: State) -> None:
+        changed = self.fleet.state(device, state)
+        if changed is True:
+            self._appear(device)
+        elif changed is False:
+            self.observer.device(device, False, self.fleet)
+            self._apply(rounds.handle(self._rounds, rounds.Vanished(device=device), monotonic_s()))
+
+    def _appear(self, device: str) -> None:
+        self.observer.device(device, True, self.fleet)
+        self._apply(rounds.handle(self._rounds, rounds.Appeared(device=device), monotonic_s()))
+
+    def _on_mask(self, device: str, update: MaskUpdate, payload_bytes: int) -> None:
+        receipt = Receipt(run=update.run, number=update.number)
+        if device in self.store.masks(update.run, update.number):
+            self.channel.send(self.topics.down(device), receipt)  # its first receipt was lost
+            return
+        try:
+            self._check_mask(device, update)
+        except WireError as error:
+            member = self.fleet.members.get(device)
+            if member is not None:
+                refusal = Refusal(instance=member.hello.instance, code="mask", reason=str(error))
+                self.channel.send(self.topics.down(device), refusal)
+            raise
+        if self.store.add_mask(device, update, payload_bytes, len(encode(receipt))):
+            self.observer.mask(device, update, payload_bytes)
+        self.channel.send(self.topics.down(device), receipt)
+        self._apply(rounds.handle(self._rounds, rounds.MaskStored(device=device), monotonic_s()))
+
+    def _check_mask(self, device: str, update: MaskUpdate) -> None:
+        if update.run != self.run:
+            raise Mismatch("mask for another run", expected=self.run.hex(), got=update.run.hex())
+        ticket = self.ticket.id[:TICKET_PREFIX_BYTES]
+        if update.ticket != ticket:
+            raise Mismatch("mask for another ticket", expected=ticket.hex(), got=update.ticket.hex())
+        if not self._rounds.open or update.number != self._rounds.number:
+            raise Mismatch("mask for a round that is not open", expected=self._rounds.number, got=update.number)
+        if device not in self._rounds.selected:
+            raise WireError(f"'{device}' was not selected for round {update.number}")
+        if update.correct > update.test_samples or not update.train_samples:
+            raise WireError(
+                f"mask with {update.correct} of {update.test_samples} right and {update.train_samples} samples"
+            )
+        mask.decode_signs(update.signs, self._votes.signs)
+
+    def _on_evaluation(self, device: str, evaluation: Evaluation, payload_bytes: int) -> None:
+        if evaluation.run != self.run or evaluation.correct > evaluation.test_samples:
+            raise WireError(
+                f"evaluation of run {evaluation.run.hex()}, {evaluation.correct} of {evaluation.test_samples}"
+            )
+        if not 1 <= evaluation.number <= self.schedule.rounds + 1:
+            raise Mismatch("evaluation", expected=f"round 1..{self.schedule.rounds + 1}", got=evaluation.number)
+        self.store.add_evaluation(device, evaluation, payload_bytes)
+        self.observer.evaluation(device, evaluation)
+        if evaluation.number > self.schedule.rounds:
+            self._evaluated.add(device)
+
+    # What is to be done.
+
+    def _apply(self, outcome: rounds.Outcome) -> None:
+        self._rounds, actions = outcome
+        for action in actions:
+            match action:
+                case rounds.Announce():
+                    self._publish_round(action.number, action.selected, final=False)
+                case rounds.Close():
+                    self._close(action.number)
+                case rounds.Finish():
+                    self._publish_round(self.schedule.rounds + 1, (), final=True)
+                    self._finished_s = monotonic_s()
+                case rounds.GiveUp():
+                    self._failure = action.error
+
+    def _publish_round(self, number: int, selected: tuple[str, ...], *, final: bool) -> None:
+        votes = mask.encode_votes(self._votes)
+        self.store.open_round(self.run, number, selected, votes)
+        announcement = Round(
+            run=self.run, number=number, selected=selected, evaluate=self.evaluate, final=final, votes=votes
+        )
+        sent = self.channel.send(self.topics.round, announcement, retain=True)
+        self.store.add_announced_bytes(self.run, number, sent)
+        self.observer.announced(number, selected)
+
+    def _close(self, number: int) -> None:
+        self.store.close_round(self.run, number)
+        reference = self._votes.signs
+        coded = self.store.masks(self.run, number)
+        self._votes = mask.count_votes((mask.decode_signs(one, reference) for one in coded.values()), reference)
+        accuracy = None
+        if self.evaluator is not None:
+            correct = self.evaluator.count_correct(self._votes.signs)
+            self.store.add_held_out(self.run, number, correct, self.evaluator.y.size)
+            accuracy = correct / self.evaluator.y.size
+        self.observer.closed(number, len(coded), accuracy)

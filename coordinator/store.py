@@ -1,0 +1,234 @@
+"""All a coordinator must not forget: one SQLite file (WAL). What is committed here may be acknowledged."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from wire.errors import StateError
+from wire.messages import Evaluation, Hello, MaskUpdate
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE run (
+    id BLOB PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, settings TEXT NOT NULL,
+    started_s REAL NOT NULL, finished_s REAL, bundle_bytes INTEGER NOT NULL
+) STRICT;
+CREATE TABLE round (  -- votes are those announced with the round: the outcome of the one before
+    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, selected TEXT NOT NULL, votes BLOB NOT NULL,
+    announced_bytes INTEGER NOT NULL, opened_s REAL NOT NULL, closed_s REAL, PRIMARY KEY (run, number)
+) STRICT;
+CREATE TABLE mask (
+    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, device TEXT NOT NULL, signs BLOB NOT NULL,
+    train_samples INTEGER NOT NULL, loss REAL NOT NULL, correct INTEGER NOT NULL, test_samples INTEGER NOT NULL,
+    train_s REAL NOT NULL, step_ms REAL NOT NULL, peak_memory_kb INTEGER NOT NULL,
+    payload_bytes INTEGER NOT NULL, receipt_bytes INTEGER NOT NULL, arrived_s REAL NOT NULL,
+    PRIMARY KEY (run, number, device)
+) STRICT;
+CREATE TABLE evaluation (
+    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, device TEXT NOT NULL, correct INTEGER NOT NULL,
+    test_samples INTEGER NOT NULL, payload_bytes INTEGER NOT NULL, PRIMARY KEY (run, number, device)
+) STRICT;
+CREATE TABLE held_out (
+    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, correct INTEGER NOT NULL, samples INTEGER NOT NULL,
+    PRIMARY KEY (run, number)
+) STRICT;
+CREATE TABLE device (
+    name TEXT PRIMARY KEY, instance BLOB NOT NULL, software TEXT NOT NULL, runtime TEXT NOT NULL, profile TEXT NOT NULL,
+    train_samples INTEGER NOT NULL, test_samples INTEGER NOT NULL, seen_s REAL NOT NULL
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """A run as it was started."""
+
+    id: bytes
+    name: str
+    ticket: bytes
+    settings: str
+    started_s: float
+    finished_s: float | None
+    bundle_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRound:
+    """A round as it was last announced."""
+
+    number: int
+    selected: tuple[str, ...]
+    votes: bytes
+    announced_bytes: int
+    opened_s: float
+    closed_s: float | None
+
+
+class Store:
+    """The database of one coordinator.
+
+    Every writing method has committed, to disk, when it returns.
+
+    Raises:
+        StateError: if the file is no such database, or is in use.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        except sqlite3.Error as error:
+            raise StateError(f"no usable database ({error})", where=str(path)) from error
+        if version not in (0, SCHEMA_VERSION):
+            raise StateError(
+                f"database version {version}, this program writes version {SCHEMA_VERSION}",
+                where=str(path),
+                hint="Name another folder with --state, or use the program that wrote it",
+            )
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._db.close()
+
+    def start_run(self, *, run: bytes, name: str, ticket: bytes, settings: str, bundle_bytes: int) -> None:
+        """Write down a new run."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT INTO run VALUES (?, ?, ?, ?, ?, NULL, ?)",
+                (run, name, ticket, settings, time.time(), bundle_bytes),
+            )
+
+    def unfinished_run(self) -> StoredRun | None:
+        """The newest run that is not over."""
+        return self._run("finished_s IS NULL")
+
+    def newest_run(self) -> StoredRun | None:
+        """The newest run of all."""
+        return self._run("TRUE")
+
+    def _run(self, condition: str) -> StoredRun | None:
+        row = self._db.execute(f"SELECT * FROM run WHERE {condition} ORDER BY started_s DESC LIMIT 1").fetchone()
+        return StoredRun(**dict(row)) if row else None
+
+    def finish_run(self, run: bytes) -> None:
+        """The run is over."""
+        with self._writing() as db:
+            db.execute("UPDATE run SET finished_s = ? WHERE id = ?", (time.time(), run))
+
+    def open_round(self, run: bytes, number: int, selected: tuple[str, ...], votes: bytes) -> None:
+        """Write down a round before it is announced, or more devices for one that is open."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT INTO round VALUES (?, ?, ?, ?, 0, ?, NULL) "
+                "ON CONFLICT (run, number) DO UPDATE SET selected = excluded.selected",
+                (run, number, ",".join(selected), votes, time.time()),
+            )
+
+    def add_announced_bytes(self, run: bytes, number: int, payload_bytes: int) -> None:
+        """Count what one device received for a round's announcements."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE round SET announced_bytes = announced_bytes + ? WHERE run = ? AND number = ?",
+                (payload_bytes, run, number),
+            )
+
+    def close_round(self, run: bytes, number: int) -> None:
+        """The round takes no more masks."""
+        with self._writing() as db:
+            db.execute("UPDATE round SET closed_s = ? WHERE run = ? AND number = ?", (time.time(), run, number))
+
+    def rounds(self, run: bytes) -> list[StoredRound]:
+        """Every round of a run, in order; the final announcement is the last one after all rounds."""
+        rows = self._db.execute(
+            "SELECT number, selected, votes, announced_bytes, opened_s, closed_s "
+            "FROM round WHERE run = ? ORDER BY number",
+            (run,),
+        )
+        return [
+            StoredRound(**{**dict(row), "selected": tuple(filter(None, row["selected"].split(",")))}) for row in rows
+        ]
+
+    def add_mask(self, device: str, update: MaskUpdate, payload_bytes: int, receipt_bytes: int) -> bool:
+        """Keep a mask; False if this device's mask for the round is there already (the first one counts)."""
+        values: tuple[object, ...] = (
+            update.run,
+            update.number,
+            device,
+            update.signs,
+            update.train_samples,
+            update.loss,
+            update.correct,
+        )
+        values += (
+            update.test_samples,
+            update.train_s,
+            update.step_ms,
+            update.peak_memory_kb,
+            payload_bytes,
+            receipt_bytes,
+            time.time(),
+        )
+        with self._writing() as db:
+            return db.execute(f"INSERT OR IGNORE INTO mask VALUES ({_marks(14)})", values).rowcount == 1
+
+    def masks(self, run: bytes, number: int) -> dict[str, bytes]:
+        """Coded signs of a round by device, in order of device id."""
+        rows = self._db.execute(
+            "SELECT device, signs FROM mask WHERE run = ? AND number = ? ORDER BY device", (run, number)
+        )
+        return {row["device"]: row["signs"] for row in rows}
+
+    def add_evaluation(self, device: str, evaluation: Evaluation, payload_bytes: int) -> None:
+        """Keep a device's evaluation; a repeated one replaces the first."""
+        values = (evaluation.run, evaluation.number, device, evaluation.correct, evaluation.test_samples, payload_bytes)
+        with self._writing() as db:
+            db.execute(f"INSERT OR REPLACE INTO evaluation VALUES ({_marks(6)})", values)
+
+    def add_held_out(self, run: bytes, number: int, correct: int, samples: int) -> None:
+        """Keep the accuracy on the coordinator's own held-out samples."""
+        with self._writing() as db:
+            db.execute(f"INSERT OR REPLACE INTO held_out VALUES ({_marks(4)})", (run, number, correct, samples))
+
+    def save_device(self, device: str, hello: Hello) -> None:
+        """Remember a device and the instance that speaks for it."""
+        values: tuple[object, ...] = (device, hello.instance, hello.software, hello.runtime, hello.profile)
+        values += (hello.train_samples, hello.test_samples, time.time())
+        with self._writing() as db:
+            db.execute(f"INSERT OR REPLACE INTO device VALUES ({_marks(8)})", values)
+
+    def devices(self) -> dict[str, Hello]:
+        """Every device ever seen, as it last introduced itself."""
+        rows = self._db.execute(
+            "SELECT name, instance, software, runtime, profile, train_samples, test_samples FROM device ORDER BY name"
+        )
+        return {row["name"]: Hello(**{key: row[key] for key in row.keys() if key != "name"}) for row in rows}  # noqa: SIM118
+
+    def query(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        """Rows for a report; `sql` is a constant of this program."""
+        return self._db.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)

@@ -1,0 +1,214 @@
+"""A run in the terminal: a live board where there is a screen, plain lines where there is none."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from coordinator.fleet import Fleet
+from wire.messages import Evaluation, MaskUpdate
+
+STYLES = {"offline": "dim", "idle": "cyan", "training": "yellow", "sent": "green"}
+SYMBOLS = {"offline": "·", "idle": "○", "training": "◐", "sent": "●"}
+BARS = "▁▂▃▄▅▆▇█"
+REMARKS_SHOWN = 3
+
+
+@dataclass
+class RoundLine:
+    """What is known of one round so far."""
+
+    number: int
+    selected: int
+    voters: int = 0
+    right: int = 0
+    tried: int = 0
+    seen_right: int = 0
+    seen_tried: int = 0
+    unseen: float | None = None
+    up_bytes: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+    seconds: float | None = None
+
+    @property
+    def personalised(self) -> float | None:
+        """Accuracy of the voters' own signs."""
+        return self.right / self.tried if self.tried else None
+
+    @property
+    def seen(self) -> float | None:
+        """Accuracy of the round's outcome on the devices that reported."""
+        return self.seen_right / self.seen_tried if self.seen_tried else None
+
+
+class Board:
+    """A `coordinator.server.Observer` that shows the run while it goes on.
+
+    Args:
+        console: where to.
+        title: name of the run.
+        rounds: how many are planned.
+        fedavg_bytes: what FedAvg would send up per device and round, for comparison.
+    """
+
+    def __init__(self, console: Console, *, title: str, rounds: int, fedavg_bytes: int) -> None:
+        self._console = console
+        self._title = title
+        self._planned = rounds
+        self._fedavg_bytes = fedavg_bytes
+        self._rounds: dict[int, RoundLine] = {}
+        self._devices: dict[str, str] = {}
+        self._remarks: list[str] = []
+        self._live: Live | None = None
+        self._began_s = time.monotonic()
+        self._over = False
+
+    def __enter__(self) -> Board:
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    # What the coordinator tells.
+
+    def device(self, name: str, online: bool, fleet: Fleet) -> None:
+        """See `Observer.device`."""
+        self._devices[name] = "idle" if online else "offline"
+        if (not self._rounds or not online) and not self._over:
+            self._say(
+                f"{name} is {'online' if online else 'offline'}; {len(fleet.online)} devices online", quiet=online
+            )
+
+    def announced(self, number: int, selected: tuple[str, ...]) -> None:
+        """See `Observer.announced`."""
+        for name, state in self._devices.items():
+            if state != "offline":
+                self._devices[name] = "training" if name in selected else "idle"
+        self._over = number > self._planned  # devices leave when the run is over: no news
+        if not self._over:
+            line = self._rounds.setdefault(number, RoundLine(number, len(selected)))
+            line.selected = len(selected)
+
+    def mask(self, name: str, update: MaskUpdate, payload_bytes: int) -> None:
+        """See `Observer.mask`."""
+        self._devices[name] = "sent"
+        line = self._rounds[update.number]
+        line.voters += 1
+        line.right += update.correct
+        line.tried += update.test_samples
+        line.up_bytes += payload_bytes
+
+    def evaluation(self, name: str, evaluation: Evaluation) -> None:
+        """See `Observer.evaluation`."""
+        line = self._rounds.get(evaluation.number - 1)
+        if line is not None:
+            line.seen_right += evaluation.correct
+            line.seen_tried += evaluation.test_samples
+
+    def closed(self, number: int, voters: int, held_out: float | None) -> None:
+        """See `Observer.closed`."""
+        line = self._rounds.setdefault(number, RoundLine(number, voters))
+        line.unseen = held_out
+        line.seconds = time.monotonic() - line.began_s
+        if self._live is None:
+            self._console.print(
+                f"round {number:>3}/{self._planned}  {voters:>3} masks  personalised {_percent(line.personalised)}  "
+                f"unseen {_percent(held_out)}  {line.up_bytes / max(line.voters, 1):,.0f} bytes up each  "
+                f"{line.seconds:.1f} s",
+                highlight=False,
+            )
+
+    def remark(self, text: str) -> None:
+        """See `Observer.remark`."""
+        self._say(text, quiet=False)
+
+    def _say(self, text: str, *, quiet: bool) -> None:
+        if self._live is None:
+            if not quiet:
+                self._console.print(text, highlight=False)
+        elif not quiet:
+            self._remarks = [*self._remarks, text][-REMARKS_SHOWN:]
+
+    # What a person sees.
+
+    def _render(self) -> RenderableType:
+        done = sum(1 for line in self._rounds.values() if line.seconds is not None)
+        heading = Table.grid(expand=True)
+        heading.add_column(ratio=1)
+        heading.add_column(justify="right")
+        heading.add_row(self._status(done), f"{time.monotonic() - self._began_s:.0f} s")
+        parts: list[RenderableType] = [
+            heading,
+            ProgressBar(total=self._planned, completed=done),
+            Text(),
+            self._fleet(),
+            Text(),
+            self._table(),
+        ]
+        if self._remarks:
+            parts += [Text(), Text("\n".join(self._remarks), style="yellow")]
+        return Panel(Group(*parts), title=f"[bold]{self._title}[/]", border_style="blue", padding=(0, 1))
+
+    def _status(self, done: int) -> Text:
+        online = sum(1 for state in self._devices.values() if state != "offline")
+        if not self._rounds:
+            return Text(f"waiting for devices: {online} online")
+        current = self._rounds[max(self._rounds)]
+        if done == self._planned:
+            return Text("all rounds done; last evaluations coming in")
+        return Text(f"round {current.number} of {self._planned}: {current.voters} of {current.selected} masks in")
+
+    def _fleet(self) -> Text:
+        text = Text()
+        for name, state in sorted(self._devices.items()):
+            text.append(f"{SYMBOLS[state]} {name}  ", style=STYLES[state])
+        text.append("\n")
+        for state, style in STYLES.items():
+            count = sum(1 for one in self._devices.values() if one == state)
+            text.append(f"{SYMBOLS[state]} {state} {count}   ", style=style)
+        return text
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("round", "masks", "personalised", "seen", "unseen", "up/device", "of FedAvg", "seconds"):
+            table.add_column(name, justify="right")
+        for line in list(self._rounds.values())[-10:]:
+            each = line.up_bytes / line.voters if line.voters else None
+            table.add_row(
+                str(line.number),
+                f"{line.voters}/{line.selected}",
+                _bar(line.personalised),
+                _bar(line.seen),
+                _bar(line.unseen),
+                f"{each:,.0f} B" if each else "–",
+                f"1/{self._fedavg_bytes / each:,.0f}" if each else "–",
+                f"{line.seconds:.1f}" if line.seconds is not None else "…",
+            )
+        return table
+
+
+def _percent(value: float | None) -> str:
+    return f"{value:6.1%}" if value is not None else "     –"
+
+
+def _bar(value: float | None) -> str:
+    """A percentage with a small bar that spans 50 % to 100 %."""
+    if value is None:
+        return "–"
+    step = round((min(max(value, 0.5), 1.0) - 0.5) * 2 * (len(BARS) - 1))
+    return f"{BARS[step]} {value:.1%}"

@@ -1,0 +1,326 @@
+"""What a device does next: a pure function of what it knows, what happened and the time.
+
+No sockets, files, clocks or networks in here: `handle` takes a state and an event and returns the
+next state and the actions for `edge_client.client` to carry out. That makes every order of events,
+however unlucky, a unit test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from wire.errors import DuplicateDevice, HidenseekError, JoinRefused, UnknownName
+from wire.messages import BundleBytes, Federation, Hello, MaskUpdate, Message, Receipt, Refusal, Round, Welcome
+
+RESEND_AFTER_S = 20.0  # an unconfirmed mask is sent again after this, then after twice as long, ...
+RESEND_AT_MOST_S = 300.0
+
+
+# What can happen, beside the messages themselves.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Online:
+    """The connection stands (again)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleOpened:
+    """The runtime is loaded and the data fits it."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleNeeded:
+    """The bundle is not on this device yet, or what is there is damaged."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingDone:
+    """Local training is finished; the mask is ready to be sent."""
+
+    update: MaskUpdate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """Time has passed."""
+
+
+Event: TypeAlias = Online | BundleOpened | BundleNeeded | TrainingDone | Tick | Message
+
+
+# What can be asked of the client.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subscribe:
+    """Subscribe to the federation's topics and mark the device online."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SayHello:
+    """Introduce the device to the coordinator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenBundle:
+    """Load the runtime from the stored bundle; answers `BundleOpened` or `BundleNeeded`."""
+
+    federation: Federation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """Subscribe to the bundle topic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepBundle:
+    """Check and store downloaded bytes."""
+
+    digest: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Try the announced signs on the test samples and report."""
+
+    announced: Round
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Start local training for this round; replaces any training under way."""
+
+    announced: Round
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopTraining:
+    """Forget the training under way: its round is over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SendMask:
+    """Write the mask down if it is new, then send it."""
+
+    update: MaskUpdate
+    new: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropPending:
+    """The mask is confirmed, or nobody wants it any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """Tell the person who looks."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Leave, with an error or (None) because the run is over."""
+
+    error: HidenseekError | None
+
+
+Action: TypeAlias = (
+    Subscribe
+    | SayHello
+    | OpenBundle
+    | Download
+    | KeepBundle
+    | Evaluate
+    | Train
+    | StopTraining
+    | SendMask
+    | DropPending
+    | Log
+    | Stop
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """All a device knows.
+
+    Attributes:
+        name: its device id.
+        hello: how it introduces itself.
+        stay: wait for another run when one is over.
+        federation: what is being trained, once announced.
+        ready: the federation's runtime is loaded.
+        announced: the newest round heard of.
+        handled: (run, number) of the newest round acted upon.
+        training: (run, number) of the round being trained for.
+        pending: mask without receipt.
+        sent_s: when `pending` was last sent.
+        tries: how often it was sent.
+        confirmed: (run, number) of the newest round whose mask has a receipt.
+        welcomed: the coordinator has let this instance in.
+    """
+
+    name: str
+    hello: Hello
+    stay: bool = True
+    federation: Federation | None = None
+    ready: bool = False
+    announced: Round | None = None
+    handled: tuple[bytes, int] | None = None
+    training: tuple[bytes, int] | None = None
+    pending: MaskUpdate | None = None
+    sent_s: float = 0.0
+    tries: int = 0
+    confirmed: tuple[bytes, int] | None = None
+    welcomed: bool = False
+
+
+Outcome: TypeAlias = tuple[Device, list[Action]]
+
+
+def handle(device: Device, event: Event, now_s: float) -> Outcome:
+    """Return the next state and what to do, given what happened at `now_s` (any monotonic clock, seconds)."""
+    match event:
+        case Online():
+            actions: list[Action] = [Subscribe()]
+            if device.federation is not None:
+                actions.append(SayHello())
+            return _send_again(device, now_s, actions)
+        case Federation():
+            return _on_federation(device, event)
+        case BundleNeeded():
+            return device, [Download(), Log(text=f"downloading bundle {event.digest.hex()[:12]}")]
+        case BundleBytes():
+            if device.federation is None or device.ready:
+                return device, []
+            digest = device.federation.bundles[device.hello.runtime]
+            return device, [KeepBundle(digest=digest, data=event.data), OpenBundle(federation=device.federation)]
+        case BundleOpened():
+            if device.federation is None or device.federation.bundles.get(device.hello.runtime) != event.digest:
+                return device, []
+            return _act_on_round(replace(device, ready=True), [])
+        case Round():
+            return _on_round(device, event)
+        case TrainingDone():
+            if device.training != _key(event.update):
+                return device, []
+            device = replace(device, training=None, pending=event.update, sent_s=now_s, tries=1)
+            return device, [SendMask(update=event.update, new=True)]
+        case Receipt():
+            if device.pending is None or _key(device.pending) != _key(event):
+                return device, []
+            confirmed = replace(device, pending=None, tries=0, confirmed=_key(event))
+            return confirmed, [DropPending(), Log(text=f"round {event.number}: mask confirmed")]
+        case Tick():
+            wait_s = min(RESEND_AFTER_S * 2.0 ** max(device.tries - 1, 0), RESEND_AT_MOST_S)
+            if device.pending is None or now_s - device.sent_s < wait_s:
+                return device, []
+            return _send_again(device, now_s, [])
+        case Refusal():
+            return _on_refusal(device, event)
+        case Welcome():
+            if event.instance != device.hello.instance or device.welcomed:
+                return device, []
+            return replace(device, welcomed=True), [Log(text="joined; waiting for a round")]
+        case _:
+            return device, []  # what other devices say is none of our business
+
+
+def _key(message: MaskUpdate | Round | Receipt) -> tuple[bytes, int]:
+    return (message.run, message.number)
+
+
+def _on_federation(device: Device, event: Federation) -> Outcome:
+    known = device.federation
+    if known == event:
+        return device, []
+    if device.hello.runtime not in event.bundles:
+        offered = ", ".join(sorted(event.bundles))
+        error = UnknownName(
+            f"federation '{event.name}' offers no bundle for runtime '{device.hello.runtime}'",
+            hint=f"Use --runtime {offered}",
+        )
+        return device, [Stop(error=error)]
+    actions: list[Action] = []
+    if device.training is not None:
+        actions.append(StopTraining())
+    if device.pending is not None and device.pending.run != event.run:
+        device = replace(device, pending=None)
+        actions.append(DropPending())
+    device = replace(device, federation=event, ready=False, training=None, handled=None)
+    # A coordinator that starts anew knows nobody: a new run is answered with an introduction.
+    actions.append(SayHello())
+    return device, [
+        *actions,
+        Log(text=f"federation '{event.name}', run {event.run.hex()}"),
+        OpenBundle(federation=event),
+    ]
+
+
+def _on_round(device: Device, event: Round) -> Outcome:
+    seen = device.announced
+    if seen is not None and seen.run == event.run and event.number < seen.number:
+        return device, []  # the network may repeat and reorder
+    if seen is not None and device.federation is not None and seen.run == device.federation.run != event.run:
+        return device, []  # left over from an earlier run
+    return _act_on_round(replace(device, announced=event), [])
+
+
+def _act_on_round(device: Device, actions: list[Action]) -> Outcome:
+    """Do what the newest announced round asks of this device, once, as soon as its runtime is ready."""
+    announced = device.announced
+    if announced is None or not device.ready or device.federation is None or announced.run != device.federation.run:
+        return device, actions
+    key = _key(announced)
+    if device.training is not None and device.training != key:
+        actions.append(StopTraining())
+        device = replace(device, training=None)
+    if device.pending is not None and _key(device.pending) != key:
+        # Its round closed without it: nobody waits for it any more.
+        actions.append(DropPending())
+        device = replace(device, pending=None)
+    if device.handled != key:
+        device = replace(device, handled=key)
+        if announced.evaluate:
+            actions.append(Evaluate(announced=announced))
+    if announced.final:
+        if not device.stay:
+            actions.append(Stop(error=None))
+        return device, actions
+    wanted = device.name in announced.selected and device.confirmed != key
+    if wanted and device.training is None and device.pending is None:
+        actions.append(Train(announced=announced))
+        device = replace(device, training=key)
+    return device, actions
+
+
+def _send_again(device: Device, now_s: float, actions: list[Action]) -> Outcome:
+    if device.pending is None:
+        return device, actions
+    actions.append(SendMask(update=device.pending, new=False))
+    return replace(device, sent_s=now_s, tries=device.tries + 1), actions
+
+
+def _on_refusal(device: Device, event: Refusal) -> Outcome:
+    if event.instance != device.hello.instance:
+        return device, []
+    match event.code:
+        case "mask":
+            return replace(device, pending=None), [DropPending(), Log(text=f"mask refused: {event.reason}")]
+        case "duplicate":
+            error: HidenseekError = DuplicateDevice(
+                event.reason,
+                hint=f"Give every device its own id; stop the other process that joined as '{device.name}'",
+            )
+        case _:
+            error = JoinRefused(f"the coordinator refused '{device.name}': {event.reason}")
+    return device, [Stop(error=error)]

@@ -1,0 +1,147 @@
+"""`hidenseek-edge`: what runs on a device."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wire import __version__, command
+
+EXAMPLES = """
+examples:
+  # train on the recordings in ~/recordings (x and y in .npz files), for ever
+  hidenseek-edge join --broker mqtt://192.168.1.10 --device pi-01 --data ~/recordings
+
+  # with TLS and a password, for one run only
+  HIDENSEEK_PASSWORD=... hidenseek-edge join --broker mqtts://pi-01@hub.example.org --ca ca.crt \\
+      --federation har --device pi-01 --data person.npz --once
+
+exit codes: 0 done, 2 usage, 130 stopped, others in docs/errors.md
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `hidenseek-edge`; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="hidenseek-edge",
+        description="Take part in a federation: train the signs of a pruned random network on this device's own data.",
+        epilog=EXAMPLES,
+        formatter_class=command.HelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_join(commands)
+    return command.run("hidenseek-edge", parser, argv)
+
+
+def _add_join(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "join",
+        help="join a federation and train when selected",
+        description="Join a federation and train whenever selected. Only sign masks and counts leave this device.",
+        epilog=EXAMPLES,
+        formatter_class=command.HelpFormatter,
+    )
+    command.add_broker_arguments(parser, required=True)
+    parser.add_argument("--device", metavar="ID", default=socket.gethostname(), help="this device's id in the fleet")
+    parser.add_argument("--federation", metavar="NAME", default="default", help="which federation to join")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a .npz file with arrays x (samples, *shape) and y (samples,), or a folder of them; "
+        "files named test*.npz are for evaluation only",
+    )
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="what survives a power cut (default ~/.local/state/hidenseek/ID)"
+    )
+    parser.add_argument("--runtime", metavar="NAME", help="onnx or sparse (default: the best one installed)")
+    parser.add_argument("--profile", metavar="NAME", default="", help="kind of hardware, a name from devices.yaml")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to train with")
+    parser.add_argument(
+        "--once", action="store_true", help="leave when the run is over instead of waiting for the next"
+    )
+    parser.add_argument("--verbose", action="store_true", help="say more")
+    parser.set_defaults(run=_join)
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    # Imported here so that --help and usage errors answer at once on a slow board.
+    from edge_client import agent, data
+    from edge_client.client import Client
+    from edge_client.store import Store
+    from wire import messages, mqtt
+    from wire.channel import Channel
+    from wire.messages import Hello, State
+    from wire.topics import Topics, check_name
+
+    command.log_to_terminal(verbose=arguments.verbose)
+    device = check_name(arguments.device, "device id")
+    topics = Topics(arguments.federation)
+    broker = mqtt.parse_url(arguments.broker, password=command.read_password(arguments), ca=arguments.ca)
+    runtime = _pick_runtime(arguments.runtime)
+    samples = data.load(arguments.data)
+    instance = secrets.token_bytes(messages.INSTANCE_BYTES)
+    hello = Hello(
+        instance=instance,
+        software=f"hidenseek-edge {__version__}",
+        runtime=runtime,
+        profile=arguments.profile,
+        train_samples=int(samples.y_train.size),
+        test_samples=int(samples.y_test.size),
+    )
+    store = Store(arguments.state or _state_folder(device))
+    gone = messages.encode(State(instance=instance, online=False))
+    transport = mqtt.MqttTransport(
+        broker, client_id=f"hns-{topics.federation}-{device}", will=(topics.up(device, "state"), gone)
+    )
+    transport.connect(
+        arguments.connect_timeout,
+        waiting=lambda reason: print(f"waiting for {broker}: {reason}", file=sys.stderr),
+    )
+    Client(
+        device=agent.Device(name=device, hello=hello, stay=not arguments.once),
+        channel=Channel(transport),
+        topics=topics,
+        data=samples,
+        store=store,
+        threads=arguments.threads,
+    ).run()
+    return 0
+
+
+def _pick_runtime(name: str | None) -> str:
+    """The named runtime, or the best one installed.
+
+    Raises:
+        UnknownName: if there is no runtime of that name.
+        RuntimeMissing: if it, or any at all, is not installed.
+    """
+    from edge_client.runtimes import registry
+    from wire.errors import RuntimeMissing, UnknownName, did_you_mean
+
+    installed = registry.available()
+    if name is not None and name not in registry.RUNTIMES:
+        raise UnknownName(
+            f"no runtime is called '{name}'", where="--runtime", hint=did_you_mean(name, registry.RUNTIMES)
+        )
+    if (name is not None and name not in installed) or not installed:
+        raise RuntimeMissing(
+            f"the runtime '{name}' is not installed" if name else "no runtime is installed",
+            hint="pip install 'hidenseek[onnx]' installs the onnx runtime",
+        )
+    return name or installed[0]
+
+
+def _state_folder(device: str) -> Path:
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "hidenseek" / device
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+/* What Python calls: steps, gradients and logits of whole batches, a micro-batch of lanes at a time. */
+#include <time.h>
+
+#include "network.h"
+#include "vectors.h"
+
+/* Adds the time since `since` to entry (operation, part) when somebody asked for it; returns now. */
+static double clocked(const hs_network *net, int64_t operation, int part, double since) {
+    if (!net->seconds) return 0;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const double seconds = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    if (since > 0) net->seconds[operation * 3 + part] += seconds - since;
+    return seconds;
+}
+
+static void forward(hs_network *net, const float *x, const float *weights, int64_t samples) {
+    float *work = net->workspace;
+    double since = clocked(net, 0, 0, 0);
+    hs_pack(&net->tensor[0], work, x, weights, samples, net->lanes, net->input_relu);
+    since = clocked(net, net->operations, 0, since);
+    for (int64_t i = 0; i < net->operations; i++) {
+        const hs_op *op = &net->ops[i];
+        const hs_tensor *in = &net->tensor[op->input], *out = &net->tensor[op->output];
+        switch (op->kind) {
+        case HS_SPARSE: hs_sparse_forward(op, in, out, work); break;
+        case HS_PHASES: hs_phases_forward(op, in, out, work, net->lanes); break;
+        default: hs_pool_forward(op, in, out, work, net->lanes); break;
+        }
+        if (op->kind != HS_PHASES) hs_clear_padding(out, work + out->value, net->lanes);
+        since = clocked(net, i, 0, since);
+    }
+}
+
+static void backward(hs_network *net) {
+    float *work = net->workspace;
+    const hs_tensor *last = &net->tensor[net->tensors - 1];
+    double since = clocked(net, 0, 0, 0);
+    hs_clear_padding(last, work + last->gradient, net->lanes);
+    for (int64_t i = net->operations - 1; i >= 0; i--) {
+        const hs_op *op = &net->ops[i];
+        const hs_tensor *in = &net->tensor[op->input], *out = &net->tensor[op->output];
+        if (op->kind == HS_SPARSE) hs_sparse_weight_gradient(op, in, out, work, net->gradient);
+        since = clocked(net, i, 1, since);
+        if (in->gradient < 0) return; /* no weights before this operation */
+        switch (op->kind) {
+        case HS_SPARSE:
+            hs_sparse_input_gradient(op, in, out, work);
+            hs_finish_gradient(op, in, work, net->lanes);
+            break;
+        case HS_PHASES: hs_phases_backward(op, in, out, work, net->lanes); break;
+        default: hs_pool_backward(op, in, out, work, net->lanes); break;
+        }
+        since = clocked(net, i, 2, since);
+    }
+}
+
+/* Loss and dloss/dw of a whole batch; micro-batches add up to exactly the batch's gradient. */
+static void accumulate(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
+                       hs_result *result) {
+    const hs_tensor *t = &net->tensor[0];
+    const int64_t size = t->channels * t->height * t->width;
+    double weight_sum = 0;
+    for (int64_t i = 0; i < n; i++) weight_sum += weights[i];
+    result->loss = result->correct = 0;
+    memset(net->gradient, 0, (size_t)net->kept * sizeof(float));
+    for (int64_t i = 0; i < n; i += net->lanes) {
+        const int64_t samples = n - i < net->lanes ? n - i : net->lanes;
+        forward(net, x + i * size, weights + i, samples);
+        const double since = clocked(net, 0, 0, 0);
+        hs_loss(net, y + i, weights + i, weight_sum, samples, result);
+        clocked(net, net->operations, 1, since);
+        backward(net);
+    }
+}
+
+void hs_step(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n, hs_result *result) {
+    accumulate(net, x, y, weights, n, result);
+    const double since = clocked(net, 0, 0, 0);
+    hs_optimise(net);
+    hs_binarise(net);
+    clocked(net, net->operations, 2, since);
+}
+
+void hs_gradient(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
+                 hs_result *result, float *gradient) {
+    accumulate(net, x, y, weights, n, result);
+    hs_score_gradient(net, gradient);
+}
+
+void hs_logits(hs_network *net, const float *x, int64_t n, float *logits) {
+    const hs_tensor *first = &net->tensor[0], *last = &net->tensor[net->tensors - 1];
+    const int64_t size = first->channels * first->height * first->width;
+    for (int64_t i = 0; i < n; i += net->lanes) {
+        const int64_t samples = n - i < net->lanes ? n - i : net->lanes;
+        forward(net, x + i * size, NULL, samples);
+        const float *z = net->workspace + last->value + last->interior;
+        for (int64_t l = 0; l < samples; l++)
+            for (int64_t k = 0; k < net->classes; k++) *logits++ = z[net->class_offset[k] + l];
+    }
+}
+
+/* New scores are in place: forget the optimiser's state and take their signs. */
+void hs_load_scores(hs_network *net) {
+    net->steps = 0;
+    memset(net->first, 0, (size_t)net->kept * sizeof(float));
+    if (net->second) memset(net->second, 0, (size_t)net->kept * sizeof(float));
+    hs_binarise(net);
+}

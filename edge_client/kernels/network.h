@@ -1,0 +1,109 @@
+/* What Python hands to the kernels: tensors, operations and the network. `library.py` mirrors these structs.
+ *
+ * Activations are [channel][row][column][lane]: the lanes are the samples of a micro-batch, so every
+ * kept weight is a multiply-add over a contiguous run. Rows carry zero padding wide enough for the
+ * convolution that reads them; the padding right of a row is the padding left of the next.
+ * All distances are in floats and lie in the workspace of one micro-batch. Nothing here allocates.
+ */
+#ifndef HS_NETWORK_H
+#define HS_NETWORK_H
+
+#include <stdint.h>
+
+enum { HS_SPARSE = 0, HS_MAX_POOL = 1, HS_AVERAGE_POOL = 2, HS_PHASES = 3 };
+enum { HS_ADAM = 0, HS_SGD = 1 };
+
+typedef struct {
+    int64_t value;    /* where the activation lies in the workspace */
+    int64_t gradient; /* where its gradient lies, same geometry; -1: not needed */
+    int64_t plane;    /* from one channel to the next */
+    int64_t pitch;    /* from one row to the next */
+    int64_t interior; /* from a plane's start to its first real element */
+    int64_t channels, height, width;
+} hs_tensor;
+
+typedef struct {
+    int32_t kind;
+    int32_t input, output; /* tensor numbers */
+    int32_t relu;          /* max(., 0) on the output */
+    int32_t mask_input;    /* the input is a ReLU's output: its gradient is 0 where it is not positive */
+
+    /* HS_SPARSE: a convolution of stride 1, or a linear layer: one whose output is a single position. */
+    int32_t block;    /* output rows that share kept positions: 4 or 1 */
+    int32_t constant; /* weights are +-scale: no weight array */
+    int32_t reserved;
+    int64_t rows;              /* groups of `block` output rows */
+    int64_t start, kept;       /* where the layer's weights lie in the score vector, in the order of `code` */
+    int64_t runs;              /* contiguous runs one kept weight multiplies */
+    int64_t run;               /* their length */
+    int64_t run_in, run_out;   /* from one run to the next, input and output */
+    int64_t run_chunk;         /* how much of a run the weight gradient takes at once */
+    const uint32_t *row_start; /* (rows + 1,): first code of every row group */
+    uint32_t *code;            /* (kept / block,): input offset << 4 | sign bits, bit j for row j, 1 for + */
+    const uint8_t *initial;    /* (kept / block,): the initial weights' sign bits */
+    const float *magnitudes;   /* (kept,), or NULL when constant */
+    float *weights;            /* (kept,), or NULL when constant */
+    float scale;
+    float table[64]; /* the 4 weights of every sign pattern, when constant */
+
+    /* pools and phases */
+    int32_t kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;
+    int64_t argmax;      /* byte offset in the workspace of the winners' places in their windows */
+    int64_t argmax_size; /* bytes each: 1, 2 or 4 */
+} hs_op;
+
+typedef struct {
+    int64_t lanes, classes, kept, steps;
+    int64_t operations, tensors;
+    hs_op *ops;
+    const hs_tensor *tensor;
+    float *workspace;
+    int64_t workspace_floats;
+    const int64_t *class_offset; /* (classes,): every logit's offset in the last tensor */
+    float *scores, *gradient, *first, *second; /* (kept,) each; `second` only for Adam */
+    double *seconds; /* (operations + 1, 3): time spent forward, at weights, at inputs; last: pack, loss, update; or NULL */
+    int32_t optimiser, input_relu;
+    double learning_rate, beta1, beta2, epsilon, clip;
+} hs_network;
+
+typedef struct {
+    double loss, correct;
+} hs_result;
+
+/* kept weights */
+void hs_sparse_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work);
+void hs_sparse_input_gradient(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work);
+void hs_sparse_weight_gradient(const hs_op *op, const hs_tensor *in, const hs_tensor *out, const float *work,
+                               float *gradient);
+
+/* pools */
+void hs_pool_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
+void hs_pool_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
+
+/* layout */
+void hs_pack(const hs_tensor *t, float *work, const float *x, const float *weights, int64_t samples, int64_t lanes,
+             int relu);
+void hs_phases_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
+void hs_phases_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
+void hs_clear_padding(const hs_tensor *t, float *base, int64_t lanes);
+void hs_finish_gradient(const hs_op *op, const hs_tensor *t, float *work, int64_t lanes);
+
+/* loss and update */
+void hs_loss(const hs_network *net, const int64_t *y, const float *weights, double weight_sum, int64_t samples,
+             hs_result *result);
+void hs_optimise(hs_network *net);
+void hs_binarise(hs_network *net);
+void hs_score_gradient(const hs_network *net, float *out);
+
+/* what Python calls */
+int64_t hs_check(const hs_network *net);
+int64_t hs_vector_width(void);
+int64_t hs_cpu_level(void);
+int64_t hs_struct_bytes(int64_t which);
+void hs_load_scores(hs_network *net);
+void hs_step(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n, hs_result *result);
+void hs_gradient(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
+                 hs_result *result, float *gradient);
+void hs_logits(hs_network *net, const float *x, int64_t n, float *logits);
+
+#endif

@@ -1,0 +1,98 @@
+/* Max and average pooling, forward and backward. Windows do not reach into padding. */
+#include "network.h"
+#include "vectors.h"
+
+/* Winner's place in its window, stored in as few bytes as the window's size allows. */
+HS_INLINE void put_place(uint8_t *at, int64_t size, int64_t i, uint32_t place) {
+    if (size == 1)
+        at[i] = (uint8_t)place;
+    else if (size == 2)
+        ((uint16_t *)at)[i] = (uint16_t)place;
+    else
+        ((uint32_t *)at)[i] = place;
+}
+
+HS_INLINE uint32_t get_place(const uint8_t *at, int64_t size, int64_t i) {
+    return size == 1 ? at[i] : size == 2 ? ((const uint16_t *)at)[i] : ((const uint32_t *)at)[i];
+}
+
+/* One output position, all lanes: the first of the largest wins, as in torch. */
+HS_INLINE void max_forward(const hs_op *op, const float *x, int64_t pitch, float *y, uint8_t *argmax, int64_t at,
+                           int64_t lanes) {
+    for (int64_t l = 0; l < lanes; l++) {
+        float best = x[l];
+        uint32_t place = 0;
+        for (int32_t i = 0; i < op->kernel_h; i++)
+            for (int32_t j = 0; j < op->kernel_w; j++) {
+                const float v = x[i * pitch + j * lanes + l];
+                if (v > best) {
+                    best = v;
+                    place = (uint32_t)(i * op->kernel_w + j);
+                }
+            }
+        y[l] = op->relu && best < 0 ? 0 : best;
+        put_place(argmax, op->argmax_size, at + l, place);
+    }
+}
+
+HS_INLINE void average_forward(const hs_op *op, const float *x, int64_t pitch, float *y, int64_t lanes) {
+    const float share = 1.0f / (float)((int64_t)op->kernel_h * op->kernel_w);
+    for (int64_t l = 0; l < lanes; l++) {
+        float sum = 0;
+        for (int32_t i = 0; i < op->kernel_h; i++)
+            for (int32_t j = 0; j < op->kernel_w; j++) sum += x[i * pitch + j * lanes + l];
+        sum *= share;
+        y[l] = op->relu && sum < 0 ? 0 : sum;
+    }
+}
+
+void hs_pool_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes) {
+    uint8_t *argmax = (uint8_t *)work + op->argmax;
+    int64_t at = 0;
+    for (int64_t c = 0; c < out->channels; c++)
+        for (int64_t h = 0; h < out->height; h++) {
+            const float *x = work + in->value + in->interior + c * in->plane + h * op->stride_h * in->pitch;
+            float *y = work + out->value + out->interior + c * out->plane + h * out->pitch;
+            for (int64_t w = 0; w < out->width; w++, x += op->stride_w * lanes, y += lanes, at += lanes)
+                if (op->kind == HS_MAX_POOL)
+                    max_forward(op, x, in->pitch, y, argmax, at, lanes);
+                else
+                    average_forward(op, x, in->pitch, y, lanes);
+        }
+}
+
+/* A gradient at an input that a ReLU had cut to 0 is 0; the winner's value is the pool's output. */
+HS_INLINE void max_backward(const hs_op *op, float *dx, int64_t pitch, const float *y, const float *dy,
+                            const uint8_t *argmax, int64_t at, int64_t lanes) {
+    for (int64_t l = 0; l < lanes; l++) {
+        if (op->mask_input && !(y[l] > 0)) continue;
+        const uint32_t place = get_place(argmax, op->argmax_size, at + l);
+        dx[place / (uint32_t)op->kernel_w * pitch + place % (uint32_t)op->kernel_w * lanes + l] += dy[l];
+    }
+}
+
+HS_INLINE void average_backward(const hs_op *op, float *dx, int64_t pitch, const float *dy, int64_t lanes) {
+    const float share = 1.0f / (float)((int64_t)op->kernel_h * op->kernel_w);
+    for (int32_t i = 0; i < op->kernel_h; i++)
+        for (int32_t j = 0; j < op->kernel_w; j++)
+            for (int64_t l = 0; l < lanes; l++) dx[i * pitch + j * lanes + l] += dy[l] * share;
+}
+
+void hs_pool_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes) {
+    const uint8_t *argmax = (const uint8_t *)work + op->argmax;
+    int64_t at = 0;
+    memset(work + in->gradient, 0, (size_t)(in->channels * in->plane) * sizeof(float));
+    for (int64_t c = 0; c < out->channels; c++)
+        for (int64_t h = 0; h < out->height; h++) {
+            const int64_t from = out->interior + c * out->plane + h * out->pitch;
+            const float *y = work + out->value + from, *dy = work + out->gradient + from;
+            float *dx = work + in->gradient + in->interior + c * in->plane + h * op->stride_h * in->pitch;
+            for (int64_t w = 0; w < out->width;
+                 w++, dx += op->stride_w * lanes, y += lanes, dy += lanes, at += lanes)
+                if (op->kind == HS_MAX_POOL)
+                    max_backward(op, dx, in->pitch, y, dy, argmax, at, lanes);
+                else
+                    average_backward(op, dx, in->pitch, dy, lanes);
+        }
+    if (op->kind == HS_AVERAGE_POOL) hs_finish_gradient(op, in, work, lanes);
+}

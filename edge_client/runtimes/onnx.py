@@ -1,0 +1,128 @@
+"""The ONNX runtime: a bundle's two graphs on stock onnxruntime. The only importer of onnxruntime on the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edge_client.runtimes.base import Floats, Labels, StepResult
+from wire.bundle import Bundle
+from wire.errors import RuntimeMissing, TicketError
+from wire.settings import Training
+
+_STATE = {"adam": ("m", "v"), "sgd": ("momentum",)}
+_SETTINGS = {
+    "adam": ("learning_rate", "beta1", "beta2", "epsilon", "clip"),
+    "sgd": ("learning_rate", "beta1", "clip"),
+}
+
+
+class OnnxRuntime:
+    """Trains and infers with the files `train.onnx` and `infer.onnx` of a bundle.
+
+    The inference graph is loaded on the first call of `logits`: a device that only trains never pays for it.
+
+    Args:
+        bundle: made for the runtime "onnx" and for the optimiser of `training`.
+        training: the optimiser and its settings.
+        threads: threads inside one operator.
+
+    Raises:
+        RuntimeMissing: if onnxruntime is not installed.
+        TicketError: if the bundle lacks a graph, or onnxruntime refuses one.
+    """
+
+    name = "onnx"
+
+    def __init__(self, bundle: Bundle, training: Training, threads: int = 1) -> None:
+        self._bundle = bundle
+        self._threads = threads
+        self._kept = bundle.ticket.kept
+        self._train = _open(bundle, "train.onnx", threads)
+        self._infer: Any = None
+        self._state_names = _STATE[training.optimiser]
+        inputs = {value.name: value.shape for value in self._train.get_inputs()}
+        for name in ("scores", *self._state_names):
+            if inputs.get(name) != [self._kept]:
+                raise TicketError(
+                    f"train.onnx has input '{name}' of shape {inputs.get(name)}, [{self._kept}] expected",
+                    hint=f"Was the bundle made for another ticket, or another optimiser than {training.optimiser}?",
+                )
+        self._settings = {
+            name: np.array(getattr(training, name), dtype=np.float32) for name in _SETTINGS[training.optimiser]
+        }
+        self._scores: Floats
+        self._state: dict[str, Floats]
+        self._steps: int
+        self.set_scores(np.full(self._kept, training.start, dtype=np.float32))
+
+    def set_scores(self, scores: Floats) -> None:
+        """Copy scores in, float32 (kept,), and clear the optimiser's state."""
+        if scores.shape != (self._kept,):
+            raise ValueError(f"scores have shape {scores.shape}, ({self._kept},) expected")
+        self._scores = np.array(scores, dtype=np.float32)
+        self._state = {name: np.zeros(self._kept, dtype=np.float32) for name in self._state_names}
+        self._steps = 0
+
+    def scores(self) -> Floats:
+        """A copy of the scores, float32 (kept,)."""
+        return self._scores.copy()
+
+    def step(self, x: Floats, y: Labels, weights: Floats) -> StepResult:
+        """Forward, backward and one optimiser step; loss and correct are from before it."""
+        outputs = ["new_scores", *(f"new_{name}" for name in self._state_names)]
+        result, (self._scores, *state) = self._run(outputs, x, y, weights)
+        self._state = dict(zip(self._state_names, state, strict=True))
+        self._steps += 1
+        return result
+
+    def gradient(self, x: Floats, y: Labels, weights: Floats) -> tuple[StepResult, Floats]:
+        """Forward and backward only; the gradient of every score, float32 (kept,)."""
+        result, (gradient,) = self._run(["gradient"], x, y, weights)
+        return result, gradient
+
+    def logits(self, x: Floats) -> Floats:
+        """Inference: float32 (n, classes)."""
+        if self._infer is None:
+            self._infer = _open(self._bundle, "infer.onnx", self._threads)
+        logits: Floats = self._infer.run(["logits"], {"x": x, "scores": self._scores})[0]
+        return logits
+
+    def _run(self, outputs: Sequence[str], x: Floats, y: Labels, weights: Floats) -> tuple[StepResult, list[Floats]]:
+        feeds: dict[str, Any] = {"x": x, "y": y, "weight": weights, "scores": self._scores}
+        feeds |= self._state | self._settings
+        if "m" in self._state:
+            feeds["t"] = np.array(self._steps + 1, dtype=np.float32)
+        loss, correct, *values = self._train.run(["loss", "correct", *outputs], feeds)
+        return StepResult(loss=float(loss), correct=float(correct)), values
+
+
+def _open(bundle: Bundle, file: str, threads: int) -> Any:  # onnxruntime has no types
+    """Load one graph of a bundle.
+
+    Raises:
+        RuntimeMissing: if onnxruntime is not installed.
+        TicketError: if the bundle lacks the file, or onnxruntime refuses it.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise RuntimeMissing(
+            f"the runtime 'onnx' needs the package onnxruntime ({error})", hint="Install it: pip install onnxruntime"
+        ) from error
+    if file not in bundle.files:
+        raise TicketError(f"the bundle for runtime '{bundle.runtime}' has no file {file}")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    # Batches are few and their tensors large: an arena, and patterns per batch size, only raise the peak
+    # (conv4, batch 16: 142 -> 117 MB) and save no time that could be measured.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    try:
+        return ort.InferenceSession(bundle.files[file], options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes, which only share Exception
+        raise TicketError(f"onnxruntime {ort.__version__} refuses {file}: {error}") from error

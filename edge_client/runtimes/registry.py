@@ -1,0 +1,54 @@
+"""Which runtimes there are, which of them this machine has, and how to open one. Imports none of them by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+
+from edge_client.runtimes.base import Runtime
+from wire.bundle import Bundle
+from wire.errors import UnknownName, did_you_mean
+from wire.settings import Training
+
+
+def open_runtime(bundle: Bundle, training: Training, threads: int = 1) -> Runtime:
+    """Load a bundle with the runtime it was made for.
+
+    Raises:
+        UnknownName: if this program has no runtime of that name.
+        RuntimeMissing: if the runtime's package is not installed here.
+        TicketError: if the bundle's files do not load.
+    """
+    if bundle.runtime not in _RUNTIMES:
+        raise UnknownName(
+            f"no runtime is called '{bundle.runtime}'", where="bundle", hint=did_you_mean(bundle.runtime, RUNTIMES)
+        )
+    module, cls, _ = _RUNTIMES[bundle.runtime]
+    opened: Runtime = getattr(import_module(module), cls)(bundle, training, threads=threads)
+    return opened
+
+
+def available() -> list[str]:
+    """Names of the runtimes installed on this machine, the preferred one first."""
+    return [name for name, (_, _, installed) in _RUNTIMES.items() if installed()]
+
+
+def _has_kernels() -> bool:
+    """True if the compiled kernels of the sparse runtime lie beside it."""
+    if find_spec("edge_client.kernels") is None or find_spec("edge_client.runtimes.sparse") is None:
+        return False
+    library_path = getattr(import_module("edge_client.kernels"), "library_path", None)
+    return library_path is not None and library_path() is not None
+
+
+def _has_onnxruntime() -> bool:
+    return find_spec("onnxruntime") is not None
+
+
+# name: module, class, is it installed here? In order of preference.
+_RUNTIMES: dict[str, tuple[str, str, Callable[[], bool]]] = {
+    "sparse": ("edge_client.runtimes.sparse", "SparseRuntime", _has_kernels),
+    "onnx": ("edge_client.runtimes.onnx", "OnnxRuntime", _has_onnxruntime),
+}
+RUNTIMES = list(_RUNTIMES)

@@ -1,0 +1,83 @@
+"""Local training: epochs of batches over a runtime, one step at a time so that the caller can listen meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_client.runtimes.base import Floats, Labels, Runtime
+from wire.settings import Training
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """What local training came to.
+
+    Attributes:
+        signs: sign mask, bool (kept,), True for +1.
+        scores: float32 (kept,).
+        loss: mean training loss of the last epoch, nats.
+        train_s: seconds spent in optimiser steps.
+        step_ms: median milliseconds of one step.
+    """
+
+    signs: NDArray[np.bool_]
+    scores: Floats
+    loss: float
+    train_s: float
+    step_ms: float
+
+
+def train(
+    runtime: Runtime, x: Floats, y: Labels, *, training: Training, start: Floats, rng: np.random.Generator
+) -> Iterator[Trained | None]:
+    """Train from `start` and yield None after every step, at last a `Trained`.
+
+    Args:
+        runtime: a loaded ticket.
+        x: samples, float32 (n, *input_shape).
+        y: labels, int64 (n,).
+        training: epochs, batch size and optimiser.
+        start: scores to start from, float32 (kept,).
+        rng: shuffles the samples, anew in every epoch.
+    """
+    runtime.set_scores(start)
+    ones = np.ones(training.batch, dtype=np.float32)
+    durations: list[float] = []
+    loss_sum = 0.0
+    for _ in range(training.epochs):
+        order = rng.permutation(y.size)
+        loss_sum = 0.0
+        for at in range(0, y.size, training.batch):
+            chosen = order[at : at + training.batch]
+            began = time.perf_counter()
+            result = runtime.step(x[chosen], y[chosen], ones[: chosen.size])
+            durations.append(time.perf_counter() - began)
+            loss_sum += result.loss * chosen.size
+            yield None
+    scores = runtime.scores()
+    yield Trained(
+        signs=scores >= 0,
+        scores=scores,
+        loss=loss_sum / y.size,
+        train_s=sum(durations),
+        step_ms=float(np.median(durations)) * 1e3,
+    )
+
+
+def count_correct(runtime: Runtime, x: Floats, y: Labels) -> int:
+    """Count the samples whose largest logit is their label, with the runtime's present scores."""
+    return sum(
+        int(
+            np.count_nonzero(
+                runtime.logits(x[at : at + EVALUATION_BATCH]).argmax(axis=1) == y[at : at + EVALUATION_BATCH]
+            )
+        )
+        for at in range(0, y.size, EVALUATION_BATCH)
+    )

@@ -1,0 +1,91 @@
+"""What both command lines share: one clear line for every error, stable exit codes, clean interrupts."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from wire.errors import ConfigError, HidenseekError
+
+INTERRUPTED = 130
+PASSWORD_VARIABLE = "HIDENSEEK_PASSWORD"  # noqa: S105  # the variable's name, not a password
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keep examples as they are written, and show defaults."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def run(program: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    """Parse, run the chosen command's `run` function, and turn errors into one line and an exit code.
+
+    Args:
+        program: name to start error lines with.
+        parser: its sub-commands have set a default `run`: (parsed arguments) -> exit code or None.
+        argv: arguments without the program's name; the process's own if None.
+    """
+    arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    command: Callable[[argparse.Namespace], int | None] = arguments.run
+    try:
+        return command(arguments) or 0
+    except HidenseekError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{program}: stopped", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `hidenseek ... | head` is no error
+        return 0
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def log_to_terminal(*, verbose: bool) -> None:
+    """Plain lines with the time on standard error."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
+
+
+def add_broker_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """--broker, --ca, --password-file and --connect-timeout."""
+    group = parser.add_argument_group("broker")
+    group.add_argument("--broker", metavar="URL", required=required, help="mqtt[s]://[USER@]HOST[:PORT]")
+    group.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority of an mqtts broker")
+    group.add_argument(
+        "--password-file", type=Path, metavar="FILE", help=f"first line is the password (else ${PASSWORD_VARIABLE})"
+    )
+    group.add_argument(
+        "--connect-timeout", type=float, default=15.0, metavar="S", help="give up if nothing answers for S seconds"
+    )
+
+
+def read_password(arguments: argparse.Namespace) -> str | None:
+    """The broker password from --password-file or the environment; never from the command line.
+
+    Raises:
+        ConfigError: if the file cannot be read.
+    """
+    if arguments.password_file is None:
+        return os.environ.get(PASSWORD_VARIABLE)
+    try:
+        lines = arguments.password_file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"password file cannot be read ({error})", where=str(arguments.password_file)) from error
+    if not lines:
+        raise ConfigError("password file is empty", where=str(arguments.password_file))
+    return str(lines[0])

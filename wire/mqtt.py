@@ -1,0 +1,225 @@
+"""The transport over an MQTT broker. The only file that imports paho.
+
+MQTT 3.1.1 on purpose: it is what every broker speaks (NATS speaks nothing newer), and nothing here
+needs more. Sessions are persistent, everything is QoS 1, and incoming messages are acknowledged
+only when the receiver says so.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from wire.errors import BrokerRefused, BrokerUnreachable, ConfigError
+from wire.transport import Connected, Disconnected, Event, Packet
+
+PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+KEEPALIVE_S = 30
+MAX_QUEUED = 10_000
+RETRY_HINT = "Check that the broker runs and that the address is right: hidenseek-edge join --broker mqtt://HOST:PORT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broker:
+    """Where a broker is and how to log in. `repr` never shows the password."""
+
+    scheme: str
+    host: str
+    port: int
+    user: str | None = None
+    password: str | None = None
+    path: str = "/mqtt"
+    ca: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+
+def parse_url(url: str, *, password: str | None = None, ca: Path | None = None) -> Broker:
+    """Read `mqtt[s]://[user[:password]@]host[:port]` (or ws[s]://...).
+
+    Args:
+        url: the address.
+        password: used if the address names none.
+        ca: certificate authority file for mqtts and wss; the system's if None.
+
+    Raises:
+        ConfigError: if the address is not of that form.
+    """
+    hint = "Write it as mqtt://HOST, mqtt://HOST:1883 or mqtts://USER@HOST:8883"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"'{url}' is no address ({error})", where="--broker", hint=hint) from None
+    if parts.scheme not in PORTS or not parts.hostname:
+        raise ConfigError(f"'{url}' is no broker address", where="--broker", hint=hint)
+    return Broker(
+        scheme=parts.scheme,
+        host=parts.hostname,
+        port=port or PORTS[parts.scheme],
+        user=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else password,
+        path=parts.path or "/mqtt",
+        ca=ca,
+    )
+
+
+class MqttTransport:
+    """A `wire.transport.Transport` over paho, reconnecting by itself for ever once it has been connected."""
+
+    def __init__(self, broker: Broker, *, client_id: str, will: tuple[str, bytes] | None = None) -> None:
+        """Prepare a connection; nothing is sent before `connect`.
+
+        Args:
+            broker: where to.
+            client_id: identity of the persistent session; one connection at a time may use it.
+            will: topic and retained payload the broker publishes if this process vanishes.
+        """
+        self._broker = broker
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._refusal: str | None = None
+        websocket = broker.scheme in ("ws", "wss")
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=False,
+            protocol=paho.MQTTv311,
+            transport="websockets" if websocket else "tcp",
+            manual_ack=True,
+        )
+        if websocket:
+            self._client.ws_set_options(path=broker.path)
+        if broker.scheme in ("mqtts", "wss"):
+            self._client.tls_set_context(_tls(broker))
+        if broker.user is not None:
+            self._client.username_pw_set(broker.user, broker.password)
+        if will is not None:
+            self._client.will_set(will[0], will[1], qos=1, retain=True)
+        self._client.max_queued_messages_set(MAX_QUEUED)
+        # A fleet that lost its broker must not come back in one instant; paho has no jitter of its own.
+        self._client.reconnect_delay_set(min_delay=1, max_delay=random.randint(20, 40))
+        self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_message = self._on_message
+
+    def connect(self, timeout_s: float, waiting: Callable[[str], None] = lambda reason: None) -> None:
+        """Connect for the first time, trying again until `timeout_s` has passed.
+
+        Args:
+            timeout_s: how long to keep trying an address that does not answer.
+            waiting: told once why it does not answer yet.
+
+        Raises:
+            BrokerRefused: if the broker answers and says no.
+            BrokerUnreachable: if nothing answers in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        told = False
+        while True:
+            try:
+                self._client.connect(self._broker.host, self._broker.port, keepalive=KEEPALIVE_S)
+                break
+            except (OSError, ValueError, paho.WebsocketConnectionError) as error:
+                reason = _why(error)
+                if isinstance(error, ssl.SSLError):
+                    raise BrokerRefused(
+                        f"TLS with {self._broker} failed: {reason}", hint="Give the broker's CA with --ca FILE"
+                    ) from error
+                if time.monotonic() + 0.5 > deadline:
+                    raise BrokerUnreachable(
+                        f"no broker at {self._broker} within {timeout_s:g} s: {reason}", hint=RETRY_HINT
+                    ) from error
+                if not told:
+                    waiting(reason)
+                    told = True
+                time.sleep(0.5)
+        self._client.loop_start()
+        first = self.receive(max(deadline - time.monotonic(), 5.0))
+        if isinstance(first, Connected):
+            self._events.put(first)
+            return
+        self._client.loop_stop()
+        if self._refusal:
+            raise BrokerRefused(
+                f"the broker at {self._broker} refused the connection: {self._refusal}",
+                hint="Check user and password: mqtt://USER@HOST with HIDENSEEK_PASSWORD set, or --password-file",
+            )
+        raise BrokerUnreachable(
+            f"{self._broker} accepts connections but does not answer as an MQTT 3.1.1 broker", hint=RETRY_HINT
+        )
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """See `Transport.publish`."""
+        self._client.publish(topic, payload, qos=1, retain=retain)
+
+    def subscribe(self, pattern: str) -> None:
+        """See `Transport.subscribe`."""
+        self._client.subscribe(pattern, qos=1)
+
+    def receive(self, timeout_s: float) -> Event | None:
+        """See `Transport.receive`."""
+        try:
+            return self._events.get(timeout=timeout_s) if timeout_s > 0 else self._events.get_nowait()
+        except queue.Empty:
+            return None
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Wait until everything published is with the broker (at most `timeout_s`), then disconnect."""
+        deadline = time.monotonic() + timeout_s
+        # Messages leave paho's table only when acknowledged; there is no public count of them.
+        while self._client.is_connected() and self._client._out_messages and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    # Callbacks run on paho's thread, which an exception would end in silence: they only fill the queue.
+
+    def _on_connect(self, _c: Any, _u: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
+        if reason.is_failure:
+            self._refusal = str(reason)
+            self._events.put(Disconnected(reason=str(reason), refused=True))
+        else:
+            self._events.put(Connected())
+
+    def _on_connect_fail(self, _c: Any, _u: Any) -> None:
+        self._events.put(Disconnected(reason="no answer"))
+
+    def _on_disconnect(self, _c: Any, _u: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
+        self._events.put(Disconnected(reason=str(reason)))
+
+    def _on_message(self, client: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
+        def acknowledge() -> None:
+            client.ack(message.mid, message.qos)
+
+        self._events.put(Packet(topic=message.topic, payload=bytes(message.payload), acknowledge=acknowledge))
+
+
+def _tls(broker: Broker) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(broker.ca) if broker.ca else None)
+    except OSError as error:
+        raise ConfigError(f"CA file cannot be read ({_why(error)})", where=str(broker.ca)) from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the host name is not known"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)

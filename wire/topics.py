@@ -1,0 +1,95 @@
+"""MQTT topic names: the only place that builds or parses one.
+
+::
+
+    hns/<federation>/all/federation          retained, coordinator -> all
+    hns/<federation>/all/round               retained, coordinator -> all
+    hns/<federation>/all/bundle/<runtime>    retained, coordinator -> all
+    hns/<federation>/down/<device>           coordinator -> one device
+    hns/<federation>/up/<device>/hello | state | mask | evaluation
+
+A message too large for one packet is sent in parts on `<topic>/<part number>` (`wire.envelope`).
+Names hold letters, digits, `-` and `_` only, so none can escape its level on any broker.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from wire.errors import ConfigError, WireError
+
+ROOT = "hns"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+UP_KINDS = ("hello", "state", "mask", "evaluation")
+
+
+def check_name(name: str, what: str) -> str:
+    """Return `name` if it can be part of a topic.
+
+    Args:
+        name: a device id, a federation name or a runtime name.
+        what: what to call it in the error.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{what} '{name}' is not 1 to 64 letters, digits, '-' or '_'", hint="It becomes part of an MQTT topic"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics of one federation."""
+
+    federation: str
+
+    def __post_init__(self) -> None:
+        check_name(self.federation, "federation name")
+
+    @property
+    def announcement(self) -> str:
+        """Where the `Federation` message is retained."""
+        return f"{ROOT}/{self.federation}/all/federation"
+
+    @property
+    def round(self) -> str:
+        """Where the `Round` message is retained."""
+        return f"{ROOT}/{self.federation}/all/round"
+
+    def bundle(self, runtime: str) -> str:
+        """Where the bundle for one runtime is retained."""
+        return f"{ROOT}/{self.federation}/all/bundle/{check_name(runtime, 'runtime')}"
+
+    def down(self, device: str) -> str:
+        """What one device alone is told."""
+        return f"{ROOT}/{self.federation}/down/{check_name(device, 'device id')}"
+
+    def up(self, device: str, kind: str) -> str:
+        """What one device says; `kind` is one of `UP_KINDS`."""
+        return f"{ROOT}/{self.federation}/up/{check_name(device, 'device id')}/{kind}"
+
+    @property
+    def all_up(self) -> str:
+        """Filter for everything any device says."""
+        return f"{ROOT}/{self.federation}/up/#"
+
+    def sender(self, topic: str) -> str:
+        """Return the device id of an uplink topic.
+
+        Raises:
+            WireError: if `topic` is none of this federation's uplink topics.
+        """
+        match topic.split("/"):
+            case [root, federation, "up", device, kind, *part] if (
+                root == ROOT
+                and federation == self.federation
+                and _NAME.fullmatch(device)
+                and kind in UP_KINDS
+                and len(part) <= 1
+            ):
+                return device
+        raise WireError(f"'{topic:.120}' is not an uplink topic of federation '{self.federation}'")
