@@ -36,10 +36,9 @@ def available() -> list[str]:
 
 def _has_kernels() -> bool:
     """True if the compiled kernels of the sparse runtime lie beside it."""
-    if find_spec("edge_client.kernels") is None or find_spec("edge_client.runtimes.sparse") is None:
-        return False
-    library_path = getattr(import_module("edge_client.kernels"), "library_path", None)
-    return library_path is not None and library_path() is not None
+    from edge_client.kernels.library import library_path
+
+    return library_path() is not None
 
 
 def _has_onnxruntime() -> bool:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,3 +184,11 @@ def test_check_sees_a_fault(fault: str, row: str) -> None:
 def test_check_passes_the_runtime_as_it_is() -> None:
     """The faults above, not the check, are what fails."""
     assert [row for row in check(BUNDLE, TRAINING, OnnxRuntime(BUNDLE, TRAINING)) if not row.ok] == []
+
+
+def test_sparse_is_preferred_where_its_kernels_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled kernels decide whether the sparse runtime is offered, and it comes first."""
+    monkeypatch.setattr("edge_client.kernels.library.library_path", lambda: Path("hs.so"))
+    assert available()[:2] == ["sparse", "onnx"]
+    monkeypatch.setattr("edge_client.kernels.library.library_path", lambda: None)
+    assert "sparse" not in available()
