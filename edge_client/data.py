@@ -91,7 +91,8 @@ def _join(files: list[Path], folder: Path) -> tuple[Floats, Labels]:
 
 def _read(file: Path) -> tuple[Floats, Labels]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # Opened here: numpy leaves a file open that turns out to be no archive.
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             missing = {"x", "y"} - set(archive.files)
             if missing:
                 raise DataError(

@@ -39,6 +39,7 @@ class Store:
             self._lock = (self.folder / "lock").open("wb")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.close()
             raise StateError(
                 "another hidenseek-edge uses this state folder",
                 where=str(self.folder),

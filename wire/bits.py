@@ -20,7 +20,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from wire.errors import Mismatch, Truncated, WireError
+from wire.errors import Mismatch, TooLarge, Truncated, WireError
 
 COUNT = struct.Struct("<I")
 MAX_K = 24
@@ -71,6 +71,9 @@ def decode(data: bytes, n: int) -> Bits:
     if not data:
         raise Truncated("bit array", expected_bytes=1, got_bytes=0)
     kind = data[0]
+    longest = 1 + -(-n // 8)  # raw; the encoder never writes more, and what follows costs 64 bytes for one here
+    if len(data) > longest:
+        raise TooLarge(f"code of {n} bits", limit=longest, got=len(data))
     if kind == 0:
         return unpack(data[1:], n)
     inverted, kind = kind >= INVERTED, kind % INVERTED

@@ -7,6 +7,7 @@ Its SHA-256 is announced by the coordinator and checked before anything is opene
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,7 @@ from wire.ticket import Ticket, decode_ticket
 
 MAGIC = b"HNSB"
 VERSION = 1
-MAX_BUNDLE_BYTES = 256 << 20
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")  # no path, so none can escape its folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,11 @@ def decode_bundle(data: bytes, *, expected_id: bytes) -> Bundle:
         raise TicketError(f"bundle version {data[4]}, this program reads version {VERSION}")
     match load_cbor(data[5:]):
         case [str() as runtime, bytes() as ticket, dict() as files]:
-            if not all(isinstance(name, str) and isinstance(body, bytes) for name, body in files.items()):
-                raise WireError("bundle files must be bytes by name")
+            if not all(_is_file(name, body) for name, body in files.items()):
+                raise WireError("bundle files must be bytes by plain file name")
             return Bundle(runtime=runtime, ticket=decode_ticket(ticket, where="ticket in the bundle"), files=files)
     raise WireError("a bundle is [runtime, ticket, files]")
+
+
+def _is_file(name: object, body: object) -> bool:
+    return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None and isinstance(body, bytes)

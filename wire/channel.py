@@ -47,7 +47,6 @@ class Channel:
     max_bytes: int = messages.MAX_MESSAGE_BYTES
     packet_bytes: int = envelope.DEFAULT_PACKET_BYTES
     _joiner: envelope.Joiner = field(init=False)
-    _partial_bytes: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._joiner = envelope.Joiner(self.max_bytes)
@@ -71,16 +70,14 @@ class Channel:
         try:
             whole = self._joiner.add(event.topic, event.payload)
             if whole is None:
-                base = event.topic.rpartition("/")[0]
-                self._partial_bytes[base] = self._partial_bytes.get(base, 0) + len(event.payload)
                 # A part is acknowledged at once: brokers allow few unacknowledged packets, and a
                 # message lost half-way is sent again, for no receipt follows.
                 event.acknowledge()
                 return None
-            topic, data = whole
-            message = messages.decode(data)
+            message = messages.decode(whole.data)
         except WireError as error:
             event.acknowledge()
             return Garbled(topic=event.topic, error=error)
-        size = len(event.payload) + (self._partial_bytes.pop(topic, 0) if topic != event.topic else 0)
-        return Received(topic=topic, message=message, payload_bytes=size, acknowledge=event.acknowledge)
+        return Received(
+            topic=whole.topic, message=message, payload_bytes=whole.payload_bytes, acknowledge=event.acknowledge
+        )

@@ -41,28 +41,40 @@ def split(topic: str, data: bytes, packet_bytes: int = DEFAULT_PACKET_BYTES) -> 
     ]
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A message put together. `payload_bytes` counts every packet it took, headers and repeats included."""
+
+    topic: str
+    data: bytes
+    payload_bytes: int
+
+
 @dataclass
 class _Pending:
-    digest: bytes
-    parts: dict[int, bytes]
     count: int
+    parts: dict[int, bytes] = field(default_factory=dict)
+    size: int = 0  # bytes of `parts`
+    payload_bytes: int = 0
 
 
 @dataclass
 class Joiner:
     """Puts parts together again, within bounds whatever is sent.
 
+    Unfinished messages hold at most twice `max_bytes` together; the oldest is dropped for a new one.
+
     Args:
         max_bytes: largest whole message accepted.
-        max_pending: unfinished messages remembered; the oldest is dropped for a new one.
+        max_pending: unfinished messages remembered.
     """
 
     max_bytes: int
     max_pending: int = 64
-    _pending: dict[str, list[_Pending]] = field(default_factory=dict)
+    _pending: dict[tuple[str, bytes], _Pending] = field(default_factory=dict)  # oldest first
 
-    def add(self, topic: str, payload: bytes) -> tuple[str, bytes] | None:
-        """Take one packet; return (topic, whole message) when it completes one, else None.
+    def add(self, topic: str, payload: bytes) -> Whole | None:
+        """Take one packet; return the whole message when it completes one, else None.
 
         Raises:
             WireError: if the packet is malformed; what was pending stays.
@@ -70,41 +82,39 @@ class Joiner:
         if payload[:2] != MAGIC:
             if len(payload) > self.max_bytes:
                 raise TooLarge(f"message on {topic}", limit=self.max_bytes, got=len(payload))
-            return topic, payload
+            return Whole(topic, payload, len(payload))
         if len(payload) <= HEADER.size:
             raise Truncated(f"part on {topic}", expected_bytes=HEADER.size + 1, got_bytes=len(payload))
         _, version, digest, part, count = HEADER.unpack_from(payload)
         base, _, number = topic.rpartition("/")
         if version != VERSION or not 2 <= count <= MAX_PARTS or part >= count or number != str(part):
             raise WireError(f"part {part} of {count}, version {version}, on {topic} makes no sense")
-        pending = self._find(base, digest, count)
+        key = (base, digest)
+        pending = self._pending.get(key) or self._start(key, count)
         if pending.count != count:
             raise Mismatch(f"parts on {topic}", expected=pending.count, got=count)
-        pending.parts[part] = payload[HEADER.size :]
-        size = sum(map(len, pending.parts.values()))
-        if size > self.max_bytes:
-            self._drop(base, pending)
-            raise TooLarge(f"message on {base}", limit=self.max_bytes, got=size)
+        data = payload[HEADER.size :]
+        pending.size += len(data) - len(pending.parts.get(part, b""))
+        pending.payload_bytes += len(payload)
+        pending.parts[part] = data
+        if pending.size > self.max_bytes:
+            del self._pending[key]
+            raise TooLarge(f"message on {base}", limit=self.max_bytes, got=pending.size)
         if len(pending.parts) < count:
+            self._shrink()
             return None
-        self._drop(base, pending)
+        del self._pending[key]
         whole = b"".join(pending.parts[i] for i in range(count))
         if sha256(whole).digest()[:16] != digest:
             raise WireError(f"the {count} parts on {base} do not have the SHA-256 they announce")
-        return base, whole
+        return Whole(base, whole, pending.payload_bytes)
 
-    def _find(self, base: str, digest: bytes, count: int) -> _Pending:
-        for pending in self._pending.get(base, ()):
-            if pending.digest == digest:
-                return pending
-        while sum(map(len, self._pending.values())) >= self.max_pending:
-            oldest = next(iter(self._pending))
-            self._drop(oldest, self._pending[oldest][0])
-        made = _Pending(digest, {}, count)
-        self._pending.setdefault(base, []).append(made)
-        return made
+    def _start(self, key: tuple[str, bytes], count: int) -> _Pending:
+        while len(self._pending) >= self.max_pending:
+            del self._pending[next(iter(self._pending))]
+        self._pending[key] = _Pending(count)
+        return self._pending[key]
 
-    def _drop(self, base: str, pending: _Pending) -> None:
-        self._pending[base].remove(pending)
-        if not self._pending[base]:
-            del self._pending[base]
+    def _shrink(self) -> None:
+        while sum(pending.size for pending in self._pending.values()) > 2 * self.max_bytes:
+            del self._pending[next(iter(self._pending))]

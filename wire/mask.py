@@ -80,11 +80,13 @@ def count_votes(masks: Iterable[Signs], previous: Signs) -> Votes:
     """Add up masks, each bool (kept,), one vote each; a tie keeps `previous`, bool (kept,).
 
     Raises:
-        ValueError: if there is no mask, or more than 65535.
+        ValueError: if there is no mask, or more than 65535, or one of another length.
     """
     ayes = np.zeros(previous.size, dtype=np.uint32)
     voters = 0
     for mask in masks:
+        if mask.shape != previous.shape:
+            raise ValueError(f"mask of shape {mask.shape}, expected {previous.shape}")
         ayes += mask
         voters += 1
     if not 1 <= voters <= MAX_VOTERS:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, get_type_hints
 import cbor2
 
 from wire.errors import ConfigError, TooLarge, Truncated, WireError
-from wire.safecbor import load_cbor
+from wire.safecbor import describe, load_cbor
 from wire.settings import Training
 
 MAGIC = b"HN"
@@ -263,7 +263,7 @@ def _plain(value: object) -> object:
 
 
 def _wrong(label: str, expected: str, value: object) -> WireError:
-    return WireError(f"{label}: {expected} expected, got {value!r:.60}")
+    return WireError(f"{label}: {expected} expected, got {describe(value)}")
 
 
 def _int(label: str, value: object) -> int:

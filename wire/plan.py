@@ -12,10 +12,13 @@ from math import prod
 from typing import TypeAlias
 
 from wire.errors import PlanError, WireError
+from wire.safecbor import describe
 
 MAX_LAYERS = 256
 MAX_DIMENSION = 1 << 24  # one side of anything; a plan is read from the network, so it is bounded
-MAX_WEIGHTS = 1 << 28
+MAX_WEIGHTS = 1 << 24  # unpacking a ticket takes up to 20 bytes for each
+MAX_ACTIVATIONS = 1 << 24  # numbers between two layers, for one sample
+MAX_NAME = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +135,15 @@ class Plan:
     layers: tuple[Layer, ...]
 
     def __post_init__(self) -> None:
+        if len(self.name) > MAX_NAME:
+            raise PlanError(f"plan '{self.name[:MAX_NAME]}…' has a name longer than {MAX_NAME} characters")
         if not 1 <= len(self.layers) <= MAX_LAYERS:
             raise PlanError(f"plan '{self.name}' has {len(self.layers)} layers, 1..{MAX_LAYERS} expected")
         if not 1 <= len(self.input_shape) <= 3 or not _positive(self.input_shape):
             raise PlanError(f"plan '{self.name}' has input shape {self.input_shape}")
         shapes = self.shapes()
+        if max(map(prod, shapes)) > MAX_ACTIVATIONS:
+            raise PlanError(f"plan '{self.name}' has more than {MAX_ACTIVATIONS} activations between two layers")
         if not self.weight_layers():
             raise PlanError(f"plan '{self.name}' has no layer with weights")
         if len(shapes[-1]) != 1:
@@ -204,7 +211,7 @@ def plan_from_data(data: object) -> Plan:
         PlanError: if the shapes do not fit.
     """
     match data:
-        case [str() as name, list() as input_shape, list() as layers] if len(name) <= 64:
+        case [str() as name, list() as input_shape, list() as layers]:
             return Plan(name=name, input_shape=_ints(input_shape), layers=tuple(map(_layer_from_data, layers)))
     raise WireError("a plan is [name, input shape, layers]")
 
@@ -228,7 +235,7 @@ def _ints(values: list[object]) -> tuple[int, ...]:
         raise WireError(f"at most 3 dimensions expected, got {len(values)}")
     for value in values:
         if type(value) is not int or not 0 <= value <= MAX_DIMENSION:
-            raise WireError(f"a whole number in 0..{MAX_DIMENSION} expected, got {value!r:.40}")
+            raise WireError(f"a whole number in 0..{MAX_DIMENSION} expected, got {describe(value)}")
     return tuple(values)  # type: ignore[arg-type]
 
 
@@ -267,7 +274,7 @@ def _windows(
 ) -> tuple[int, ...]:
     """Spatial output size: floor((size + 2*padding - kernel) / stride) + 1 per dimension."""
     sides = len(kernel)
-    if len(shape) != sides + 1:
+    if not 1 <= sides <= 2 or len(shape) != sides + 1:
         raise PlanError(f"a {sides}-dimensional window cannot slide over shape {shape}")
     if len(stride) != sides or len(padding) != sides or not _positive(kernel) or not _positive(stride):
         raise PlanError(f"kernel {kernel}, stride {stride} and padding {padding} do not belong together")

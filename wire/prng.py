@@ -38,14 +38,26 @@ def signs(seed: int, index: int, count: int) -> NDArray[np.bool_]:
     return np.unpackbits(raw.astype("<u8").view(np.uint8), count=count).astype(np.bool_)
 
 
-def normals(seed: int, index: int, count: int) -> NDArray[np.float64]:
-    """Return `count` |N(0, 1)| magnitudes, float64, shape (count,), by Box-Muller on raw words."""
+def normals(seed: int, index: int, count: int, at: NDArray[np.int32] | None = None) -> NDArray[np.float64]:
+    """Return `count` |N(0, 1)| magnitudes, float64, shape (count,), by Box-Muller on raw words.
+
+    Args:
+        seed: 0 .. 2**64-1.
+        index: layer index.
+        count: how many there are.
+        at: positions in 0 .. count-1; only those are made and returned, shape (at.size,).
+    """
     raw = words(seed, STREAM_MAGNITUDE, index, 2 * count)
-    uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # (0, 1), never 0
+    first, second = (raw[:count], raw[count:]) if at is None else (raw[:count][at], raw[count:][at])
     magnitudes: NDArray[np.float64] = np.abs(
-        np.sqrt(-2.0 * np.log(uniform[:count])) * np.cos(2.0 * np.pi * uniform[count:])
+        np.sqrt(-2.0 * np.log(_uniform(first))) * np.cos(2.0 * np.pi * _uniform(second))
     )
     return magnitudes
+
+
+def _uniform(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Words -> float64 in (0, 1), never 0."""
+    return ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
 def choose(seed: int, stream: int, index: int, total: int, count: int) -> NDArray[np.int64]:
@@ -53,8 +65,12 @@ def choose(seed: int, stream: int, index: int, total: int, count: int) -> NDArra
 
     The positions with the smallest words win; equal words (2**-64 a pair) go to the lower position.
     """
-    order = np.argsort(words(seed, stream, index, total), kind="stable")
-    return np.sort(order[:count]).astype(np.int64)
+    if count == 0:
+        return np.empty(0, dtype=np.int64)
+    drawn = words(seed, stream, index, total)
+    largest = np.partition(drawn, count - 1)[count - 1]
+    below, equal = np.flatnonzero(drawn < largest), np.flatnonzero(drawn == largest)
+    return np.sort(np.concatenate([below, equal[: count - below.size]])).astype(np.int64)
 
 
 def mix(*parts: int | str | bytes) -> int:

@@ -1,25 +1,118 @@
-"""CBOR from strangers: decode to plain data or raise `WireError`, nothing else."""
+"""CBOR (RFC 8949) from strangers: the plain part of it, read within bounds, or `WireError` and nothing else.
+
+What hidenseek writes needs whole numbers of at most 64 bits, floats, texts, byte strings, lists, maps,
+true, false and null, all of definite length. A general decoder reads far more from the same bytes:
+tags that compile patterns or build a 10**12-digit number, lists that contain themselves, map keys
+that are neither text nor number. Here they are refused before anything is built.
+"""
 
 from __future__ import annotations
 
-from io import BytesIO
+import struct
 
-import cbor2
+from wire.errors import TooLarge, Truncated, WireError
 
-from wire.errors import WireError
+MAX_DEPTH = 16
+MAX_VALUES = 200_000  # a value costs up to 100 bytes of memory and 1 on the wire
+_ARGUMENT_BYTES = {24: 1, 25: 2, 26: 4, 27: 8}
+_FLOATS = {25: struct.Struct(">e"), 26: struct.Struct(">f"), 27: struct.Struct(">d")}
+_CONSTANTS = {20: False, 21: True, 22: None}
 
 
 def load_cbor(data: bytes) -> object:
     """Decode one CBOR item that fills `data` exactly.
 
     Raises:
-        WireError: if it does not decode, is nested too deep, or leaves bytes over.
+        WireError: if it does not decode, holds what hidenseek never writes, has too many values, is
+            nested too deep, or leaves bytes over.
     """
-    stream = BytesIO(data)
-    try:
-        value: object = cbor2.CBORDecoder(stream).decode()
-    except Exception as error:  # tags run constructors of many kinds; whatever they raise, the input is bad
-        raise WireError(f"not CBOR ({type(error).__name__}: {error})") from error
-    if stream.tell() != len(data):
-        raise WireError(f"{len(data) - stream.tell()} bytes left over after the CBOR item")
+    reader = _Reader(data)
+    value = reader.value(0)
+    if reader.at != len(data):
+        raise WireError(f"{len(data) - reader.at} bytes left over after the CBOR item")
     return value
+
+
+def describe(value: object) -> str:
+    """A decoded value in a few words, for an error message; never its whole content."""
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, list | dict):
+        return f"a {'list' if isinstance(value, list) else 'map'} of {len(value)}"
+    return repr(value[:40] if isinstance(value, str) else value)
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+        self.values = 0
+
+    def take(self, count: int) -> bytes:
+        self.need(count)
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def need(self, count: int) -> None:
+        if count > len(self.data) - self.at:
+            raise Truncated("CBOR item", expected_bytes=count, got_bytes=len(self.data) - self.at)
+
+    def value(self, depth: int) -> object:
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise TooLarge("CBOR values", limit=MAX_VALUES, got=self.values)
+        if depth > MAX_DEPTH:
+            raise TooLarge("CBOR nesting", limit=MAX_DEPTH, got=depth)
+        (first,) = self.take(1)
+        major, short = first >> 5, first & 31
+        if major == 7:
+            return self.simple(short)
+        number = self.argument(short)
+        match major:
+            case 0:
+                return number
+            case 1:
+                return -1 - number
+            case 2:
+                return self.take(number)
+            case 3:
+                return self.text(number)
+            case 4:
+                self.need(number)  # every value takes a byte at least
+                return [self.value(depth + 1) for _ in range(number)]
+            case 5:
+                self.need(2 * number)
+                return self.map(number, depth + 1)
+        raise WireError(f"CBOR tag {number} is not used here")
+
+    def argument(self, short: int) -> int:
+        if short < 24:
+            return short
+        if short not in _ARGUMENT_BYTES:
+            raise WireError("CBOR of indefinite length is not used here")
+        return int.from_bytes(self.take(_ARGUMENT_BYTES[short]), "big")
+
+    def simple(self, short: int) -> object:
+        if short in _CONSTANTS:
+            return _CONSTANTS[short]
+        if short not in _FLOATS:
+            raise WireError(f"CBOR simple value {short} is not used here")
+        (number,) = _FLOATS[short].unpack(self.take(_FLOATS[short].size))
+        return number
+
+    def text(self, size: int) -> str:
+        try:
+            return self.take(size).decode()
+        except UnicodeDecodeError:
+            raise WireError(f"a CBOR text of {size} bytes is not UTF-8") from None
+
+    def map(self, size: int, depth: int) -> dict[int | str, object]:
+        found: dict[int | str, object] = {}
+        for _ in range(size):
+            key = self.value(depth)
+            if type(key) is not int and not isinstance(key, str):
+                raise WireError(f"a CBOR map key is a text or a whole number, got {describe(key)}")
+            if key in found:
+                raise WireError(f"CBOR map key {describe(key)} occurs twice")
+            found[key] = self.value(depth)
+        return found

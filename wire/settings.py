@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from wire.errors import ConfigError
 
 OPTIMISERS = ("adam", "sgd")
+SMALLEST, LARGEST = 1e-12, 1e6  # of a positive setting: products of two are still float32 numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Training:
         check("optimiser", self.optimiser in OPTIMISERS, f"one of {', '.join(OPTIMISERS)}")
         for name in ("learning_rate", "epsilon", "clip", "start"):
             value = getattr(self, name)
-            check(name, math.isfinite(value) and value > 0, "a positive number")
+            check(name, SMALLEST <= value <= LARGEST, f"a number in {SMALLEST:g}..{LARGEST:g}")
         for name in ("beta1", "beta2"):
             check(name, 0 <= getattr(self, name) < 1, "a number in [0, 1)")
         check("epochs", 1 <= self.epochs <= 1000, "1..1000")

@@ -37,6 +37,9 @@ MAGIC = b"HNST"
 VERSION = 1
 DIGEST_BYTES = 32
 MAX_TICKET_BYTES = 64 << 20
+MAX_SCALE = 2.0**64  # of a weight, so that none becomes infinite
+MAX_NOTES = 32
+MAX_NOTE = 512  # characters
 MAGNITUDES = ("constant", "normal")  # |w| = scale, or scale x |N(0, 1)|
 Made: TypeAlias = Mapping[str, str | int | float]
 
@@ -133,11 +136,13 @@ class Ticket:
             raise TicketError(f"magnitudes '{self.magnitudes}', expected one of {', '.join(MAGNITUDES)}")
         if not 0 <= self.seed < 1 << 64:
             raise TicketError(f"seed {self.seed} is not a 64-bit number")
+        if len(self.made) > MAX_NOTES or not all(map(_is_note, self.made, self.made.values())):
+            raise TicketError(f"notes are at most {MAX_NOTES} names with a short text or a finite number each")
         for shape, keep in zip(shapes, self.layers, strict=True):
             if keep.block < 1 or shape.out_units % keep.block:
                 raise TicketError(f"{shape.name}: {shape.out_units} rows do not divide into blocks of {keep.block}")
-            if not (math.isfinite(keep.scale) and keep.scale > 0 and float(np.float32(keep.scale)) == keep.scale):
-                raise TicketError(f"{shape.name}: scale {keep.scale} is not a positive float32")
+            if not (0 < keep.scale <= MAX_SCALE and float(np.float32(keep.scale)) == keep.scale):
+                raise TicketError(f"{shape.name}: scale {keep.scale} is not a float32 in 0..2**64")
             blocks = shape.weights // keep.block
             if isinstance(keep.mask, int) and not 0 <= keep.mask <= blocks:
                 raise TicketError(f"{shape.name}: {keep.mask} kept of {blocks} blocks")
@@ -177,7 +182,7 @@ class Ticket:
         signs = prng.signs(self.seed, shape.index, shape.weights)[layer.indices]
         magnitudes = layer.magnitudes
         if self.magnitudes == "normal":
-            normal = prng.normals(self.seed, shape.index, shape.weights)[layer.indices]
+            normal = prng.normals(self.seed, shape.index, shape.weights, at=layer.indices)
             magnitudes = (keep.scale * normal).astype(np.float32)
         return KeptLayer(
             shape=shape, block=keep.block, blocks=layer.blocks, signs=signs, magnitudes=magnitudes, start=start
@@ -264,25 +269,35 @@ _AGAIN = "Copy it again from where it was made, or make it again: the same optio
 
 def _ticket_from_data(data: object) -> Ticket:
     match data:
-        case [plan, int() as seed, str() as magnitudes, list() as layers, dict() as made]:
+        case [plan, int() as seed, str() as magnitudes, list() as layers, dict() as made] if type(seed) is int:
             return Ticket(
                 plan=plan_from_data(plan),
                 seed=seed,
                 magnitudes=magnitudes,
                 layers=tuple(map(_keep_from_data, layers)),
-                made=_made_from_data(made),
+                made=made,
             )
     raise WireError("a ticket body is [plan, seed, magnitudes, layers, made]")
 
 
 def _keep_from_data(data: object) -> Keep:
     match data:
-        case [int() as block, int() | bytes() as mask, float() as scale] if not isinstance(block, bool | float):
+        case [int() as block, int() | bytes() as mask, float() as scale] if bool not in (type(block), type(mask)):
             return Keep(block=block, mask=mask, scale=scale)
     raise WireError("a ticket layer is [block, keep, scale]")
 
 
-def _made_from_data(data: dict[object, object]) -> Made:
-    if len(data) > 32 or not all(isinstance(k, str) and isinstance(v, str | int | float) for k, v in data.items()):
-        raise WireError("a ticket's notes are at most 32 names with a text or number each")
-    return data  # type: ignore[return-value]
+def _is_note(name: object, value: object) -> bool:
+    """Tell whether a note can be written and read again: a short text, a 64-bit whole number or a finite one."""
+    if not isinstance(name, str) or len(name) > MAX_NOTE:
+        return False
+    match value:
+        case bool():
+            return False
+        case int():
+            return abs(value) < 1 << 63
+        case float():
+            return math.isfinite(value)
+        case str():
+            return len(value) <= MAX_NOTE
+    return False

@@ -45,8 +45,7 @@ static void backward(hs_network *net) {
         if (in->gradient < 0) return; /* no weights before this operation */
         switch (op->kind) {
         case HS_SPARSE:
-            hs_sparse_input_gradient(op, in, out, work);
-            hs_finish_gradient(op, in, work, net->lanes);
+            hs_sparse_input_gradient(op, in, out, work, net->lanes);
             break;
         case HS_PHASES: hs_phases_backward(op, in, out, work, net->lanes); break;
         default: hs_pool_backward(op, in, out, work, net->lanes); break;

@@ -1,8 +1,8 @@
 /* Input gradient over kept weights for one vector WIDTH; included by input_gradient.c once per width.
  *
- * With weights of +-scale a block of 4 rows adds one of 16 signed sums of the rows' gradients to its
- * input. A tile computes the 16 sums once; each kept block is then one addition instead of four
- * multiply-adds. Other weights take the four multiply-adds, their rows held in registers.
+ * With weights of +-scale a block of 4 rows adds one of 8 signed sums of the rows' gradients, times +-scale,
+ * to its input. A tile computes the 8 sums once; each kept block is then one multiply-add instead of four.
+ * Other weights, and row groups with too few blocks to pay for the sums, take the four.
  */
 #define V HS_JOIN(vec, WIDTH)
 #define LOAD HS_JOIN(load, WIDTH)
@@ -15,42 +15,39 @@ HS_INLINE void NAME(input_gradient_tile_)(const hs_op *op, float *dx, const floa
                                           const int T, const int constant, const int first) {
     for (int64_t row = 0; row < op->rows; row++) {
         const uint32_t *code = op->code + op->row_start[row], *end = op->code + op->row_start[row + 1];
-        V g[4][HS_TILE];
+        V g[4][HS_SPREAD];
         HS_UNROLL for (int b = 0; b < B; b++, dy += plane)
             HS_UNROLL for (int t = 0; t < T; t++) {
                 g[b][t] = LOAD(dy + t * WIDTH);
                 if (first) g[b][t] = FROM(g[b][t], first);
             }
         if (code == end) continue;
-        if (constant) {
-            enum { PATTERNS = 16 };
-            V signed_sum[PATTERNS][HS_TILE];
+        if (constant && B == 4 && end - code >= HS_SUMS_FROM) {
+            V sums[8][HS_SPREAD]; /* row 3 plus or minus the others, by the code's low three bits */
             HS_UNROLL for (int t = 0; t < T; t++) {
-                if (B == 4) {
-                    const V a = g[0][t] * op->scale, b = g[1][t] * op->scale;
-                    const V c = g[2][t] * op->scale, d = g[3][t] * op->scale;
-                    const V low[4] = {-a - b, a - b, b - a, a + b}, high[4] = {-c - d, c - d, d - c, c + d};
-                    HS_UNROLL for (int p = 0; p < PATTERNS; p++) signed_sum[p][t] = low[p & 3] + high[p >> 2];
-                } else {
-                    signed_sum[1][t] = g[0][t] * op->scale;
-                    signed_sum[0][t] = -signed_sum[1][t];
-                }
+                const V plus = g[0][t] + g[1][t], minus = g[0][t] - g[1][t];
+                const V high = g[3][t] + g[2][t], low = g[3][t] - g[2][t];
+                sums[0][t] = low - plus, sums[1][t] = low + minus, sums[2][t] = low - minus, sums[3][t] = low + plus;
+                sums[4][t] = high - plus, sums[5][t] = high + minus, sums[6][t] = high - minus, sums[7][t] = high + plus;
             }
             for (; code != end; code++) {
                 float *to = dx + (*code >> 4);
-                const V *s = signed_sum[*code & 15];
-                HS_UNROLL for (int t = 0; t < T; t++) STORE(to + t * WIDTH, LOAD(to + t * WIDTH) + s[t]);
+                const V *sum = sums[*code & 7];
+                const float w = op->table[(*code & 15) * 4 + 3];
+                HS_UNROLL for (int t = 0; t < T; t++) STORE(to + t * WIDTH, LOAD(to + t * WIDTH) + sum[t] * w);
             }
-        } else {
-            const float *w = op->weights + (int64_t)op->row_start[row] * B;
-            for (; code != end; code++, w += B) {
-                float *to = dx + (*code >> 4);
-                V s[HS_TILE];
-                HS_UNROLL for (int t = 0; t < T; t++) s[t] = LOAD(to + t * WIDTH);
-                HS_UNROLL for (int b = 0; b < B; b++)
-                    HS_UNROLL for (int t = 0; t < T; t++) s[t] += g[b][t] * w[b];
-                HS_UNROLL for (int t = 0; t < T; t++) STORE(to + t * WIDTH, s[t]);
+            continue;
+        }
+        const float *weights = constant ? op->table : op->weights + (int64_t)op->row_start[row] * B;
+        for (; code != end; code++) {
+            float *to = dx + (*code >> 4);
+            const float *w = constant ? weights + (*code & 15) * 4 : weights;
+            HS_UNROLL for (int t = 0; t < T; t++) {
+                V sum = LOAD(to + t * WIDTH);
+                HS_UNROLL for (int b = 0; b < B; b++) sum += g[b][t] * w[b];
+                STORE(to + t * WIDTH, sum);
             }
+            if (!constant) weights += B;
         }
     }
 }
@@ -68,23 +65,23 @@ HS_INLINE void NAME(input_gradient_tile_)(const hs_op *op, float *dx, const floa
 TILE(1)
 TILE(2)
 TILE(3)
-#if HS_TILE > 3
 TILE(4)
-#endif
 
-static void NAME(input_gradient)(const hs_op *op, float *dx, const float *dy, int64_t plane) {
-    for (int64_t r = 0; r < op->runs; r++, dx += op->run_in, dy += op->run_out) {
+/* `runs` runs of `run` floats, a part of the operation's. */
+static void NAME(input_gradient)(const hs_op *op, float *dx, const float *dy, int64_t plane, int64_t runs,
+                                 int64_t run) {
+    for (int64_t r = 0; r < runs; r++, dx += op->run_in, dy += op->run_out) {
         int64_t q = 0;
-        for (; q + HS_TILE * WIDTH <= op->run; q += HS_TILE * WIDTH)
-            NAME(HS_JOIN(HS_JOIN(input_gradient_tile, HS_TILE), _))(op, dx + q, dy + q, plane, 0);
-        switch ((op->run - q) / WIDTH) {
+        for (; q + HS_SPREAD * WIDTH <= run; q += HS_SPREAD * WIDTH)
+            NAME(HS_JOIN(HS_JOIN(input_gradient_tile, HS_SPREAD), _))(op, dx + q, dy + q, plane, 0);
+        switch ((run - q) / WIDTH) {
         case 3: NAME(input_gradient_tile3_)(op, dx + q, dy + q, plane, 0); break;
         case 2: NAME(input_gradient_tile2_)(op, dx + q, dy + q, plane, 0); break;
         case 1: NAME(input_gradient_tile1_)(op, dx + q, dy + q, plane, 0); break;
         default: break;
         }
         /* What is left is shorter than a vector: the run's last vector, without the lanes already done. */
-        const int64_t left = op->run % WIDTH, last = op->run - WIDTH;
+        const int64_t left = run % WIDTH, last = run - WIDTH;
         if (left) NAME(input_gradient_tile1_)(op, dx + last, dy + last, plane, (int)(WIDTH - left));
     }
 }

@@ -39,12 +39,13 @@ typedef struct {
     int64_t run_in, run_out;   /* from one run to the next, input and output */
     int64_t run_chunk;         /* how much of a run the weight gradient takes at once */
     const uint32_t *row_start; /* (rows + 1,): first code of every row group */
-    uint32_t *code;            /* (kept / block,): input offset << 4 | sign bits, bit j for row j, 1 for + */
+    uint32_t *code;            /* (kept / block,): input offset << 4 | signs; of 4 rows bit 3 is row 3's (1: +),
+                                  the others say which rows have the same; of 1 row bit 0 is its */
     const uint8_t *initial;    /* (kept / block,): the initial weights' sign bits */
     const float *magnitudes;   /* (kept,), or NULL when constant */
     float *weights;            /* (kept,), or NULL when constant */
     float scale;
-    float table[64]; /* the 4 weights of every sign pattern, when constant */
+    float table[64]; /* the 4 weights of every value of a code's signs, when constant */
 
     /* pools and phases */
     int32_t kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;
@@ -72,9 +73,12 @@ typedef struct {
 
 /* kept weights */
 void hs_sparse_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work);
-void hs_sparse_input_gradient(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work);
+void hs_sparse_input_gradient(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
 void hs_sparse_weight_gradient(const hs_op *op, const hs_tensor *in, const hs_tensor *out, const float *work,
                                float *gradient);
+
+void hs_linear_forward(const hs_op *op, const float *x, float *y, int64_t plane);
+void hs_linear_weight_gradient(const hs_op *op, const float *x, const float *dy, int64_t plane, float *gradient);
 
 /* pools */
 void hs_pool_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);

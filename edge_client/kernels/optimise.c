@@ -4,6 +4,9 @@
 #include "network.h"
 #include "vectors.h"
 
+/* Sign bits of 4 rows as the kernels want them: row 3's sign, and whether each other row's is the same. */
+HS_INLINE uint32_t relative(uint32_t bits) { return bits & 8 ? bits : bits ^ 7; }
+
 /* gradient holds dloss/dw; a score's gradient is that times the initial weight (straight-through). */
 HS_INLINE float initial_weight(const hs_op *op, int64_t block, int32_t b) {
     const float size = op->constant ? op->scale : op->magnitudes[block * op->block + b];
@@ -16,8 +19,12 @@ void hs_score_gradient(const hs_network *net, float *out) {
         if (op->kind != HS_SPARSE) continue;
         const float *gradient = net->gradient + op->start;
         float *to = out + op->start;
-        for (int64_t k = 0; k < op->kept / op->block; k++)
-            for (int32_t b = 0; b < op->block; b++, to++, gradient++) *to = *gradient * initial_weight(op, k, b);
+        if (op->block == 4 && op->constant)
+            for (int64_t k = 0; k < op->kept / 4; k++)
+                store4(to + k * 4, load4(gradient + k * 4) * load4(op->table + relative(op->initial[k]) * 4));
+        else
+            for (int64_t k = 0; k < op->kept / op->block; k++)
+                for (int32_t b = 0; b < op->block; b++, to++, gradient++) *to = *gradient * initial_weight(op, k, b);
     }
 }
 
@@ -55,6 +62,14 @@ void hs_binarise(hs_network *net) {
         hs_op *op = &net->ops[i];
         if (op->kind != HS_SPARSE) continue;
         const float *score = net->scores + op->start;
+        if (op->block == 4 && op->constant) {
+            for (int64_t k = 0; k < op->kept / 4; k++, score += 4) {
+                const uint32_t negative = (uint32_t)(score[0] < 0) | (uint32_t)(score[1] < 0) << 1 |
+                                          (uint32_t)(score[2] < 0) << 2 | (uint32_t)(score[3] < 0) << 3;
+                op->code[k] = (op->code[k] & ~15u) | relative(op->initial[k] ^ negative);
+            }
+            continue;
+        }
         for (int64_t k = 0; k < op->kept / op->block; k++) {
             uint32_t bits = op->initial[k];
             for (int32_t b = 0; b < op->block; b++, score++) {
@@ -63,7 +78,7 @@ void hs_binarise(hs_network *net) {
                     op->weights[k * op->block + b] = (bits >> b & 1) ? op->magnitudes[k * op->block + b]
                                                                      : -op->magnitudes[k * op->block + b];
             }
-            op->code[k] = (op->code[k] & ~15u) | bits;
+            op->code[k] = (op->code[k] & ~15u) | (op->block == 4 ? relative(bits) : bits);
         }
     }
 }

@@ -2,6 +2,27 @@
 #include "network.h"
 #include "vectors.h"
 
+#define HS_DEFINE_PLACES(W)                                                                                     \
+    typedef uint8_t bytes##W __attribute__((vector_size(W)));                                                   \
+    HS_INLINE void put_places##W(uint8_t *to, ints##W places) {                                                 \
+        const bytes##W bytes = __builtin_convertvector(places, bytes##W);                                       \
+        memcpy(to, &bytes, W);                                                                                  \
+    }                                                                                                           \
+    HS_INLINE ints##W get_places##W(const uint8_t *from) {                                                      \
+        bytes##W bytes;                                                                                         \
+        memcpy(&bytes, from, W);                                                                                \
+        return __builtin_convertvector(bytes, ints##W);                                                         \
+    }
+HS_DEFINE_PLACES(4)
+HS_DEFINE_PLACES(8)
+
+#define WIDTH 4
+#include "pool_window.h"
+#undef WIDTH
+#define WIDTH 8
+#include "pool_window.h"
+#undef WIDTH
+
 /* Winner's place in its window, stored in as few bytes as the window's size allows. */
 HS_INLINE void put_place(uint8_t *at, int64_t size, int64_t i, uint32_t place) {
     if (size == 1)
@@ -49,10 +70,19 @@ HS_INLINE void average_forward(const hs_op *op, const float *x, int64_t pitch, f
 void hs_pool_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes) {
     uint8_t *argmax = (uint8_t *)work + op->argmax;
     int64_t at = 0;
+    const int vectors = op->kind == HS_MAX_POOL && op->argmax_size == 1 && lanes % 4 == 0;
     for (int64_t c = 0; c < out->channels; c++)
         for (int64_t h = 0; h < out->height; h++) {
             const float *x = work + in->value + in->interior + c * in->plane + h * op->stride_h * in->pitch;
             float *y = work + out->value + out->interior + c * out->plane + h * out->pitch;
+            if (vectors) {
+                if (lanes % 8 == 0)
+                    max_row8(op, x, in->pitch, y, argmax + at, out->width, lanes);
+                else
+                    max_row4(op, x, in->pitch, y, argmax + at, out->width, lanes);
+                at += out->width * lanes;
+                continue;
+            }
             for (int64_t w = 0; w < out->width; w++, x += op->stride_w * lanes, y += lanes, at += lanes)
                 if (op->kind == HS_MAX_POOL)
                     max_forward(op, x, in->pitch, y, argmax, at, lanes);
@@ -81,12 +111,25 @@ HS_INLINE void average_backward(const hs_op *op, float *dx, int64_t pitch, const
 void hs_pool_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes) {
     const uint8_t *argmax = (const uint8_t *)work + op->argmax;
     int64_t at = 0;
-    memset(work + in->gradient, 0, (size_t)(in->channels * in->plane) * sizeof(float));
+    const int vectors = op->kind == HS_MAX_POOL && op->argmax_size == 1 && lanes % 4 == 0 &&
+                        op->stride_h == op->kernel_h && op->stride_w == op->kernel_w;
+    if (vectors && out->height * op->kernel_h == in->height && out->width * op->kernel_w == in->width)
+        hs_clear_padding(in, work + in->gradient, lanes); /* the windows cover everything else */
+    else
+        memset(work + in->gradient, 0, (size_t)(in->channels * in->plane) * sizeof(float));
     for (int64_t c = 0; c < out->channels; c++)
         for (int64_t h = 0; h < out->height; h++) {
             const int64_t from = out->interior + c * out->plane + h * out->pitch;
             const float *y = work + out->value + from, *dy = work + out->gradient + from;
             float *dx = work + in->gradient + in->interior + c * in->plane + h * op->stride_h * in->pitch;
+            if (vectors) {
+                if (lanes % 8 == 0)
+                    spread_row8(op, dx, in->pitch, y, dy, argmax + at, out->width, lanes);
+                else
+                    spread_row4(op, dx, in->pitch, y, dy, argmax + at, out->width, lanes);
+                at += out->width * lanes;
+                continue;
+            }
             for (int64_t w = 0; w < out->width;
                  w++, dx += op->stride_w * lanes, y += lanes, dy += lanes, at += lanes)
                 if (op->kind == HS_MAX_POOL)

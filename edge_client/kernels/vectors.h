@@ -24,6 +24,13 @@
 #define HS_TILE 3
 #endif
 
+/* Vectors of a tile of the input gradient, whose sums lie in the first-level cache and not in registers. */
+#define HS_SPREAD 4
+/* Kept blocks in a row group from which its 8 signed sums pay. */
+#ifndef HS_SUMS_FROM
+#define HS_SUMS_FROM 12
+#endif
+
 #define HS_INLINE static inline __attribute__((always_inline))
 #define HS_JOIN_(a, b) a##b
 #define HS_JOIN(a, b) HS_JOIN_(a, b)
@@ -60,19 +67,22 @@ HS_INLINE void store1(float *p, vec1 v) { *p = v; }
 HS_INLINE vec1 positive1(vec1 v, vec1 g) { return v > 0 ? g : 0; }
 HS_INLINE vec1 from1(vec1 v, int32_t n) { return n > 0 ? 0 : v; }
 
-/* Halve: the sum of a vector's two halves. */
+/* halve: the sum of a vector's two halves. Through registers: a copy through memory would keep the caller's there. */
+#if defined(__clang__) || __GNUC__ >= 12
 HS_INLINE vec8 halve16(vec16 v) {
-    vec8 low, high;
-    memcpy(&low, &v, sizeof low);
-    memcpy(&high, (const char *)&v + sizeof low, sizeof high);
-    return low + high;
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+           __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 HS_INLINE vec4 halve8(vec8 v) {
-    vec4 low, high;
-    memcpy(&low, &v, sizeof low);
-    memcpy(&high, (const char *)&v + sizeof low, sizeof high);
-    return low + high;
+    return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
 }
+#else
+HS_INLINE vec8 halve16(vec16 v) {
+    return (vec8){v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]} +
+           (vec8){v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15]};
+}
+HS_INLINE vec4 halve8(vec8 v) { return (vec4){v[0], v[1], v[2], v[3]} + (vec4){v[4], v[5], v[6], v[7]}; }
+#endif
 
 /* sums(a, b, c, d): the sums of all lanes of a, b, c and d as one vector of 4. */
 HS_INLINE vec4 sums4(vec4 a, vec4 b, vec4 c, vec4 d) {

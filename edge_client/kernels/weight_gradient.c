@@ -24,6 +24,10 @@ void hs_sparse_weight_gradient(const hs_op *op, const hs_tensor *in, const hs_te
     const float *x = work + in->value;
     const float *dy = work + out->gradient + out->interior;
     gradient += op->start;
+    if (op->block == 4 && op->runs == 1 && (op->run == 8 || op->run == 4 || op->run == 1)) {
+        hs_linear_weight_gradient(op, x, dy, out->plane, gradient);
+        return;
+    }
 #if HS_WIDTH >= 16
     if (op->run >= 16) {
         weight_gradient16(op, x, dy, out->plane, gradient);

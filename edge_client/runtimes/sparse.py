@@ -260,8 +260,11 @@ class SparseRuntime:
         operation.constant = self._ticket.magnitudes == "constant"
         if operation.constant:
             operation.scale = kept.magnitudes[0]
-            signs_of_pattern = np.arange(16)[:, None] >> np.arange(4) & 1
-            operation.table[:] = ((2 * signs_of_pattern - 1) * kept.magnitudes[0]).reshape(-1).tolist()
+            code = np.arange(16)
+            if codes.block == layout.BLOCK:
+                code = np.where(code & 8, code, code ^ 7)  # bits 0 to 2 of a code are relative to bit 3 (network.h)
+            signs_of_code = code[:, None] >> np.arange(4) & 1
+            operation.table[:] = ((2 * signs_of_code - 1) * kept.magnitudes[0]).reshape(-1).tolist()
         else:
             magnitudes = arena.take("kept weights", np.float32, kept.kept)
             magnitudes[:] = kept.magnitudes[codes.order]

@@ -1,0 +1,53 @@
+# Everything sets itself up in .venv; nothing but Python >= 3.11, pip, gcc and make is needed.
+#   make demo       a real federation on this machine, ends with the report's path
+#   make test       the fast tests        make test-all  also real brokers and slow ones
+#   make lint       format, lint, types   make clean     forget .venv and outputs
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+KERNELS := $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h edge_client/kernels/build.py)
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint clean
+
+help:
+	@sed -n 's/^#//p' Makefile | head -5
+
+# Where Python comes without venv (Debian's python3-venv is a package of its own), virtualenv does the same.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $$($(PYTHON) --version) found; name another: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); \
+	  $(PYTHON) -m pip install --quiet --user virtualenv && $(PYTHON) -m virtualenv --quiet $(VENV); }
+
+$(READY): pyproject.toml $(BIN)/python
+	@echo "installing into $(VENV) (once, about 1 GB, mostly torch)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on torch==2.13.0 | grep -v -i 'already satisfied' || true
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[coordinator,dev]'
+	@touch $@
+
+$(VENV)/.kernels: $(READY) $(KERNELS)
+	@$(BIN)/python -m edge_client.kernels.build || echo "no kernels: devices here will train with the onnx runtime"
+	@touch $@
+
+demo: $(VENV)/.kernels
+	@$(BIN)/hidenseek demo $(ARGS)
+
+test: $(VENV)/.kernels
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not broker" $(ARGS)
+
+test-all: $(VENV)/.kernels
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find edge_client -name '*.so' -delete

@@ -1,0 +1,136 @@
+"""A small fleet for integration tests: learnable data, processes that can be killed, and what must hold after."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from wire import mask
+from wire.ticket import decode_ticket
+
+CLASSES = 6
+SAMPLES = 96
+
+
+def write_person(folder: Path, seed: int, *, samples: int = SAMPLES) -> Path:
+    """Save (samples, 6, 128) recordings in which one channel, the class's, is loud; return the folder."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, CLASSES, samples)
+    x = rng.normal(size=(samples, 6, 128)) * np.where(np.arange(6) == y[:, None], 3.0, 0.5)[:, :, None]
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "train.npz", x=x.astype(np.float32)[: samples * 3 // 4], y=y[: samples * 3 // 4])
+    np.savez(folder / "test.npz", x=x.astype(np.float32)[samples * 3 // 4 :], y=y[samples * 3 // 4 :])
+    return folder
+
+
+@dataclass
+class Processes:
+    """hidenseek and hidenseek-edge as a user starts them, in folders below `home`."""
+
+    home: Path
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def edge(self, device: str, broker: str, *extra: str, password: str = "") -> None:
+        """Start (or start again) a device."""
+        data = self.home / "data" / device
+        if not data.exists():
+            write_person(data, seed=sum(device.encode()))
+        arguments = ["edge_client.cli", "join", "--once", "--federation", "t", "--broker", broker, "--device", device]
+        arguments += ["--data", str(data), "--state", str(self.home / "state" / device), *extra]
+        self._start(device, arguments, password)
+
+    def serve(self, config: str, *extra: str, password: str = "") -> None:
+        """Start (or start again) the coordinator with this devices.yaml."""
+        (self.home / "devices.yaml").write_text(config)
+        arguments = ["coordinator.cli", "serve", "--config", str(self.home / "devices.yaml")]
+        self._start("coordinator", [*arguments, "--state", str(self.home / "serve"), *extra], password)
+
+    def _start(self, name: str, arguments: list[str], password: str) -> None:
+        environment = os.environ | {"HIDENSEEK_PASSWORD": password, "OMP_NUM_THREADS": "1"}
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [sys.executable, "-m", *arguments], stdout=log, stderr=log, env=environment, cwd=Path.cwd()
+            )
+
+    def kill(self, name: str) -> None:
+        """Kill -9."""
+        self.running[name].send_signal(signal.SIGKILL)
+        self.running[name].wait()
+
+    def wait(self, name: str, timeout_s: float) -> int:
+        """Wait for a process to end by itself; its exit code."""
+        try:
+            return self.running[name].wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{name} is still running after {timeout_s} s:\n{self.log(name)[-3000:]}") from None
+
+    def log(self, name: str) -> str:
+        """What a process said so far."""
+        path = self.home / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+    def stop(self) -> None:
+        """End whatever still runs."""
+        for process in self.running.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    @property
+    def database(self) -> Path:
+        """The coordinator's database."""
+        return self.home / "serve" / "coordinator.db"
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Poll until a condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what}")
+        time.sleep(0.05)
+
+
+def rows(database: Path, sql: str) -> list[tuple[object, ...]]:
+    """Read the coordinator's database while it runs; nothing if it is not there yet."""
+    if not database.exists():
+        return []
+    db = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    try:
+        return db.execute(sql).fetchall()
+    except sqlite3.OperationalError:
+        return []
+    finally:
+        db.close()
+
+
+def assert_every_mask_counted_once(processes: Processes, rounds: int) -> None:
+    """Recount every round from the stored masks; compare with what was announced and what devices were told."""
+    database = processes.database
+    ((ticket_bytes,),) = rows(database, "SELECT ticket FROM run")
+    ticket = decode_ticket(ticket_bytes)  # type: ignore[arg-type]
+    announced = dict(rows(database, "SELECT number, votes FROM round ORDER BY number"))
+    assert sorted(announced) == list(range(1, rounds + 2)), "one round after the other, and the final announcement"
+    for number in range(1, rounds + 1):
+        before = mask.decode_votes(announced[number], ticket.kept)  # type: ignore[arg-type]
+        masks = rows(database, f"SELECT device, signs FROM mask WHERE number = {number} ORDER BY device")
+        assert masks, f"round {number} has no masks"
+        recount = mask.count_votes((mask.decode_signs(m[1], before.signs) for m in masks), before.signs)  # type: ignore[arg-type]
+        after = mask.decode_votes(announced[number + 1], ticket.kept)  # type: ignore[arg-type]
+        assert after.voters == len(masks), f"round {number}: every stored mask is counted, once"
+        assert np.array_equal(recount.signs, after.signs)
+        assert np.array_equal(recount.dissent, after.dissent)
+    stored = {(device, number) for device, number in rows(database, "SELECT device, number FROM mask")}
+    for name in processes.running:
+        for number in re.findall(r"round (\d+): mask confirmed", processes.log(name)):
+            assert (name, int(number)) in stored, f"{name} was told that its mask of round {number} is safe"
