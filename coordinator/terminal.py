@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from statistics import fmean
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -29,8 +30,7 @@ class RoundLine:
     number: int
     selected: int
     voters: int = 0
-    right: int = 0
-    tried: int = 0
+    own: list[float] = field(default_factory=list)  # accuracy of each voter's own signs
     seen_right: int = 0
     seen_tried: int = 0
     unseen: float | None = None
@@ -41,7 +41,7 @@ class RoundLine:
     @property
     def personalised(self) -> float | None:
         """Accuracy of the voters' own signs."""
-        return self.right / self.tried if self.tried else None
+        return fmean(self.own) if self.own else None
 
     @property
     def seen(self) -> float | None:
@@ -109,8 +109,8 @@ class Board:
         self._devices[name] = "sent"
         line = self._rounds[update.number]
         line.voters += 1
-        line.right += update.correct
-        line.tried += update.test_samples
+        if update.test_samples:
+            line.own.append(update.correct / update.test_samples)
         line.up_bytes += payload_bytes
 
     def evaluation(self, name: str, evaluation: Evaluation) -> None:

@@ -192,7 +192,7 @@ def handle(device: Device, event: Event, now_s: float) -> Outcome:
     match event:
         case Online():
             actions: list[Action] = [Subscribe()]
-            if device.federation is not None:
+            if device.ready:
                 actions.append(SayHello())
             return _send_again(device, now_s, actions)
         case Federation():
@@ -207,7 +207,9 @@ def handle(device: Device, event: Event, now_s: float) -> Outcome:
         case BundleOpened():
             if device.federation is None or device.federation.bundles.get(device.hello.runtime) != event.digest:
                 return device, []
-            return _act_on_round(replace(device, ready=True), [])
+            # Only now: who is online can be selected, and must be able to train. Said anew for every run,
+            # for a coordinator that starts anew knows nobody.
+            return _act_on_round(replace(device, ready=True), [SayHello()])
         case Round():
             return _on_round(device, event)
         case TrainingDone():
@@ -257,8 +259,6 @@ def _on_federation(device: Device, event: Federation) -> Outcome:
         device = replace(device, pending=None)
         actions.append(DropPending())
     device = replace(device, federation=event, ready=False, training=None, handled=None)
-    # A coordinator that starts anew knows nobody: a new run is answered with an introduction.
-    actions.append(SayHello())
     return device, [
         *actions,
         Log(text=f"federation '{event.name}', run {event.run.hex()}"),

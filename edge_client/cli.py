@@ -8,6 +8,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from wire import __version__, command
@@ -95,23 +96,23 @@ def _join(arguments: argparse.Namespace) -> int:
         train_samples=int(samples.y_train.size),
         test_samples=int(samples.y_test.size),
     )
-    store = Store(arguments.state or _state_folder(device))
     gone = messages.encode(State(instance=instance, online=False))
     transport = mqtt.MqttTransport(
         broker, client_id=f"hns-{topics.federation}-{device}", will=(topics.up(device, "state"), gone)
     )
-    transport.connect(
-        arguments.connect_timeout,
-        waiting=lambda reason: print(f"waiting for {broker}: {reason}", file=sys.stderr),
-    )
-    Client(
-        device=agent.Device(name=device, hello=hello, stay=not arguments.once),
-        channel=Channel(transport),
-        topics=topics,
-        data=samples,
-        store=store,
-        threads=arguments.threads,
-    ).run()
+    with closing(Store(arguments.state or _state_folder(device))) as store:
+        transport.connect(
+            arguments.connect_timeout,
+            waiting=lambda reason: print(f"waiting for {broker}: {reason}", file=sys.stderr),
+        )
+        Client(
+            device=agent.Device(name=device, hello=hello, stay=not arguments.once),
+            channel=Channel(transport),
+            topics=topics,
+            data=samples,
+            store=store,
+            threads=arguments.threads,
+        ).run()
     return 0
 
 

@@ -71,7 +71,6 @@ class Client:
         finally:
             self._announce(online=False)
             self.channel.transport.close()
-            self.store.close()
         if self._stop.error is not None:
             raise self._stop.error
 

@@ -8,43 +8,18 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from coordinator.report.axes import Axis
 
 FONT_PX = 12  # all sizes are in viewBox units, which are CSS pixels at natural width
 CHARACTER_PX = 7.0  # mean width of a character of a wide system font at FONT_PX
+BOLD_PX = 8.2  # the same for short bold labels, which are mostly figures and signs
 NAMED_PX = 500  # narrower charts name their lines in the legend only
 ROW_PX = 19
 LABEL_GAP_PX = 15
 MARKER_PX = 3.2
-ROUND_STEPS = (1.0, 2.0, 5.0, 10.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """One axis.
-
-    Attributes:
-        title: what it shows, with its unit.
-        low, high: ends, in the unit of the values.
-        ticks: values that get a grid line and a label.
-        text: a tick's value -> its label.
-        log: positions are logarithmic; then `low` is above 0.
-    """
-
-    title: str
-    low: float
-    high: float
-    ticks: Sequence[float]
-    text: Callable[[float], str]
-    log: bool = False
-
-    def share(self, value: float) -> float:
-        """Where a value lies between the ends, cut to [0, 1]."""
-        low, high, at = self.low, self.high, value
-        if self.log:
-            low, high, at = math.log(low), math.log(high), math.log(max(value, low))
-        return min(max((at - low) / (high - low), 0.0), 1.0) if high > low else 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,15 +133,15 @@ def draw(chart: Chart, *, width: int, height: int, css_class: str) -> str:
     legend_bottom = _legend(pen, chart.series, width)
     ticks_px = CHARACTER_PX * max((len(chart.y.text(tick)) for tick in chart.y.ticks), default=0)
     labels = [_label(one, width) for one in chart.series]
-    labels_px = CHARACTER_PX * max(map(len, labels), default=0) + 9 if chart.labels_outside else 14
+    labels_px = BOLD_PX * max(map(len, labels), default=0) + 9 if chart.labels_outside else 14
     frame = _Frame(
         chart=chart,
-        left=round(ticks_px + 10),
-        top=legend_bottom + 2 * ROW_PX,
+        left=round(ticks_px + 14),
+        top=legend_bottom + 2 * ROW_PX + 2,
         right=width - round(labels_px),
         bottom=height - 44,
     )
-    _axes(pen, frame, legend_bottom + ROW_PX)
+    _axes(pen, frame, legend_bottom + ROW_PX + 2)
     if chart.mark is not None:
         _mark(pen, frame, chart.mark)
     for series in chart.series:
@@ -175,40 +150,6 @@ def draw(chart: Chart, *, width: int, height: int, css_class: str) -> str:
     _labels(pen, frame, width)
     ET.indent(pen.parent, space="")
     return ET.tostring(pen.parent, encoding="unicode")
-
-
-def log_axis(title: str, values: Sequence[float], text: Callable[[float], str]) -> Axis:
-    """A logarithmic axis around positive values, with a tick at every power of ten."""
-    known = [value for value in values if value > 0] or [1.0]
-    low, high = _below(min(known)), -_below(-max(known) * 1.05)
-    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-    return Axis(title=title, low=low, high=high, ticks=[10.0**n for n in range(first, last + 1)], text=text, log=True)
-
-
-def share_axis(title: str, values: Sequence[float]) -> Axis:
-    """An axis of shares in percent: up to 100 %, down to a round number below all values."""
-    least = min([value for value in values if 0 <= value <= 1], default=0.0)
-    step = next(step for step in (0.02, 0.05, 0.1, 0.2) if step == 0.2 or 1 - least <= 6 * step)
-    low = max(math.floor(least / step - 1e-9) * step, 0.0)
-    ticks = [1 - n * step for n in range(round((1 - low) / step) + 1)]
-    return Axis(title=title, low=min(ticks), high=1.0, ticks=ticks[::-1], text=lambda value: f"{value:.0%}")
-
-
-def count_axis(title: str, last: int) -> Axis:
-    """An axis 1, 2, ... `last` with at most twelve ticks or so."""
-    step = next(base * 10**power for power in range(19) for base in (1, 5) if last <= 12 * base * 10**power)
-    ticks = sorted({1, *range(step, last + 1, step)})
-    return Axis(title=title, low=1, high=last, ticks=ticks, text=lambda value: f"{value:.0f}")
-
-
-def _below(value: float) -> float:
-    """The nearest 1, 2 or 5 times a power of ten that is not above `value`."""
-    size = abs(value)
-    power = 10.0 ** math.floor(math.log10(size))
-    steps = [power * step for step in ROUND_STEPS]
-    if value < 0:
-        return -next(step for step in steps if step >= size * (1 - 1e-9))
-    return max(step for step in steps if step <= size * (1 + 1e-9))
 
 
 def _legend(pen: _Pen, series: Sequence[Series], width: int) -> float:
@@ -243,18 +184,21 @@ def _axes(pen: _Pen, frame: _Frame, title_y: float) -> None:
 
 
 def _mark(pen: _Pen, frame: _Frame, mark: Mark) -> None:
-    """A vertical line with its text on the left, low in the plot or high, wherever the lines are not."""
+    """A vertical line with its text beside it, low in the plot or high, wherever the lines are not."""
     x, middle = frame.x(mark.at), round((frame.top + frame.bottom) / 2)
-    last = [(frame.x(one.points[-1][0]), frame.y(y)) for one in frame.chart.series if (y := one.points[-1][1])]
+    ends = [one.points[-1] for one in frame.chart.series]
+    last = [(frame.x(x), frame.y(y)) for x, y in ends if y is not None]
     lines_are_high = sum(y for _, y in last) <= len(last) * middle
     y = frame.bottom - 14 - (ROW_PX - 3) * (len(mark.rows) - 1) if lines_are_high else frame.top + 16
     group = pen.add("g", class_="s-x")
     group.add("title", " ".join(mark.rows))
     group.add("path", d=f"M{x} {_plain(frame.top)}V{_plain(frame.bottom)}", class_="line dash")
+    before = x - frame.left > max(map(len, mark.rows)) * BOLD_PX
     for number, row in enumerate(mark.rows):
-        group.add("text", row, x=x - 8, y=y + number * (ROW_PX - 3), class_="label end")
+        place = {"x": x - 8, "class_": "label end"} if before else {"x": x + 8, "class_": "label"}
+        group.add("text", row, y=y + number * (ROW_PX - 3), **place)
     start = max((x for x, _ in last), default=x) + 6
-    if x - start > len(mark.distance) * CHARACTER_PX + 16:
+    if x - start > len(mark.distance) * BOLD_PX + 8:
         group.add("path", d=f"M{_plain(start)} {middle}H{x - 3}m-6 -4l6 4l-6 4", class_="line arrow")
         group.add("text", mark.distance, x=(start + x) / 2, y=middle - 7, class_="label middle")
 
@@ -306,7 +250,8 @@ def _labels(pen: _Pen, frame: _Frame, width: int) -> None:
         below = places[number + 1] - LABEL_GAP_PX if number + 1 < len(places) else places[number] - over
         places[number] = min(places[number], below)
     for y, (_, x, one) in zip(places, ends, strict=True):
-        pen.add("text", _label(one, width), x=x + 9, y=y + 4, class_=f"label s-{one.key}")
+        label = _label(one, width)
+        pen.add("text", label, x=min(x + 9, width - len(label) * BOLD_PX), y=y + 4, class_=f"label s-{one.key}")
 
 
 def _label(series: Series, width: int) -> str:
@@ -320,8 +265,9 @@ def _marker(pen: _Pen, key: str, x: float, y: float, size: float, css_class: str
         case "b":
             pen.add("rect", x=x - size + 0.3, y=y - size + 0.3, width=2 * size - 0.6, height=2 * size - 0.6, **classes)
         case "c":
-            up = f"M{_plain(x)} {_plain(y - size - 0.8)}l{_plain(size + 0.8)} {_plain(2 * size)}h{_plain(-2 * size - 1.6)}z"
-            pen.add("path", d=up, **classes)
+            half = size + 0.8
+            sides = f"l{_plain(half)} {_plain(2 * size)}h{_plain(-2 * half)}z"
+            pen.add("path", d=f"M{_plain(x)} {_plain(y - half)}{sides}", **classes)
         case _:
             pen.add("circle", cx=x, cy=y, r=size, **classes)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from coordinator.report.charts import Axis, Chart, Mark, Series, count_axis, draw, log_axis, share_axis
+from coordinator.report.axes import Axis, count_axis, log_axis, share_axis
+from coordinator.report.charts import Chart, Mark, Series, draw
 from coordinator.report.summary import LAST_ROUNDS, RoundSummary, Summary
 from wire.errors import ConfigError
 
@@ -97,8 +98,8 @@ def number(value: float | None, digits: int = 0) -> str:
 
 
 def times(ratio: float) -> str:
-    """How many times as much: whole numbers from ten on."""
-    return f"{ratio:,.0f} ×" if ratio >= 9.95 else f"{ratio:.1f} ×"
+    """How many times as much: a whole number from ten on."""
+    return number(ratio, 0 if ratio >= 9.95 else 1)
 
 
 def human_bytes(value: float | None) -> str:
@@ -169,7 +170,7 @@ def _by_bytes(summary: Summary) -> Chart:
         mark=Mark(
             at=fedavg,
             rows=("FedAvg after", "its first round:", human_bytes(fedavg)),
-            distance=f"{times(fedavg / sent[-1])} the bytes" if sent[-1] else "",
+            distance=f"{times(fedavg / sent[-1])}× the bytes" if sent[-1] else "",
         ),
         labels_outside=False,
     )
@@ -186,8 +187,9 @@ def _sent(summary: Summary) -> Chart:
         ("y", "raw mask, 1 bit per kept weight (computed)", "raw", raw),
     ]
     return Chart(
-        description=f"Line chart of bytes sent up per device in each round: {human_bytes(min(known, default=None))} to "
-        f"{human_bytes(max(known, default=None))}, against {human_bytes(raw)} raw and {human_bytes(fedavg)} for FedAvg.",
+        description="Line chart of bytes sent up per device in each round: "
+        f"{human_bytes(min(known, default=None))} to {human_bytes(max(known, default=None))}, "
+        f"against {human_bytes(raw)} raw and {human_bytes(fedavg)} for FedAvg.",
         x=count_axis("round", int(last)),
         y=log_axis("bytes up per device (log scale)", [*known, raw, fedavg], human_bytes),
         series=[

@@ -1,4 +1,5 @@
 /* What Python calls: steps, gradients and logits of whole batches, a micro-batch of lanes at a time. */
+#include <float.h>
 #include <time.h>
 
 #include "network.h"
@@ -73,18 +74,35 @@ static void accumulate(hs_network *net, const float *x, const int64_t *y, const 
     }
 }
 
-void hs_step(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n, hs_result *result) {
+/* 0; or 1 if a label is no class, 2 if a sample weight is negative or not finite, or all are 0. */
+static int64_t batch_fault(const hs_network *net, const int64_t *y, const float *weights, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (y[i] < 0 || y[i] >= net->classes) return 1;
+        if (!(weights[i] >= 0 && weights[i] <= FLT_MAX)) return 2;
+        sum += weights[i];
+    }
+    return sum > 0 ? 0 : 2;
+}
+
+int64_t hs_step(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n, hs_result *result) {
+    const int64_t fault = batch_fault(net, y, weights, n);
+    if (fault) return fault;
     accumulate(net, x, y, weights, n, result);
     const double since = clocked(net, 0, 0, 0);
     hs_optimise(net);
     hs_binarise(net);
     clocked(net, net->operations, 2, since);
+    return 0;
 }
 
-void hs_gradient(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
-                 hs_result *result, float *gradient) {
+int64_t hs_gradient(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
+                    hs_result *result, float *gradient) {
+    const int64_t fault = batch_fault(net, y, weights, n);
+    if (fault) return fault;
     accumulate(net, x, y, weights, n, result);
     hs_score_gradient(net, gradient);
+    return 0;
 }
 
 void hs_logits(hs_network *net, const float *x, int64_t n, float *logits) {

@@ -64,6 +64,12 @@ void hs_sparse_input_gradient(const hs_op *op, const hs_tensor *in, const hs_ten
     const int64_t together = op->run_in > 0 && op->run_in < BAND ? BAND / op->run_in : 1;
     const int64_t cut = op->runs == 1 ? BAND : op->run;
     int64_t zeroed = 0, done = 0;
+    if (op->runs <= together && op->run < cut + HS_WIDTH) { /* one band, as in a linear layer */
+        memset(dx, 0, (size_t)(in->channels * in->plane) * sizeof(float));
+        scatter(op, dx, dy, out->plane, op->runs, op->run);
+        hs_finish_gradient(op, in, work, lanes);
+        return;
+    }
     for (int64_t r = 0; r < op->runs; r += together) {
         const int64_t runs = op->runs - r < together ? op->runs - r : together;
         for (int64_t q = 0; q < op->run;) {

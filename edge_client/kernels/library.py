@@ -110,7 +110,7 @@ def _open(path: Path) -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise RuntimeMissing(f"cannot be loaded ({error})", where=str(path)) from error
-    for name in ("hs_cpu_level", "hs_vector_width", "hs_struct_bytes", "hs_check"):
+    for name in ("hs_cpu_level", "hs_vector_width", "hs_struct_bytes", "hs_check", "hs_step", "hs_gradient"):
         getattr(library, name).restype = c_int64
     library.hs_struct_bytes.argtypes = [c_int64]
     network, data = POINTER(Network), c_void_p
@@ -119,6 +119,6 @@ def _open(path: Path) -> ctypes.CDLL:
     library.hs_step.argtypes = [network, data, data, data, c_int64, POINTER(Result)]
     library.hs_gradient.argtypes = [network, data, data, data, c_int64, POINTER(Result), data]
     library.hs_logits.argtypes = [network, data, c_int64, data]
-    for name in ("hs_load_scores", "hs_step", "hs_gradient", "hs_logits"):
+    for name in ("hs_load_scores", "hs_logits"):
         getattr(library, name).restype = None
     return library

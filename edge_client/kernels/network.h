@@ -105,9 +105,10 @@ int64_t hs_vector_width(void);
 int64_t hs_cpu_level(void);
 int64_t hs_struct_bytes(int64_t which);
 void hs_load_scores(hs_network *net);
-void hs_step(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n, hs_result *result);
-void hs_gradient(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
-                 hs_result *result, float *gradient);
+int64_t hs_step(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
+                hs_result *result);
+int64_t hs_gradient(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
+                    hs_result *result, float *gradient);
 void hs_logits(hs_network *net, const float *x, int64_t n, float *logits);
 
 #endif

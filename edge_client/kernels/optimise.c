@@ -45,14 +45,15 @@ void hs_optimise(hs_network *net) {
         return;
     }
     const float beta2 = (float)net->beta2, rest1 = (float)(1 - net->beta1), rest2 = (float)(1 - net->beta2);
-    const float step = (float)(net->learning_rate / (1 - pow(net->beta1, (double)net->steps)));
-    const float correction = (float)sqrt(1 - pow(net->beta2, (double)net->steps));
-    const float epsilon = (float)net->epsilon;
+    /* torch: score -= step * first / (sqrt(second) / correction + epsilon); here with one division less */
+    const double correction = sqrt(1 - pow(net->beta2, (double)net->steps));
+    const float step = (float)(net->learning_rate / (1 - pow(net->beta1, (double)net->steps)) * correction);
+    const float epsilon = (float)(net->epsilon * correction);
     for (int64_t i = 0; i < net->kept; i++) {
         const float g = gradient[i];
         first[i] += rest1 * (g - first[i]);
         second[i] = beta2 * second[i] + rest2 * g * g;
-        score[i] = clamp(score[i] - step * first[i] / (sqrtf(second[i]) / correction + epsilon), clip);
+        score[i] = clamp(score[i] - step * first[i] / (sqrtf(second[i]) + epsilon), clip);
     }
 }
 

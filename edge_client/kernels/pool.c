@@ -67,27 +67,58 @@ HS_INLINE void average_forward(const hs_op *op, const float *x, int64_t pitch, f
     }
 }
 
+/* How many of a row's windows the vectors took; the rest goes window by window. */
+static int64_t max_row(const hs_op *op, const float *x, int64_t pitch, float *y, uint8_t *places, int64_t windows,
+                       int64_t lanes) {
+    if (op->argmax_size != 1) return 0;
+    if (lanes % 4 == 0) {
+        if (lanes % 8 == 0)
+            max_row8(op, x, pitch, y, places, windows, lanes);
+        else
+            max_row4(op, x, pitch, y, places, windows, lanes);
+        return windows;
+    }
+    if (lanes != 1 || op->kernel_w != 2 || op->stride_w != 2 || op->kernel_h > 2) return 0;
+    const int64_t done = op->kernel_h == 1 ? max_pairs_8(op, x, pitch, y, places, windows, 1)
+                                           : max_pairs_8(op, x, pitch, y, places, windows, 2);
+    x += 2 * done, y += done, places += done, windows -= done;
+    return done + (op->kernel_h == 1 ? max_pairs_4(op, x, pitch, y, places, windows, 1)
+                                     : max_pairs_4(op, x, pitch, y, places, windows, 2));
+}
+
+static int64_t spread_row(const hs_op *op, float *dx, int64_t pitch, const float *y, const float *dy,
+                          const uint8_t *places, int64_t windows, int64_t lanes) {
+    if (op->argmax_size != 1 || op->stride_h != op->kernel_h || op->stride_w != op->kernel_w) return 0;
+    if (lanes % 4 == 0) {
+        if (lanes % 8 == 0)
+            spread_row8(op, dx, pitch, y, dy, places, windows, lanes);
+        else
+            spread_row4(op, dx, pitch, y, dy, places, windows, lanes);
+        return windows;
+    }
+    if (lanes != 1 || op->kernel_w != 2 || op->kernel_h > 2) return 0;
+    const int64_t done = op->kernel_h == 1 ? spread_pairs_8(op, dx, pitch, y, dy, places, windows, 1)
+                                           : spread_pairs_8(op, dx, pitch, y, dy, places, windows, 2);
+    dx += 2 * done, y += done, dy += done, places += done, windows -= done;
+    return done + (op->kernel_h == 1 ? spread_pairs_4(op, dx, pitch, y, dy, places, windows, 1)
+                                     : spread_pairs_4(op, dx, pitch, y, dy, places, windows, 2));
+}
+
 void hs_pool_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes) {
     uint8_t *argmax = (uint8_t *)work + op->argmax;
     int64_t at = 0;
-    const int vectors = op->kind == HS_MAX_POOL && op->argmax_size == 1 && lanes % 4 == 0;
     for (int64_t c = 0; c < out->channels; c++)
         for (int64_t h = 0; h < out->height; h++) {
             const float *x = work + in->value + in->interior + c * in->plane + h * op->stride_h * in->pitch;
             float *y = work + out->value + out->interior + c * out->plane + h * out->pitch;
-            if (vectors) {
-                if (lanes % 8 == 0)
-                    max_row8(op, x, in->pitch, y, argmax + at, out->width, lanes);
-                else
-                    max_row4(op, x, in->pitch, y, argmax + at, out->width, lanes);
-                at += out->width * lanes;
+            if (op->kind == HS_AVERAGE_POOL) {
+                for (int64_t w = 0; w < out->width; w++)
+                    average_forward(op, x + w * op->stride_w * lanes, in->pitch, y + w * lanes, lanes);
                 continue;
             }
-            for (int64_t w = 0; w < out->width; w++, x += op->stride_w * lanes, y += lanes, at += lanes)
-                if (op->kind == HS_MAX_POOL)
-                    max_forward(op, x, in->pitch, y, argmax, at, lanes);
-                else
-                    average_forward(op, x, in->pitch, y, lanes);
+            for (int64_t w = max_row(op, x, in->pitch, y, argmax + at, out->width, lanes); w < out->width; w++)
+                max_forward(op, x + w * op->stride_w * lanes, in->pitch, y + w * lanes, argmax, at + w * lanes, lanes);
+            at += out->width * lanes;
         }
 }
 
@@ -110,11 +141,12 @@ HS_INLINE void average_backward(const hs_op *op, float *dx, int64_t pitch, const
 
 void hs_pool_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes) {
     const uint8_t *argmax = (const uint8_t *)work + op->argmax;
+    const int maximum = op->kind == HS_MAX_POOL;
     int64_t at = 0;
-    const int vectors = op->kind == HS_MAX_POOL && op->argmax_size == 1 && lanes % 4 == 0 &&
-                        op->stride_h == op->kernel_h && op->stride_w == op->kernel_w;
-    if (vectors && out->height * op->kernel_h == in->height && out->width * op->kernel_w == in->width)
-        hs_clear_padding(in, work + in->gradient, lanes); /* the windows cover everything else */
+    if (maximum && lanes % 4 == 0 && op->argmax_size == 1 && op->stride_h == op->kernel_h &&
+        op->stride_w == op->kernel_w && out->height * op->kernel_h == in->height &&
+        out->width * op->kernel_w == in->width)
+        hs_clear_padding(in, work + in->gradient, lanes); /* the windows write everything else */
     else
         memset(work + in->gradient, 0, (size_t)(in->channels * in->plane) * sizeof(float));
     for (int64_t c = 0; c < out->channels; c++)
@@ -122,20 +154,15 @@ void hs_pool_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *out
             const int64_t from = out->interior + c * out->plane + h * out->pitch;
             const float *y = work + out->value + from, *dy = work + out->gradient + from;
             float *dx = work + in->gradient + in->interior + c * in->plane + h * op->stride_h * in->pitch;
-            if (vectors) {
-                if (lanes % 8 == 0)
-                    spread_row8(op, dx, in->pitch, y, dy, argmax + at, out->width, lanes);
-                else
-                    spread_row4(op, dx, in->pitch, y, dy, argmax + at, out->width, lanes);
-                at += out->width * lanes;
+            if (!maximum) {
+                for (int64_t w = 0; w < out->width; w++)
+                    average_backward(op, dx + w * op->stride_w * lanes, in->pitch, dy + w * lanes, lanes);
                 continue;
             }
-            for (int64_t w = 0; w < out->width;
-                 w++, dx += op->stride_w * lanes, y += lanes, dy += lanes, at += lanes)
-                if (op->kind == HS_MAX_POOL)
-                    max_backward(op, dx, in->pitch, y, dy, argmax, at, lanes);
-                else
-                    average_backward(op, dx, in->pitch, dy, lanes);
+            for (int64_t w = spread_row(op, dx, in->pitch, y, dy, argmax + at, out->width, lanes); w < out->width; w++)
+                max_backward(op, dx + w * op->stride_w * lanes, in->pitch, y + w * lanes, dy + w * lanes, argmax,
+                             at + w * lanes, lanes);
+            at += out->width * lanes;
         }
-    if (op->kind == HS_AVERAGE_POOL) hs_finish_gradient(op, in, work, lanes);
+    if (!maximum) hs_finish_gradient(op, in, work, lanes);
 }

@@ -42,6 +42,45 @@ HS_INLINE void NAME(spread_row_)(const hs_op *op, float *dx, int64_t pitch, cons
         }
 }
 
+/* One lane, windows two wide: WIDTH windows at a time, as many as there are whole vectors; returns how many. */
+HS_INLINE int64_t NAME(max_pairs_)(const hs_op *op, const float *x, int64_t pitch, float *y, uint8_t *places,
+                                   int64_t windows, const int KH) {
+    int64_t w = 0;
+    for (; w + WIDTH <= windows; w += WIDTH, x += 2 * WIDTH) {
+        V best = (V){0};
+        INTS place = (INTS){0};
+        for (int i = 0; i < KH; i++) {
+            const V a = LOAD(x + i * pitch), b = LOAD(x + i * pitch + WIDTH);
+            const V pair[2] = {NAME(evens)(a, b), NAME(odds)(a, b)};
+            if (i == 0) best = pair[0];
+            for (int j = i == 0; j < 2; j++) {
+                const INTS larger = pair[j] > best;
+                best = (V)(((INTS)pair[j] & larger) | ((INTS)best & ~larger));
+                place = (place & ~larger) | (larger & (i * 2 + j));
+            }
+        }
+        STORE(y + w, op->relu ? NAME(positive)(best, best) : best);
+        NAME(put_places)(places + w, place);
+    }
+    return w;
+}
+
+HS_INLINE int64_t NAME(spread_pairs_)(const hs_op *op, float *dx, int64_t pitch, const float *y, const float *dy,
+                                      const uint8_t *places, int64_t windows, const int KH) {
+    int64_t w = 0;
+    for (; w + WIDTH <= windows; w += WIDTH, dx += 2 * WIDTH) {
+        V g = LOAD(dy + w);
+        if (op->mask_input) g = NAME(positive)(LOAD(y + w), g);
+        const INTS place = NAME(get_places)(places + w);
+        for (int i = 0; i < KH; i++) {
+            const V even = (V)((INTS)g & (place == i * 2)), odd = (V)((INTS)g & (place == i * 2 + 1));
+            STORE(dx + i * pitch, NAME(zip_low)(even, odd));
+            STORE(dx + i * pitch + WIDTH, NAME(zip_high)(even, odd));
+        }
+    }
+    return w;
+}
+
 static void NAME(max_row)(const hs_op *op, const float *x, int64_t pitch, float *y, uint8_t *places, int64_t windows,
                           int64_t lanes) {
     if (op->kernel_h == 2 && op->kernel_w == 2)

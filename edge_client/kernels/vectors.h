@@ -28,7 +28,7 @@
 #define HS_SPREAD 4
 /* Kept blocks in a row group from which its 8 signed sums pay. */
 #ifndef HS_SUMS_FROM
-#define HS_SUMS_FROM 12
+#define HS_SUMS_FROM 4
 #endif
 
 #define HS_INLINE static inline __attribute__((always_inline))
@@ -42,10 +42,13 @@ typedef float vec8 __attribute__((vector_size(32)));
 typedef float vec16 __attribute__((vector_size(64)));
 
 #if defined(__clang__) || __GNUC__ >= 12
-#define HS_SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#define HS_SHUFFLE4(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define HS_SHUFFLE8(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-typedef int32_t hs_lanes4 __attribute__((vector_size(16)));
-#define HS_SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, (hs_lanes4){i, j, k, l})
+typedef int32_t hs_order4 __attribute__((vector_size(16)));
+typedef int32_t hs_order8 __attribute__((vector_size(32)));
+#define HS_SHUFFLE4(a, b, ...) __builtin_shuffle(a, b, (hs_order4){__VA_ARGS__})
+#define HS_SHUFFLE8(a, b, ...) __builtin_shuffle(a, b, (hs_order8){__VA_ARGS__})
 #endif
 
 /* load and store at any address; positive(v, g): g where v > 0, else 0; from(v, n): lanes before n set to 0. */
@@ -66,6 +69,16 @@ HS_INLINE vec1 load1(const float *p) { return *p; }
 HS_INLINE void store1(float *p, vec1 v) { *p = v; }
 HS_INLINE vec1 positive1(vec1 v, vec1 g) { return v > 0 ? g : 0; }
 HS_INLINE vec1 from1(vec1 v, int32_t n) { return n > 0 ? 0 : v; }
+
+/* Every second element of two vectors, and the way back: for windows two wide when a batch has one sample. */
+HS_INLINE vec4 evens4(vec4 a, vec4 b) { return HS_SHUFFLE4(a, b, 0, 2, 4, 6); }
+HS_INLINE vec4 odds4(vec4 a, vec4 b) { return HS_SHUFFLE4(a, b, 1, 3, 5, 7); }
+HS_INLINE vec4 zip_low4(vec4 a, vec4 b) { return HS_SHUFFLE4(a, b, 0, 4, 1, 5); }
+HS_INLINE vec4 zip_high4(vec4 a, vec4 b) { return HS_SHUFFLE4(a, b, 2, 6, 3, 7); }
+HS_INLINE vec8 evens8(vec8 a, vec8 b) { return HS_SHUFFLE8(a, b, 0, 2, 4, 6, 8, 10, 12, 14); }
+HS_INLINE vec8 odds8(vec8 a, vec8 b) { return HS_SHUFFLE8(a, b, 1, 3, 5, 7, 9, 11, 13, 15); }
+HS_INLINE vec8 zip_low8(vec8 a, vec8 b) { return HS_SHUFFLE8(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+HS_INLINE vec8 zip_high8(vec8 a, vec8 b) { return HS_SHUFFLE8(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
 
 /* halve: the sum of a vector's two halves. Through registers: a copy through memory would keep the caller's there. */
 #if defined(__clang__) || __GNUC__ >= 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -73,6 +74,18 @@ class Processes:
             return self.running[name].wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{name} is still running after {timeout_s} s:\n{self.log(name)[-3000:]}") from None
+
+    def embedded_broker(self) -> tuple[str, dict[str, str]]:
+        """Wait for the coordinator's own broker; its HOST:PORT and the passwords by user."""
+        said = "broker: mqtt://"
+
+        def up() -> bool:
+            assert self.running["coordinator"].poll() is None, self.log("coordinator")
+            return said in self.log("coordinator")
+
+        wait_until(up, 60, "the broker is up")
+        address = self.log("coordinator").split(said)[1].split(";")[0].strip()
+        return address, json.loads((self.home / "serve" / "broker" / "passwords.json").read_text())
 
     def log(self, name: str) -> str:
         """What a process said so far."""

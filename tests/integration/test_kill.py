@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.integration.fleet import Processes, assert_every_mask_counted_once, rows, wait_until
@@ -53,12 +51,9 @@ def _kill_and_finish(processes: Processes, broker: str, serve: list[str], passwo
 def test_kill_with_the_embedded_broker(processes: Processes) -> None:
     """The coordinator's death takes its NATS server's parent away; the server and its sessions are found again."""
     processes.serve(CONFIG, "--listen", "127.0.0.1:0")
-    accounts = processes.home / "serve" / "broker" / "passwords.json"
-    wait_until(lambda: "broker: mqtt://" in processes.log("coordinator"), 60, "the broker is up")
-    address = processes.log("coordinator").split("broker: ")[1].split(";")[0].strip()
-    passwords = json.loads(accounts.read_text())
-    listen = ["--listen", address.removeprefix("mqtt://")]
-    _kill_and_finish(processes, address.replace("mqtt://", "mqtt://USER@"), listen, passwords)
+    address, passwords = processes.embedded_broker()
+    listen = ["--listen", address]
+    _kill_and_finish(processes, f"mqtt://USER@{address}", listen, passwords)
 
 
 @pytest.mark.broker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,14 +74,18 @@ def start_device(bus: MemoryBus, name: str, folder: Path, runtime: str) -> threa
     hello = Hello(
         instance=name.encode().ljust(8), software="test", runtime=runtime, profile="", train_samples=72, test_samples=24
     )
-    client = Client(
-        device=Device(name=name, hello=hello, stay=False),
-        channel=Channel(bus.connect(), packet_bytes=4096),  # small packets: bundles travel in parts
-        topics=Topics("t"),
-        data=samples,
-        store=DeviceStore(folder / "state" / name),
-    )
-    thread = threading.Thread(target=client.run, daemon=True)
+
+    def take_part() -> None:
+        with closing(DeviceStore(folder / "state" / name)) as store:
+            Client(
+                device=Device(name=name, hello=hello, stay=False),
+                channel=Channel(bus.connect(), packet_bytes=4096),  # small packets: bundles travel in parts
+                topics=Topics("t"),
+                data=samples,
+                store=store,
+            ).run()
+
+    thread = threading.Thread(target=take_part, daemon=True)
     thread.start()
     return thread
 
@@ -146,9 +151,10 @@ def test_same_seed_gives_the_same_run(tmp_path: Path, federation: Federation) ->
         coordinator = prepare(
             federation, store=Store(folder / "db"), channel=Channel(bus.connect()), observer=Watcher()
         )
-        for name in DEVICES:
-            start_device(bus, name, folder, "onnx")
+        threads = [start_device(bus, name, folder, "onnx") for name in DEVICES]
         outcomes.append(coordinator.serve())
+        for thread in threads:
+            thread.join(timeout=20)
     assert np.array_equal(outcomes[0].signs, outcomes[1].signs)
     assert np.array_equal(outcomes[0].dissent, outcomes[1].dissent)
     assert outcomes[0].signs.size == federation.ticket.kept

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.property.wire_strategies import bit_arrays, mutated
+from tests.property.wire_strategies import QUICK, bit_arrays, mutated
 from wire import bits
 from wire.errors import Mismatch, TooLarge, Truncated, WireError
 
 
+@QUICK
 @given(bit_arrays())
 def test_packed_bits_come_back(array: np.ndarray) -> None:
     """What is packed unpacks to the same bits, in one byte for every eight."""
@@ -23,6 +24,7 @@ def test_packed_bits_come_back(array: np.ndarray) -> None:
     assert np.array_equal(bits.unpack(packed, array.size), array)
 
 
+@QUICK
 @given(bit_arrays(3000))
 def test_coded_bits_come_back(array: np.ndarray) -> None:
     """What is encoded decodes to the same bits, and takes at most one byte more than raw."""
@@ -33,6 +35,7 @@ def test_coded_bits_come_back(array: np.ndarray) -> None:
     assert np.array_equal(back, array)
 
 
+@QUICK
 @given(bit_arrays(3000))
 def test_an_array_and_its_opposite_cost_the_same(array: np.ndarray) -> None:
     """Full arrays are coded as well as empty ones: the inverse takes no more bytes."""
@@ -49,14 +52,14 @@ def _check_decodes_or_raises(data: bytes, n: int) -> None:
     assert np.array_equal(bits.decode(bits.encode(array), n), array)
 
 
-@settings(max_examples=300)
+@settings(QUICK, max_examples=60)
 @given(st.binary(max_size=80), st.integers(0, 700))
 def test_any_bytes_decode_or_raise(data: bytes, n: int) -> None:
     """Arbitrary bytes are n bits or a WireError."""
     _check_decodes_or_raises(data, n)
 
 
-@settings(max_examples=200)
+@settings(QUICK, max_examples=60)
 @given(st.data())
 def test_altered_codes_decode_or_raise(data: st.DataObject) -> None:
     """A valid code with a few bytes changed is n bits or a WireError."""
@@ -64,13 +67,14 @@ def test_altered_codes_decode_or_raise(data: st.DataObject) -> None:
     _check_decodes_or_raises(data.draw(mutated(bits.encode(array))), array.size)
 
 
-@settings(max_examples=200)
+@settings(QUICK, max_examples=60)
 @given(st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary(max_size=60), st.integers(0, 500))
 def test_any_announced_count_decodes_or_raises(kind: int, count: int, body: bytes, n: int) -> None:
     """A Rice header with any kind and count before any bytes is n bits or a WireError."""
     _check_decodes_or_raises(bytes([kind]) + struct.pack("<I", count) + body, n)
 
 
+@QUICK
 @given(bit_arrays(200).filter(lambda array: array.size % 8), st.integers(0, 6))
 def test_spare_bits_must_be_zero(array: np.ndarray, spare: int) -> None:
     """A packed array has one encoding: a set bit after the last one is refused."""
@@ -81,6 +85,7 @@ def test_spare_bits_must_be_zero(array: np.ndarray, spare: int) -> None:
         bits.unpack(bytes(packed), array.size)
 
 
+@QUICK
 @given(bit_arrays(300), st.integers(1, 400))
 def test_packed_length_must_be_exact(array: np.ndarray, other: int) -> None:
     """Packed bytes for another number of bits are a Mismatch unless the byte count is the same."""

@@ -49,7 +49,7 @@ def kinds(actions: list[agent.Action]) -> list[type[agent.Action]]:
 
 
 def test_going_online_subscribes_before_anything_else() -> None:
-    """A fresh device only subscribes: it knows no federation to introduce itself to."""
+    """A fresh device only subscribes: it introduces itself when it can train."""
     _, actions = handle(Device(name="pi", hello=HELLO), agent.Online(), 0.0)
     assert kinds(actions) == [agent.Subscribe]
 
@@ -65,7 +65,7 @@ def test_coming_back_online_introduces_itself_and_sends_the_unconfirmed_mask() -
 def test_federation_opens_its_bundle_once() -> None:
     """The retained announcement may come any number of times."""
     device, actions = handle(Device(name="pi", hello=HELLO), FEDERATION, 0.0)
-    assert kinds(actions) == [agent.SayHello, agent.OpenBundle]
+    assert kinds(actions) == [agent.OpenBundle]
     assert handle(device, FEDERATION, 1.0) == (device, [])
 
 
@@ -97,7 +97,7 @@ def test_round_and_federation_may_come_in_any_order(round_first: bool) -> None:
         device, actions = handle(device, event, 0.0)
         assert agent.Train not in kinds(actions)
     device, actions = handle(device, agent.BundleOpened(digest=b"\x01" * 32), 0.0)
-    assert kinds(actions) == [agent.Evaluate, agent.Train]
+    assert kinds(actions) == [agent.SayHello, agent.Evaluate, agent.Train]
     assert device.training == (RUN, 1)
 
 
@@ -204,7 +204,7 @@ def test_new_run_replaces_the_old_one() -> None:
     device, _ = handle(ready(), announce(1, "pi"), 0.0)
     device = replace(device, pending=update(1))
     device, actions = handle(device, replace(FEDERATION, run=OTHER), 1.0)
-    assert kinds(actions) == [agent.StopTraining, agent.DropPending, agent.SayHello, agent.OpenBundle]
+    assert kinds(actions) == [agent.StopTraining, agent.DropPending, agent.OpenBundle]
     assert (device.ready, device.training, device.pending) == (False, None, None)
 
 

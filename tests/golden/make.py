@@ -1,0 +1,202 @@
+"""The recipe of every golden file: what `wire` version 1 says, as bytes that must never change.
+
+    python -m tests.golden.make           writes files that are missing, and compares those that are there
+    python -m tests.golden.make --force   writes all of them again
+
+A file that changes means that devices in the field no longer understand the coordinator: raise the
+version in the module, keep the old file, and add a new recipe beside it.
+
+A golden file is hexadecimal, 32 bytes a line, after comment lines that say what it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from wire import bits, envelope, mask, messages
+from wire.bundle import Bundle
+from wire.mask import Votes
+from wire.messages import (
+    BundleBytes,
+    Evaluation,
+    Federation,
+    Hello,
+    MaskUpdate,
+    Message,
+    Receipt,
+    Refusal,
+    Round,
+    State,
+    Welcome,
+)
+from wire.plan import AvgPool, Conv, Flatten, Linear, MaxPool, Plan, Relu
+from wire.settings import Training
+from wire.ticket import Keep, Ticket
+
+FOLDER = Path(__file__).parent
+KEPT = 100
+INSTANCE = bytes(range(8))
+RUN = bytes(range(100, 108))
+
+PLAN = Plan(
+    name="golden",
+    input_shape=(1, 8, 8),
+    layers=(
+        Conv(out_channels=4, kernel=(3, 3), stride=(1, 1), padding=(1, 1)),
+        Relu(),
+        MaxPool(kernel=(2, 2), stride=(2, 2)),
+        AvgPool(kernel=(2, 2), stride=(1, 1)),
+        Flatten(),
+        Linear(out_features=2),
+    ),
+)
+EVERY_THIRD = np.arange(2 * 36) % 3 == 0
+
+
+def seeded_ticket() -> Ticket:
+    """Masks drawn from the seed: a number of blocks for each layer."""
+    layers = (Keep(block=4, mask=5, scale=0.5), Keep(block=1, mask=20, scale=0.25))
+    return Ticket(plan=PLAN, seed=42, magnitudes="constant", layers=layers, made={"method": "erk", "density": 0.3})
+
+
+def explicit_ticket() -> Ticket:
+    """Masks spelt out: one raw, one Rice-coded; magnitudes from the seed."""
+    layers = (
+        Keep(block=4, mask=bits.encode(np.arange(9) % 2 == 0), scale=0.5),
+        Keep(block=1, mask=bits.encode(np.arange(72) % 24 == 7), scale=1.5),
+    )
+    return Ticket(plan=PLAN, seed=2**64 - 1, magnitudes="normal", layers=layers)
+
+
+def bundle() -> Bundle:
+    """A ticket and two small files."""
+    return Bundle(runtime="onnx", ticket=seeded_ticket(), files={"train.onnx": b"\x08\x01", "infer.onnx": b"\x08\x02"})
+
+
+def reference_signs() -> np.ndarray:
+    """The signs both sides hold, bool (100,): +1 at every multiple of 3."""
+    return np.arange(KEPT) % 3 == 0
+
+
+def few_flips() -> np.ndarray:
+    """Signs that differ from the reference at 10, 50 and 51."""
+    flips = np.zeros(KEPT, dtype=np.bool_)
+    flips[[10, 50, 51]] = True
+    return reference_signs() ^ flips
+
+
+def many_flips() -> np.ndarray:
+    """Signs that differ from the reference at every other position."""
+    return reference_signs() ^ (np.arange(KEPT) % 2 == 0)
+
+
+def most_flips() -> np.ndarray:
+    """Signs that differ from the reference everywhere but at 10, 50 and 51."""
+    return ~few_flips()
+
+
+def votes() -> Votes:
+    """Ten voters: unanimous but for seven weights, one of them tied."""
+    dissent = np.zeros(KEPT, dtype=np.uint16)
+    dissent[[1, 2, 30, 31, 32, 60, 99]] = [1, 2, 3, 4, 5, 1, 1]
+    return Votes(signs=reference_signs(), dissent=dissent, voters=10)
+
+
+MESSAGES: dict[str, Message] = {
+    "hello": Hello(
+        instance=INSTANCE,
+        software="hidenseek-edge 0.1.0",
+        runtime="onnx",
+        profile="pi4",
+        train_samples=300,
+        test_samples=70_000,
+    ),
+    "state": State(instance=INSTANCE, online=True),
+    "welcome": Welcome(instance=INSTANCE),
+    "refusal": Refusal(instance=INSTANCE, code="duplicate", reason="another process joined as 'pi-01' – stop it"),
+    "federation": Federation(
+        run=RUN,
+        name="har",
+        rounds=20,
+        ticket=seeded_ticket().id,
+        bundles={"onnx": bytes(range(32)), "sparse": bytes(range(32, 64))},
+        training=Training(),
+        seed=2**53,
+    ),
+    "bundle-bytes": BundleBytes(data=bundle().encoded),
+    "round": Round(
+        run=RUN, number=3, selected=("pi-01", "pi_2"), evaluate=True, final=False, votes=mask.encode_votes(votes())
+    ),
+    "mask-update": MaskUpdate(
+        run=RUN,
+        number=3,
+        ticket=seeded_ticket().id[:8],
+        signs=mask.encode_signs(few_flips(), reference_signs()),
+        train_samples=300,
+        loss=0.1,
+        correct=60,
+        test_samples=64,
+        train_s=2.0,
+        step_ms=0.75,
+        peak_memory_kb=65_536,
+    ),
+    "evaluation": Evaluation(run=RUN, number=3, correct=60, test_samples=64),
+    "receipt": Receipt(run=RUN, number=3),
+}
+
+
+def parts() -> list[tuple[str, bytes]]:
+    """The bundle message in packets of 100 bytes."""
+    return envelope.split("hns/f/all/bundle/onnx", messages.encode(MESSAGES["bundle-bytes"]), 100)
+
+
+def _join(packets: list[tuple[str, bytes]]) -> bytes:
+    """Packets as one byte string: each with its length before it, u32 little-endian."""
+    return b"".join(len(payload).to_bytes(4, "little") + payload for _, payload in packets)
+
+
+RECIPES: dict[str, Callable[[], bytes]] = {
+    "ticket-v1-seeded": lambda: seeded_ticket().encoded,
+    "ticket-v1-explicit": lambda: explicit_ticket().encoded,
+    "bundle-v1": lambda: bundle().encoded,
+    "signs-v1-rice": lambda: mask.encode_signs(few_flips(), reference_signs()),
+    "signs-v1-raw": lambda: mask.encode_signs(many_flips(), reference_signs()),
+    "signs-v1-inverted": lambda: mask.encode_signs(most_flips(), reference_signs()),
+    "votes-v1": lambda: mask.encode_votes(votes()),
+    "envelope-v1": lambda: _join(parts()),
+    **{f"message-v1-{name}": lambda message=message: messages.encode(message) for name, message in MESSAGES.items()},
+}
+
+
+def load(name: str) -> bytes:
+    """The bytes of a golden file."""
+    lines = (FOLDER / f"{name}.hex").read_text().splitlines()
+    return bytes.fromhex("".join(line for line in lines if not line.startswith("#")))
+
+
+def write(name: str) -> None:
+    """Make a golden file from its recipe."""
+    data = RECIPES[name]()
+    lines = [f"# {name}: {len(data)} bytes, made by: python -m tests.golden.make"]
+    lines += [data[i : i + 32].hex() for i in range(0, len(data), 32)]
+    (FOLDER / f"{name}.hex").write_text("\n".join(lines) + "\n")
+
+
+def main() -> int:
+    """Write what is missing (or everything with --force); tell what differs."""
+    differ = 0
+    for name, recipe in RECIPES.items():
+        if "--force" in sys.argv or not (FOLDER / f"{name}.hex").exists():
+            write(name)
+        elif load(name) != recipe():
+            print(f"{name}: today's bytes differ from the golden file", file=sys.stderr)  # noqa: T201
+            differ = 1
+    return differ
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Today's wire against its golden files: the same bytes are written, and the old ones are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.golden import make
+from wire import mask, messages
+from wire.bundle import decode_bundle
+from wire.envelope import Joiner
+from wire.ticket import Ticket, decode_ticket
+
+
+@pytest.mark.parametrize("name", make.RECIPES)
+def test_the_encoder_writes_the_golden_bytes(name: str) -> None:
+    """Every recipe gives exactly the bytes it gave when its version was fixed."""
+    assert make.RECIPES[name]().hex() == make.load(name).hex()
+
+
+def test_every_golden_file_has_a_recipe_and_is_small() -> None:
+    """No file is left over from a recipe that is gone, and none is large."""
+    files = {path.stem: path.stat().st_size for path in Path(make.FOLDER).glob("*.hex")}
+    assert files.keys() == make.RECIPES.keys()
+    assert max(files.values()) < 2000
+
+
+def test_every_message_kind_has_a_golden_file() -> None:
+    """A kind that is added needs a recipe."""
+    assert {type(message) for message in make.MESSAGES.values()} == set(messages.KINDS.values())
+
+
+@pytest.mark.parametrize("name", make.MESSAGES)
+def test_golden_messages_decode(name: str) -> None:
+    """Every golden message reads as the message of its recipe."""
+    assert messages.decode(make.load(f"message-v1-{name}")) == make.MESSAGES[name]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("seeded", make.seeded_ticket()), ("explicit", make.explicit_ticket())])
+def test_golden_tickets_decode(name: str, expected: Ticket) -> None:
+    """Both kinds of ticket read as the ticket of their recipe."""
+    assert decode_ticket(make.load(f"ticket-v1-{name}")) == expected
+
+
+SEEDED_BLOCKS = [0, 3, 6, 7, 8]
+SEEDED_INDICES = [0, 4, 10, 11, 20, 21, 22, 24, 29, 30, 35, 39, 41, 45, 47, 49, 52, 53, 60, 70]
+SEEDED_SIGNS = "----++++---++-+--+--++-+-------++++-+++-"
+EXPLICIT_WEIGHTS = [-2.013887882232666, -0.5690211653709412, -1.826441764831543]
+
+
+def test_golden_tickets_unpack_to_the_same_network() -> None:
+    """What a seed draws is part of the wire: kept positions, signs and magnitudes never change."""
+    seeded = decode_ticket(make.load("ticket-v1-seeded"))
+    assert seeded.kept == 5 * 4 + 20
+    first, second = seeded.kept_layers
+    assert first.blocks.tolist() == SEEDED_BLOCKS
+    assert second.indices.tolist() == SEEDED_INDICES
+    assert "".join("+" if sign else "-" for sign in np.concatenate([first.signs, second.signs])) == SEEDED_SIGNS
+    explicit = decode_ticket(make.load("ticket-v1-explicit"))
+    assert explicit.kept_layers[1].indices.tolist() == [7, 31, 55]
+    assert explicit.kept_layers[1].weights.tolist() == pytest.approx(EXPLICIT_WEIGHTS, rel=1e-6)
+
+
+def test_the_golden_bundle_decodes() -> None:
+    """The bundle reads as the bundle of its recipe, under its announced hash."""
+    expected = make.bundle()
+    assert decode_bundle(make.load("bundle-v1"), expected_id=expected.id) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "signs"), [("rice", make.few_flips()), ("raw", make.many_flips()), ("inverted", make.most_flips())]
+)
+def test_golden_signs_decode(name: str, signs: np.ndarray) -> None:
+    """Raw, Rice-coded and inverted masks read as the signs of their recipes."""
+    assert np.array_equal(mask.decode_signs(make.load(f"signs-v1-{name}"), make.reference_signs()), signs)
+
+
+def test_the_three_golden_masks_are_of_three_kinds() -> None:
+    """The recipes cover every form a coded bit array has."""
+    kinds = [make.load(f"signs-v1-{name}")[0] for name in ("raw", "rice", "inverted")]
+    assert kinds[0] == 0
+    assert 1 <= kinds[1] <= 25
+    assert kinds[2] == 64 + kinds[1]
+
+
+def test_golden_votes_decode() -> None:
+    """Votes read as the votes of their recipe."""
+    votes, expected = mask.decode_votes(make.load("votes-v1"), make.KEPT), make.votes()
+    assert votes.voters == expected.voters
+    assert np.array_equal(votes.signs, expected.signs)
+    assert np.array_equal(votes.dissent, expected.dissent)
+
+
+def test_golden_parts_join() -> None:
+    """The parts of a cut message join, in reverse, to the message of the recipe."""
+    data, payloads = make.load("envelope-v1"), []
+    while data:
+        size = int.from_bytes(data[:4], "little")
+        payloads.append(data[4 : 4 + size])
+        data = data[4 + size :]
+    joiner = Joiner(10_000)
+    for number in reversed(range(len(payloads))):
+        whole = joiner.add(f"t/{number}", payloads[number])
+    assert whole is not None
+    assert messages.decode(whole.data) == make.MESSAGES["bundle-bytes"]
