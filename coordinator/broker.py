@@ -165,9 +165,7 @@ def _end_orphan(pid_file: Path, config: Path) -> None:
     """End the server of a coordinator that was killed: it would hold the port and the store."""
     try:
         pid = int(pid_file.read_text())
-        asked = subprocess.run(
-            ["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False
-        )
+        asked = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False)
     except (OSError, ValueError):
         return
     if str(config) not in asked.stdout:

@@ -289,6 +289,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
             training=Training(**wanted.training.model_dump()),
             schedule=wanted.schedule(),
             runtimes=tuple(wanted.runtimes),
+            memory=wanted.memory,
             allowed=settings.allowed,
             evaluate=wanted.evaluate,
         )

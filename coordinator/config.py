@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 
+from coordinator.aggregate import MEMORY
 from coordinator.rounds import Schedule
 from wire.errors import ConfigError
 from wire.settings import Training
@@ -57,6 +58,7 @@ class FederationSettings(_Strict):
     quorum: Count = 8
     deadline_s: float = Field(default=60.0, gt=0)
     start_devices: Count | None = Field(default=None, description="online devices to wait for; per_round if not given")
+    memory: float = Field(default=MEMORY, ge=0, lt=1, description="share of the previous mean vote that stays")
     evaluate: bool = Field(default=True, description="devices report the global signs' accuracy every round")
     runtimes: list[str] = Field(default=["sparse", "onnx"], description="runtimes devices may use")
     training: TrainingSettings = TrainingSettings()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from coordinator.aggregate import MEMORY
 from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet
 from coordinator.models import build_plan
@@ -60,6 +61,7 @@ class Federation:
     training: Training
     schedule: Schedule
     runtimes: tuple[str, ...]
+    memory: float = MEMORY
     allowed: frozenset[str] = frozenset()
     evaluate: bool = True
 
@@ -69,7 +71,8 @@ class Federation:
 
     def settings(self) -> str:
         """Everything a resumed run must agree with, as canonical JSON."""
-        return json.dumps({"schedule": asdict(self.schedule), "training": asdict(self.training)}, sort_keys=True)
+        every = {"schedule": asdict(self.schedule), "training": asdict(self.training), "memory": self.memory}
+        return json.dumps(every, sort_keys=True)
 
 
 def connect(broker: Broker, name: str, ticket: Ticket, *, timeout_s: float) -> Channel:
@@ -139,6 +142,7 @@ def prepare(
         channel=channel,
         store=store,
         observer=observer,
+        memory=federation.memory,
         evaluator=evaluator,
         evaluate=federation.evaluate,
     )

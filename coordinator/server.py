@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from coordinator import rounds
+from coordinator.aggregate import next_votes
 from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet, Member
 from coordinator.rounds import Rounds, Schedule
@@ -81,6 +82,7 @@ class Coordinator:
         channel: a connected channel.
         store: the database.
         observer: told what happens.
+        memory: share of the previous mean vote that stays (`coordinator.aggregate`).
         evaluator: held-out samples, if there are any.
         evaluate: whether devices report the global signs' accuracy every round.
         linger_s: seconds to wait for the last evaluations after the last round.
@@ -96,6 +98,7 @@ class Coordinator:
     channel: Channel
     store: Store
     observer: Observer
+    memory: float = 0.0
     evaluator: Evaluator | None = None
     evaluate: bool = True
     linger_s: float = 10.0
@@ -315,7 +318,8 @@ class Coordinator:
         self.store.close_round(self.run, number)
         reference = self._votes.signs
         coded = self.store.masks(self.run, number)
-        self._votes = mask.count_votes((mask.decode_signs(one, reference) for one in coded.values()), reference)
+        masks = (mask.decode_signs(one, reference) for one in coded.values())
+        self._votes = next_votes(self._votes, masks, self.memory)
         accuracy = None
         if self.evaluator is not None:
             correct = self.evaluator.count_correct(self._votes.signs)

@@ -48,7 +48,7 @@ class Votes:
     Attributes:
         signs: agreed sign of every kept weight, bool (kept,); a tie keeps the sign it had before.
         dissent: voters against the agreed sign, uint16 (kept,), 0 .. voters // 2.
-        voters: how many masks were counted, 1 .. 65535.
+        voters: how many masks were counted, 1 .. 65535; or the levels a blended mean is rounded to.
     """
 
     signs: Signs

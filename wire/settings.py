@@ -39,7 +39,7 @@ class Training:
     epsilon: float = 1e-8
     clip: float = 1.0
     start: float = 0.1
-    epochs: int = 2
+    epochs: int = 4
     batch: int = 16
 
     def __post_init__(self) -> None:

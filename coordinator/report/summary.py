@@ -107,12 +107,12 @@ class Summary:
     @property
     def up_bytes(self) -> float:
         """Mean uplink payload bytes of one device in one round."""
-        return _mean([r.up_bytes for r in self.rounds]) or 0.0
+        return _mean([r.up_bytes for r in self.rounds if r.voters]) or 0.0
 
     @property
     def down_bytes(self) -> float:
         """Mean downlink payload bytes of one device in one round."""
-        return _mean([r.down_bytes for r in self.rounds]) or 0.0
+        return _mean([r.down_bytes for r in self.rounds if r.voters]) or 0.0
 
     @property
     def fedavg_bytes(self) -> int:

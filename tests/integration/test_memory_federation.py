@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coordinator.aggregate import next_votes
 from coordinator.federation import Federation, prepare
 from coordinator.fleet import Fleet
 from coordinator.models import build_plan
@@ -130,7 +131,7 @@ def test_federation_learns_and_counts_every_byte_and_vote(tmp_path: Path, federa
         before = mask.decode_votes(rounds[number].votes, federation.ticket.kept)
         after = mask.decode_votes(rounds[number + 1].votes, federation.ticket.kept)
         coded = store.masks(summary_run(store), number).values()
-        recount = mask.count_votes((mask.decode_signs(one, before.signs) for one in coded), before.signs)
+        recount = next_votes(before, (mask.decode_signs(one, before.signs) for one in coded), federation.memory)
         assert np.array_equal(after.signs, recount.signs)
         assert np.array_equal(after.dissent, recount.dissent)
     assert sorted(watcher.masks)[0][2] == store.query("SELECT payload_bytes FROM mask ORDER BY device, number")[0][0]

@@ -1,0 +1,217 @@
+"""docs/wire-format.md against the code: kinds, fields, types, limits, topics, and every example in bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+
+from wire import bits, bundle, envelope, mask, messages, plan, prng, safecbor, settings, ticket
+from wire.messages import KINDS, Receipt
+from wire.settings import Training
+from wire.topics import UP_KINDS, Topics
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text()
+CDDL = re.findall(r"```cddl\n(.*?)```", DOCUMENT, re.DOTALL)[0]
+EXAMPLES = dict(re.findall(r"```hex\n# (.*?)\n(.*?)```", DOCUMENT, re.DOTALL))
+KIND_NUMBERS = sorted(KINDS)
+TYPES = {
+    int: "uint",
+    float: "float",
+    bool: "bool",
+    str: "text",
+    bytes: "bytes",
+    tuple[str, ...]: "list of text",
+    Mapping[str, bytes]: "map text: bytes (32)",
+    Training: "training",
+}
+CDDL_TYPES = {
+    int: "uint53",
+    float: "finite",
+    bool: "bool",
+    str: "text512",
+    bytes: "bstr",
+    tuple[str, ...]: "[* text512]",
+    Mapping[str, bytes]: "{ * tstr => bstr .size 32 }",
+    Training: "training",
+}
+
+
+def fields(kind: int) -> list[tuple[int, str, object, int | None]]:
+    """Number, name, type and size of every field of a message kind."""
+    hints = get_type_hints(KINDS[kind])
+    return [
+        (item.metadata["number"], item.name, hints[item.name], item.metadata["size"])
+        for item in dataclasses.fields(KINDS[kind])
+    ]
+
+
+def section(title: str) -> str:
+    """The text under a heading, down to the next heading of any level."""
+    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^##|\Z)", DOCUMENT, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[1]
+
+
+def example(start: str) -> bytes:
+    """The bytes of the example whose comment starts so."""
+    (text,) = (text for comment, text in EXAMPLES.items() if comment.startswith(start))
+    return bytes.fromhex(text)
+
+
+@pytest.mark.parametrize("kind", KIND_NUMBERS)
+def test_every_field_is_in_the_table_of_its_kind(kind: int) -> None:
+    """The table of a kind has its fields in order, with number, name, type and size, and no others."""
+    rows = re.findall(
+        r"^\| (\d+) \| `(\w+)` \| ([^|]+) \| [^|]{4,} \|$", section(f"{kind} `{KINDS[kind].__name__}`"), re.M
+    )
+    expected = [
+        (str(number), name, TYPES[hint] + (f" ({size})" if size else "")) for number, name, hint, size in fields(kind)
+    ]
+    assert rows == expected
+
+
+@pytest.mark.parametrize("kind", KIND_NUMBERS)
+def test_every_field_is_in_the_schema(kind: int) -> None:
+    """The CDDL rule of a kind has its fields in order, with number, name, type and size."""
+    name = re.sub(r"(?<!^)(?=[A-Z])", "-", KINDS[kind].__name__).lower()
+    rule = re.search(rf"^{name} = \{{ ; kind {kind}\n(.*?)^\}}", CDDL, re.MULTILINE | re.DOTALL)
+    assert rule, name
+    lines = [
+        f"  {number}: {CDDL_TYPES[hint]}{f' .size {size}' if size else ''}, ; {field}"
+        for number, field, hint, size in fields(kind)
+    ]
+    assert rule[1].splitlines() == [*lines, "  * unknown => any"]
+
+
+def test_no_kind_is_documented_that_does_not_exist() -> None:
+    """Headings and schema rules name exactly the kinds of the code."""
+    assert re.findall(r"^#### (\d+) `(\w+)`$", DOCUMENT, re.M) == [(str(n), KINDS[n].__name__) for n in KIND_NUMBERS]
+    assert [int(n) for n in re.findall(r"; kind (\d+)$", CDDL, re.M)] == KIND_NUMBERS
+
+
+def test_every_rule_of_the_schema_is_defined() -> None:
+    """The schema uses no name that it does not define."""
+    defined = set(re.findall(r"^([a-z0-9-]+) = ", CDDL, re.M))
+    bare = re.sub(r";.*|\"[^\"]*\"|\w+:(?= )|\.size", "", CDDL)
+    used = set(re.findall(r"[a-z][a-z0-9-]*", bare))
+    assert used - defined <= {"uint", "int", "float", "bool", "tstr", "bstr", "any"}
+
+
+def test_training_settings_are_in_their_order() -> None:
+    """The list that stands for the settings has the dataclass's fields in the dataclass's order."""
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (\w+) \| (.+) \|$", section("Training settings"), re.M)
+    hints = get_type_hints(Training)
+    assert [(int(place), name, kind) for place, name, kind, _ in rows] == [
+        (place, name, TYPES[hints[name]]) for place, name in enumerate(hints)
+    ]
+    for name in ("learning_rate", "epsilon", "clip", "start"):
+        limits = next(text for _, other, _, text in rows if other == name)
+        assert [float(one) for one in limits.split(" .. ")] == [settings.SMALLEST, settings.LARGEST]
+    in_schema = re.search(r"^training = \[\n(.*?)^\]", CDDL, re.MULTILINE | re.DOTALL)
+    assert in_schema
+    assert re.findall(r"^  (\w+):", in_schema[1], re.M) == list(hints)
+
+
+def test_every_topic_is_documented() -> None:
+    """The list of topics is what `wire.topics` builds, with placeholders in the place of names."""
+    topics = Topics("FEDERATION")
+    built = [topics.announcement, topics.round, topics.bundle("RUNTIME"), topics.down("DEVICE")]
+    built += [topics.up("DEVICE", kind) for kind in UP_KINDS]
+    documented = re.findall(r"^hns/\S+", section("Topics"), re.M)
+    assert documented == [re.sub(r"[A-Z]{3,}", lambda found: f"<{found[0].lower()}>", topic) for topic in built]
+    for cls in KINDS.values():
+        assert cls.__name__ in section("Topics")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("`HP`", envelope.MAGIC.decode().join("``")),
+        ("parts, 2 .. {}", envelope.MAX_PARTS),
+        ("At most {} layers", plan.MAX_LAYERS),
+        ("{:,} weights", plan.MAX_WEIGHTS),
+        ("a name of {} characters", plan.MAX_NAME),
+        ("{} deep and", safecbor.MAX_DEPTH),
+        ("{:,} values", safecbor.MAX_VALUES),
+        ("| text | text | {} characters |", messages.MAX_TEXT),
+        ("| list | {:,} texts |", messages.MAX_ITEMS),
+        ("k = 0 .. {} |", bits.MAX_K),
+        ("at most {} unfinished messages", envelope.Joiner(1).max_pending),
+        ("at most {}, each a text of", ticket.MAX_NOTES),
+        ("a text of {} characters, a whole", ticket.MAX_NOTE),
+    ],
+)  # fmt: skip
+def test_limits_are_those_of_the_code(text: str, value: object) -> None:
+    """Every limit the document states is the constant that the code applies."""
+    assert text.format(value) in re.sub(r"\s+", " ", DOCUMENT)
+
+
+def test_other_limits_are_those_of_the_code() -> None:
+    """Limits written as powers and units are right too."""
+    assert messages.MAX_INT == 2**53
+    assert messages.MAX_MESSAGE_BYTES == 256 << 20
+    assert envelope.DEFAULT_PACKET_BYTES == 256 << 10
+    assert ticket.MAX_SCALE == 2.0**64
+    assert plan.MAX_ACTIVATIONS == plan.MAX_WEIGHTS
+    assert (prng.STREAM_SIGN, prng.STREAM_MAGNITUDE, prng.STREAM_KEEP) == (1, 2, 3)
+    for module, magic in ((envelope, b"HP"), (messages, b"HN"), (ticket, b"HNST"), (bundle, b"HNSB")):
+        assert (magic, 1) == (module.MAGIC, module.VERSION)
+        assert f"`{magic.decode()}`" in DOCUMENT
+
+
+def test_every_layer_kind_is_documented_with_its_values() -> None:
+    """The plan's layers are listed with the names of their values in order."""
+    flat = re.sub(r"\s+", " ", section("Ticket"))
+    for kind, cls in plan.LAYER_TYPES.items():
+        values = ", ".join(item.name for item in dataclasses.fields(cls))
+        assert f'`["{kind}"{", " if values else ""}{values}]`' in flat
+        assert re.search(rf'^{kind} = \["{kind}"', CDDL, re.M)
+
+
+def test_the_message_example_is_what_it_says() -> None:
+    """The receipt in bytes decodes to the receipt in words, and encodes to the same bytes."""
+    receipt = Receipt(run=bytes.fromhex("6465666768696a6b"), number=3)
+    assert messages.decode(example("message Receipt")) == receipt
+    assert messages.encode(receipt) == example("message Receipt")
+
+
+@pytest.mark.parametrize("comment", [comment for comment in EXAMPLES if comment.startswith("signs")])
+def test_the_mask_examples_are_what_they_say(comment: str) -> None:
+    """The masks in bytes decode to the flips in words, and are what the encoder writes."""
+    kept, *flips = map(int, re.findall(r"\d+", comment))
+    reference = np.ones(kept, dtype=np.bool_)
+    signs = mask.decode_signs(example(comment), reference)
+    assert np.flatnonzero(~signs).tolist() == flips
+    assert mask.encode_signs(signs, reference) == example(comment)
+
+
+def test_the_votes_example_is_what_it_says() -> None:
+    """The votes in bytes decode to the signs and dissent in words."""
+    votes = mask.decode_votes(example("votes"), 4)
+    assert votes.voters == 4
+    assert votes.signs.tolist() == [True, False, True, True]
+    assert votes.dissent.tolist() == [0, 1, 2, 0]
+    assert mask.encode_votes(votes) == example("votes")
+
+
+def test_every_example_is_checked() -> None:
+    """No example in bytes stands in the document without a test."""
+    assert [comment.split()[0] for comment in EXAMPLES] == ["message", "signs", "signs", "votes"]
+
+
+def test_the_sizes_in_the_table_are_real() -> None:
+    """The table of coded sizes is what the encoder gives on the arrays it names."""
+    rows = re.findall(r"^\| (0\.\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", section("Masks: coded bits"), re.M)
+    assert len(rows) == 9
+    for share, flips, coded, entropy, raw in rows:
+        array = np.random.default_rng(0).random(30_323) < float(share)
+        p = array.mean()
+        bound = -(p * np.log2(p) + (1 - p) * np.log2(1 - p)) * array.size / 8
+        found = (int(array.sum()), len(bits.encode(array)), round(bound), 1 + -(-array.size // 8))
+        assert found == (int(flips), int(coded), int(entropy), int(raw))
