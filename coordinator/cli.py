@@ -25,6 +25,11 @@ exit codes: 0 done, 2 usage, 130 stopped, others in docs/errors.md
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `hidenseek`; return the exit code."""
+    return command.run("hidenseek", build_parser(), argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All of `hidenseek`'s commands and options."""
     parser = argparse.ArgumentParser(
         prog="hidenseek",
         description="Federated learning for Raspberry Pis, ARM boards and phones: "
@@ -40,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_serve(subparsers)
     commands.add_report(subparsers)
     data_command.add_parser(subparsers)
-    return command.run("hidenseek", parser, argv)
+    return parser
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ class Board:
     def _fleet(self) -> Text:
         text = Text()
         for name, state in sorted(self._devices.items()):
-            text.append(f"{SYMBOLS[state]} {name}  ", style=STYLES[state])
+            text.append(f"{SYMBOLS[state]}\u00a0{name}  ", style=STYLES[state])
         text.append("\n")
         for state, style in STYLES.items():
             count = sum(1 for one in self._devices.values() if one == state)

@@ -28,6 +28,11 @@ exit codes: 0 done, 2 usage, 130 stopped, others in docs/errors.md
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `hidenseek-edge`; return the exit code."""
+    return command.run("hidenseek-edge", build_parser(), argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All of `hidenseek-edge`'s commands and options."""
     parser = argparse.ArgumentParser(
         prog="hidenseek-edge",
         description="Take part in a federation: train the signs of a pruned random network on this device's own data.",
@@ -36,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_join(commands)
-    return command.run("hidenseek-edge", parser, argv)
+    return parser
 
 
 def _add_join(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

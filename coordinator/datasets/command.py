@@ -57,7 +57,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     commands = data.add_subparsers(metavar="COMMAND", required=True)
 
     listing = commands.add_parser(
-        "list", help="what there is, and what is in the cache", description="Show every data set hidenseek knows."
+        "list",
+        help="what there is, and what is in the cache",
+        description="Show every data set hidenseek knows.",
+        epilog="examples:\n  hidenseek data list",
+        formatter_class=formatter,
     )
     listing.set_defaults(run=run_list)
 

@@ -52,14 +52,14 @@ def _check_decodes_or_raises(data: bytes, n: int) -> None:
     assert np.array_equal(bits.decode(bits.encode(array), n), array)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.binary(max_size=80), st.integers(0, 700))
 def test_any_bytes_decode_or_raise(data: bytes, n: int) -> None:
     """Arbitrary bytes are n bits or a WireError."""
     _check_decodes_or_raises(data, n)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.data())
 def test_altered_codes_decode_or_raise(data: st.DataObject) -> None:
     """A valid code with a few bytes changed is n bits or a WireError."""
@@ -67,7 +67,7 @@ def test_altered_codes_decode_or_raise(data: st.DataObject) -> None:
     _check_decodes_or_raises(data.draw(mutated(bits.encode(array))), array.size)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary(max_size=60), st.integers(0, 500))
 def test_any_announced_count_decodes_or_raises(kind: int, count: int, body: bytes, n: int) -> None:
     """A Rice header with any kind and count before any bytes is n bits or a WireError."""

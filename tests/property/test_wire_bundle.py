@@ -44,7 +44,7 @@ def test_another_hash_is_refused_first() -> None:
         decode_bundle(BUNDLE.encoded + b"\x00", expected_id=BUNDLE.id)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.binary(max_size=60), st.sampled_from([b"", MAGIC, MAGIC + bytes([VERSION])]))
 def test_any_bytes_are_refused(data: bytes, start: bytes) -> None:
     """Arbitrary bytes with a true hash are a WireError or TicketError."""
@@ -52,7 +52,7 @@ def test_any_bytes_are_refused(data: bytes, start: bytes) -> None:
         _read(start + data)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(mutated(BUNDLE.encoded) | ODD_VALUES.map(_sealed) | st.lists(ODD_VALUES, min_size=3, max_size=3).map(_sealed))
 def test_altered_bundles_decode_or_raise(data: bytes) -> None:
     """An altered bundle with a true hash is a bundle with a sound ticket, a WireError or a TicketError."""

@@ -58,7 +58,7 @@ def test_a_message_is_acknowledged_by_its_receiver_only() -> None:
     assert transport.acknowledged == 5
 
 
-@settings(QUICK, max_examples=80)
+@settings(QUICK, max_examples=30)
 @given(st.lists(st.binary(max_size=50) | st.binary(max_size=50).map(b"HP".__add__), min_size=1, max_size=5), NAMES)
 def test_garbage_is_acknowledged_and_told(payloads: list[bytes], level: str) -> None:
     """Bytes that are no message become Garbled or wait as a part; either way the broker is rid of them."""

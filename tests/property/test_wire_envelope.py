@@ -58,7 +58,7 @@ def test_interleaved_and_repeated_parts_join(messages: list[bytes], one_topic: b
     assert {(whole.topic, whole.data) for whole in found} == expected
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from(["a/0", "a/1", "b/0", "a", "/", ""]), st.binary(max_size=60)), max_size=8))
 def test_any_packets_join_or_raise(packets: list[tuple[str, bytes]]) -> None:
     """Arbitrary packets are messages, parts, or a WireError."""
@@ -72,7 +72,7 @@ def test_any_packets_join_or_raise(packets: list[tuple[str, bytes]]) -> None:
             assert whole is None or len(whole.data) <= 50
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.data())
 def test_altered_parts_never_give_another_message(data: st.DataObject) -> None:
     """If parts are altered on the way, what joins is the message that was sent, or nothing."""
@@ -89,7 +89,7 @@ def test_altered_parts_never_give_another_message(data: st.DataObject) -> None:
         assert whole is None or whole.data == bytes(range(200))
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(
     st.lists(
         st.tuples(st.integers(0, 9), st.integers(0, 5), st.integers(2, 6), st.integers(1, 60), st.integers(0, 9)),

@@ -135,7 +135,7 @@ def _check_votes_or_raise(data: bytes, kept: int) -> None:
     assert _same(mask.decode_votes(mask.encode_votes(votes), kept), votes)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.data())
 def test_altered_votes_decode_or_raise(data: st.DataObject) -> None:
     """Votes with a few bytes changed, for this or another number of weights, decode or raise."""

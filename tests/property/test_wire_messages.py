@@ -34,7 +34,7 @@ def body_of(message: Message) -> dict[int, object]:
 
 
 @pytest.mark.parametrize("kind", KIND_NUMBERS)
-@settings(QUICK, max_examples=25)
+@settings(QUICK, max_examples=8)
 @given(st.data())
 def test_messages_come_back(kind: int, data: st.DataObject) -> None:
     """A message of any kind encoded and decoded is equal, and its bytes are the same again."""
@@ -56,28 +56,28 @@ def _decodes_or_raises(data: bytes) -> None:
     assert len(told) < 600
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.binary(max_size=60))
 def test_any_bytes_decode_or_raise(data: bytes) -> None:
     """Arbitrary bytes are a message or a WireError."""
     _decodes_or_raises(data)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.sampled_from(KIND_NUMBERS), st.binary(max_size=60))
 def test_any_body_decodes_or_raises(kind: int, body: bytes) -> None:
     """A right header before arbitrary bytes is a message or a WireError."""
     _decodes_or_raises(head(kind) + body)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.data())
 def test_altered_messages_decode_or_raise(data: st.DataObject) -> None:
     """A message with a few bytes changed is a message or a WireError."""
     _decodes_or_raises(data.draw(mutated(encode(data.draw(ANY_MESSAGE)))))
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(ANY_MESSAGE, st.dictionaries(st.integers(1, 12), ODD_VALUES, min_size=1, max_size=3))
 def test_any_value_in_any_field_decodes_or_raises(message: Message, changed: dict[int, object]) -> None:
     """Fields of any type and size are a message or a WireError."""

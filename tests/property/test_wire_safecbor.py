@@ -41,7 +41,7 @@ def test_plain_data_comes_back(value: object, canonical: bool) -> None:
     assert repr(back) == repr(value) or isinstance(value, dict | list | float)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.binary(max_size=60))
 def test_any_bytes_load_or_raise(data: bytes) -> None:
     """Arbitrary bytes are plain data, the same that cbor2 reads, or a WireError."""
@@ -52,7 +52,7 @@ def test_any_bytes_load_or_raise(data: bytes) -> None:
     assert repr(cbor2.loads(data)) == repr(value)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.data())
 def test_altered_cbor_loads_or_raises(data: st.DataObject) -> None:
     """Valid CBOR with a few bytes changed is plain data or a WireError."""
@@ -139,7 +139,7 @@ def test_nesting_and_number_of_values_are_bounded() -> None:
     for deep in (b"\x81" * 100_000, b"\xa1\x01" * 100_000, b"\x81" * (safecbor.MAX_DEPTH + 1) + b"\x00"):
         with pytest.raises(TooLarge, match="nesting"):
             load_cbor(deep)
-    count = 3_000_000
+    count = 1_000_000
     started = time.process_time()
     with pytest.raises(TooLarge, match="values"):
         load_cbor(b"\x9a" + count.to_bytes(4, "big") + b"\x80" * count)

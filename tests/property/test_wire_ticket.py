@@ -89,7 +89,7 @@ def test_every_flipped_bit_is_refused() -> None:
             decode_ticket(bytes(altered))
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.binary(max_size=100), st.booleans())
 def test_any_bytes_are_refused(data: bytes, magic: bool) -> None:
     """Arbitrary bytes, with or without a ticket's beginning, are a TicketError."""
@@ -105,7 +105,7 @@ def _decodes_or_raises(data: bytes) -> None:
     assert ticket.encoded == data
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.data())
 def test_altered_bodies_with_the_right_hash_decode_or_raise(data: st.DataObject) -> None:
     """A forger who also fixes the hash gets a TicketError, or a ticket of exactly those bytes."""
@@ -114,7 +114,7 @@ def test_altered_bodies_with_the_right_hash_decode_or_raise(data: st.DataObject)
     _decodes_or_raises(head + sha256(head).digest())
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.sampled_from(["plan", "seed", "magnitudes", "layers", "made"]), st.data())
 def test_any_value_in_any_place_decodes_or_raises(name: str, data: st.DataObject) -> None:
     """Any CBOR in the place of a part is a TicketError, or a ticket of exactly those bytes."""

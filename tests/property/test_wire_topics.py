@@ -23,7 +23,7 @@ def test_senders_are_known_by_their_topic(federation: str, device: str, kind: st
     assert matches(topics.all_up, topic)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.text(max_size=30) | st.lists(st.sampled_from(["hns", "f", "up", "pi", "mask", "", "#", "+"])).map("/".join))
 def test_any_topic_has_a_sender_or_raises(topic: str) -> None:
     """Any topic is a device's or a WireError; the error is short."""
@@ -58,7 +58,7 @@ def test_other_topics_have_no_sender(topic: str) -> None:
         Topics("f").sender(topic)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.text(max_size=70))
 def test_names_are_safe_on_every_broker(name: str) -> None:
     """A name is 1 to 64 of letters, digits, - and _; everything else is a ConfigError."""
@@ -103,7 +103,7 @@ def test_patterns_cover_as_mqtt_says(pattern: str, topic: str, covered: bool) ->
     assert matches(pattern, topic) is covered
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=30)
 @given(st.text(max_size=40) | st.text("mqts:/@[]%.0a#?", max_size=20).map("mqtt://".__add__))
 def test_any_address_parses_or_raises(url: str) -> None:
     """Any text is a broker's address or a ConfigError that shows how to write one."""

@@ -17,7 +17,7 @@ from wire.plan import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Plan, Relu
 from wire.settings import Training
 from wire.ticket import Keep, Ticket
 
-QUICK = settings(max_examples=30, deadline=None)  # no deadline: machines under test are busy
+QUICK = settings(max_examples=20, deadline=None)  # no deadline: machines under test are busy
 NAMES = st.text("abcXYZ019_-", min_size=1, max_size=20)
 
 
@@ -159,5 +159,5 @@ ODD_VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.integers(-2, 30) | st.text(max_size=3), inner, max_size=4)
     ),
-    max_leaves=8,
+    max_leaves=5,
 )

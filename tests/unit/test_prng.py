@@ -60,7 +60,7 @@ def test_mixing_tells_parts_order_and_types_apart() -> None:
     assert len(set(seeds)) == len(seeds)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 300), st.data())
 def test_choices_are_the_smallest_words(seed: int, total: int, data: st.DataObject) -> None:
     """Choosing gives distinct ascending positions: those a stable sort of the words puts first."""
@@ -78,11 +78,11 @@ def test_equal_words_go_to_the_lower_position(monkeypatch: pytest.MonkeyPatch) -
     assert prng.choose(0, 3, 0, 6, 4).tolist() == [0, 1, 2, 5]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**64 - 1), st.integers(1, 400), st.data())
 def test_some_magnitudes_are_those_of_all(seed: int, count: int, data: st.DataObject) -> None:
     """Asking for a few positions gives the numbers that the whole array has there."""
-    at = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1)))), dtype=np.int32)
+    at = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1), max_size=20))), dtype=np.int32)
     assert np.array_equal(prng.normals(seed, 3, count, at=at), prng.normals(seed, 3, count)[at])
 
 
