@@ -43,7 +43,7 @@ Stop with Ctrl-C; the same command takes the run up where it stopped.
 
 DEMO_EXAMPLES = """
 examples:
-  hidenseek demo                                   # 25 people, 20 rounds
+  hidenseek demo                                   # 25 people, 15 rounds
   hidenseek demo --rounds 5 --json result.json
   hidenseek demo --broker mqtt://127.0.0.1:1883    # through a broker of yours that lets anyone in
 """
@@ -59,7 +59,7 @@ def add_demo(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         epilog=DEMO_EXAMPLES,
         formatter_class=command.HelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="rounds to train")
+    parser.add_argument("--rounds", type=int, default=15, metavar="N", help="rounds to train")
     parser.add_argument("--devices", type=int, default=25, metavar="N", help="people that take part, at most 25")
     parser.add_argument("--per-round", type=int, default=10, metavar="N", help="devices selected for a round")
     parser.add_argument("--density", type=float, default=0.10, metavar="D", help="share of the weights kept")

@@ -23,6 +23,7 @@ from wire.bundle import Bundle
 from wire.channel import Channel, Garbled, Received
 from wire.errors import BrokerRefused, Mismatch, RoundFailed, WireError
 from wire.messages import (
+    MAX_TEXT,
     TICKET_PREFIX_BYTES,
     BundleBytes,
     Evaluation,
@@ -252,7 +253,7 @@ class Coordinator:
         except WireError as error:
             member = self.fleet.members.get(device)
             if member is not None:
-                refusal = Refusal(instance=member.hello.instance, code="mask", reason=str(error))
+                refusal = Refusal(instance=member.hello.instance, code="mask", reason=str(error)[:MAX_TEXT])
                 self.channel.send(self.topics.down(device), refusal)
             raise
         if self.store.add_mask(device, update, payload_bytes, len(encode(receipt))):

@@ -127,9 +127,8 @@ class Board:
         line.seconds = time.monotonic() - line.began_s
         if self._live is None:
             self._console.print(
-                f"round {number:>3}/{self._planned}  {voters:>3} masks  personalised {_percent(line.personalised)}  "
-                f"unseen {_percent(held_out)}  {line.up_bytes / max(line.voters, 1):,.0f} bytes up each  "
-                f"{line.seconds:.1f} s",
+                f"round {number:>2}/{self._planned}  {voters} masks  personalised {_percent(line.personalised)}  "
+                f"unseen {_percent(held_out)}  {line.up_bytes / max(line.voters, 1):,.0f} B up  {line.seconds:.1f} s",
                 highlight=False,
             )
 
@@ -203,7 +202,7 @@ class Board:
 
 
 def _percent(value: float | None) -> str:
-    return f"{value:6.1%}" if value is not None else "     –"
+    return f"{value:.1%}" if value is not None else "–"
 
 
 def _bar(value: float | None) -> str:

@@ -55,16 +55,17 @@ static void backward(hs_network *net) {
     }
 }
 
-/* Loss and dloss/dw of a whole batch; micro-batches add up to exactly the batch's gradient. */
-static void accumulate(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
-                       hs_result *result) {
+/*
+ * Loss and dloss/dw of micro-batches first, first + step, ... of a batch. Micro-batches add up to exactly
+ * the batch's gradient, since each is weighted by its share of the batch's sample weights.
+ */
+void hs_accumulate(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
+                   double weight_sum, int64_t first, int64_t step, hs_result *result) {
     const hs_tensor *t = &net->tensor[0];
     const int64_t size = t->channels * t->height * t->width;
-    double weight_sum = 0;
-    for (int64_t i = 0; i < n; i++) weight_sum += weights[i];
     result->loss = result->correct = 0;
     memset(net->gradient, 0, (size_t)net->kept * sizeof(float));
-    for (int64_t i = 0; i < n; i += net->lanes) {
+    for (int64_t i = first * net->lanes; i < n; i += step * net->lanes) {
         const int64_t samples = n - i < net->lanes ? n - i : net->lanes;
         forward(net, x + i * size, weights + i, samples);
         const double since = clocked(net, 0, 0, 0);
@@ -72,6 +73,16 @@ static void accumulate(hs_network *net, const float *x, const int64_t *y, const 
         clocked(net, net->operations, 1, since);
         backward(net);
     }
+}
+
+static void whole_batch(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
+                        hs_result *result) {
+    double weight_sum = 0;
+    for (int64_t i = 0; i < n; i++) weight_sum += weights[i];
+    if (net->team && n > net->lanes)
+        hs_team_accumulate(net->team, x, y, weights, n, weight_sum, result);
+    else
+        hs_accumulate(net, x, y, weights, n, weight_sum, 0, 1, result);
 }
 
 /* 0; or 1 if a label is no class, 2 if a sample weight is negative or not finite, or all are 0. */
@@ -88,7 +99,7 @@ static int64_t batch_fault(const hs_network *net, const int64_t *y, const float 
 int64_t hs_step(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n, hs_result *result) {
     const int64_t fault = batch_fault(net, y, weights, n);
     if (fault) return fault;
-    accumulate(net, x, y, weights, n, result);
+    whole_batch(net, x, y, weights, n, result);
     const double since = clocked(net, 0, 0, 0);
     hs_optimise(net);
     hs_binarise(net);
@@ -100,7 +111,7 @@ int64_t hs_gradient(hs_network *net, const float *x, const int64_t *y, const flo
                     hs_result *result, float *gradient) {
     const int64_t fault = batch_fault(net, y, weights, n);
     if (fault) return fault;
-    accumulate(net, x, y, weights, n, result);
+    whole_batch(net, x, y, weights, n, result);
     hs_score_gradient(net, gradient);
     return 0;
 }

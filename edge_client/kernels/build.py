@@ -30,8 +30,9 @@ from wire.errors import RuntimeMissing
 FOLDER = Path(__file__).resolve().parent
 # -fno-math-errno lets sqrtf be one instruction; -ffp-contract=fast lets a * b + c be one rounding. No -ffast-math:
 # its reassociation is not needed (the accumulators are written out) and its no-NaN promise is not ours to make.
-FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-ffp-contract=fast", "-fvisibility=default")
-SANITIZE = ("-std=gnu11", "-O1", "-g", "-fPIC", "-shared", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+FLAGS = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-fvisibility=default")
+SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SHARED = ("-std=gnu11", "-fPIC", "-shared", "-pthread")
 X86_LEVELS: Mapping[str, tuple[str, ...]] = {
     "v1": ("-march=x86-64", "-mtune=generic"),
     "v3": ("-march=haswell", "-mtune=generic"),
@@ -71,13 +72,13 @@ def build(
         raise RuntimeMissing("no C compiler found", where="kernels", hint="Install gcc, or use the onnx runtime")
     builds = levels(machine or platform.machine())
     if sanitize:
-        builds = {"sanitize": next(reversed(builds.values()))}
+        builds = {"sanitize": list(builds.values())[-1]}
     written = []
     for level, flags in builds.items():
         target = folder / f"sparse-{level}.so"
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp") as draft:
-            flags = (*(SANITIZE if sanitize else FLAGS), *flags)
-            _compile([*command.split(), *flags, *map(str, sources()), "-o", draft.name, "-lm"])
+            options = (*SHARED, *(SANITIZE if sanitize else FLAGS), *flags)
+            _compile([*command.split(), *options, *map(str, sources()), "-o", draft.name, "-lm"])
             finished = draft.name + ".so"
             Path(draft.name).rename(finished)
             Path(draft.name).touch()  # for the context manager to remove
@@ -95,7 +96,7 @@ def _compile(command: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; prints what was written."""
     parser = argparse.ArgumentParser(prog="python -m edge_client.kernels.build", description="Compile the kernels.")
-    parser.add_argument("--sanitize", action="store_true", help="with address and undefined-behaviour checks, for tests")
+    parser.add_argument("--sanitize", action="store_true", help="one build with run-time checks, for tests")
     parser.add_argument("--compiler", help="default: $CC, gcc, cc or clang")
     parser.add_argument("--machine", help="compile for this machine (x86_64, aarch64, armv7l)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the libraries go")

@@ -187,7 +187,7 @@ def _steps(plan: Plan, kept: Sequence[KeptLayer]) -> tuple[list[Step], list[tupl
                 steps.append(Step(kind=library.MAX_POOL, layer=layer))
             case AvgPool():
                 steps.append(Step(kind=library.AVERAGE_POOL, layer=layer))
-        shapes.append(leaving)  # type: ignore[arg-type]  # three values whatever the branch
+        shapes.append(leaving)
     return steps, shapes, input_relu  # type: ignore[return-value]
 
 

@@ -21,8 +21,7 @@ class Tensor(Structure):
     """`hs_tensor`: one activation and its gradient; distances in floats."""
 
     _fields_: ClassVar = [
-        (name, c_int64)
-        for name in ("value", "gradient", "plane", "pitch", "interior", "channels", "height", "width")
+        (name, c_int64) for name in ("value", "gradient", "plane", "pitch", "interior", "channels", "height", "width")
     ]
 
 
@@ -51,7 +50,7 @@ class Network(Structure):
         ("tensor", POINTER(Tensor)),
         ("workspace", c_void_p),
         ("workspace_floats", c_int64),
-        *((name, c_void_p) for name in ("class_offset", "scores", "gradient", "first", "second", "seconds")),
+        *((name, c_void_p) for name in ("class_offset", "scores", "gradient", "first", "second", "seconds", "team")),
         ("optimiser", c_int32),
         ("input_relu", c_int32),
         *((name, c_double) for name in ("learning_rate", "beta1", "beta2", "epsilon", "clip")),
@@ -119,6 +118,9 @@ def _open(path: Path) -> ctypes.CDLL:
     library.hs_step.argtypes = [network, data, data, data, c_int64, POINTER(Result)]
     library.hs_gradient.argtypes = [network, data, data, data, c_int64, POINTER(Result), data]
     library.hs_logits.argtypes = [network, data, c_int64, data]
-    for name in ("hs_load_scores", "hs_logits"):
+    library.hs_team_start.argtypes = [network, c_int64]
+    library.hs_team_start.restype = data
+    library.hs_team_stop.argtypes = [data]
+    for name in ("hs_load_scores", "hs_logits", "hs_team_stop"):
         getattr(library, name).restype = None
     return library

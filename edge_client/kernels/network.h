@@ -53,6 +53,8 @@ typedef struct {
     int64_t argmax_size; /* bytes each: 1, 2 or 4 */
 } hs_op;
 
+typedef struct hs_team hs_team;
+
 typedef struct {
     int64_t lanes, classes, kept, steps;
     int64_t operations, tensors;
@@ -63,6 +65,7 @@ typedef struct {
     const int64_t *class_offset; /* (classes,): every logit's offset in the last tensor */
     float *scores, *gradient, *first, *second; /* (kept,) each; `second` only for Adam */
     double *seconds; /* (operations + 1, 3): time spent forward, at weights, at inputs; last: pack, loss, update; or NULL */
+    hs_team *team; /* NULL: one thread */
     int32_t optimiser, input_relu;
     double learning_rate, beta1, beta2, epsilon, clip;
 } hs_network;
@@ -98,6 +101,14 @@ void hs_loss(const hs_network *net, const int64_t *y, const float *weights, doub
 void hs_optimise(hs_network *net);
 void hs_binarise(hs_network *net);
 void hs_score_gradient(const hs_network *net, float *out);
+
+/* threads */
+void hs_accumulate(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
+                   double weight_sum, int64_t first, int64_t step, hs_result *result);
+void hs_team_accumulate(hs_team *team, const float *x, const int64_t *y, const float *weights, int64_t n,
+                        double weight_sum, hs_result *result);
+hs_team *hs_team_start(hs_network *networks, int64_t count);
+void hs_team_stop(hs_team *team);
 
 /* what Python calls */
 int64_t hs_check(const hs_network *net);

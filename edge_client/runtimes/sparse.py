@@ -5,6 +5,8 @@ Everything it needs is one block of memory, sized at load from (ticket, batch); 
 
 from __future__ import annotations
 
+import ctypes
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from edge_client.kernels import layout, library
 from edge_client.runtimes.base import Floats, Labels, StepResult
 from wire.bundle import Bundle
-from wire.errors import ConfigError, DataError
+from wire.errors import ConfigError, DataError, StateError
 from wire.plan import AvgPool, Conv, MaxPool
 from wire.settings import Training
 from wire.ticket import KeptLayer, Ticket
@@ -28,12 +30,14 @@ class SparseRuntime:
     Args:
         bundle: the ticket; needs no artifacts.
         training: optimiser and batch.
-        threads: processor cores to use.
+        threads: processor cores to use; each takes whole micro-batches and a workspace of its own, so there
+            are never more of them than micro-batches in a batch.
 
     Raises:
         RuntimeMissing: if the kernels are not built.
         TicketError: if the ticket's masks do not decode.
         PlanError: if an activation is too large for the kernels.
+        StateError: if the system refuses the threads.
     """
 
     name = "sparse"
@@ -48,6 +52,7 @@ class SparseRuntime:
             self._ticket, lanes=layout.lanes_for(training.batch), width=int(self._library.hs_vector_width())
         )
         self._workspace = layout.plan_workspace(self._layout)
+        self._threads = min(threads, -(-training.batch // self._layout.lanes))
         self._build()
         self.set_scores(np.full(self._ticket.kept, training.start, dtype=np.float32))
 
@@ -161,7 +166,7 @@ class SparseRuntime:
         offsets = arena.take("kept weights", np.int64, ticket.plan.classes)
         offsets[:] = (plan.tensors[-1].feature_offsets() - plan.tensors[-1].interior) * plan.lanes
         adam = self._training.optimiser == "adam"
-        self._network = library.Network(
+        main = library.Network(
             lanes=plan.lanes,
             classes=ticket.plan.classes,
             kept=ticket.kept,
@@ -184,9 +189,24 @@ class SparseRuntime:
             epsilon=self._training.epsilon,
             clip=self._training.clip,
         )
+        members = [main]
+        for _ in range(1, self._threads):
+            member = library.Network.from_buffer_copy(main)
+            member.workspace = arena.take("activations", np.uint8, self._workspace.nbytes).ctypes.data
+            member.gradient = arena.take("gradient", np.float32, ticket.kept).ctypes.data
+            members.append(member)
+        self._networks = (library.Network * self._threads)(*members)
+        self._network = self._networks[0]
         fault = int(self._library.hs_check(self._network))
         if fault:
             raise AssertionError(f"the planned network does not fit its arena (check {fault})")  # a bug of ours
+        if self._threads > 1:
+            team = self._library.hs_team_start(self._networks, self._threads)
+            if not team:
+                raise StateError(f"{self._threads} threads cannot be started", where="sparse runtime")
+            # The threads read the arena and the structs, so those are kept alive until they have stopped.
+            kept_alive = (self._networks, self._operations, self._tensors, arena)
+            weakref.finalize(self, _stop, self._library, team, kept_alive)
 
     def _bytes_by_purpose(self, codes: Sequence[layout.Codes | None]) -> dict[str, int]:
         kept, ticket = _aligned(4 * self._ticket.kept), self._ticket
@@ -199,9 +219,9 @@ class SparseRuntime:
         return {
             "kept weights": indices,
             "scores": kept,
-            "gradient": kept,
+            "gradient": self._threads * kept,
             "optimiser": moments * kept,
-            "activations": self._workspace.nbytes,
+            "activations": self._threads * self._workspace.nbytes,
         }
 
     def _tensor(self, i: int) -> library.Tensor:
@@ -245,9 +265,7 @@ class SparseRuntime:
                 self._fill_weights(operation, step.kept, codes, arena)
         return operation
 
-    def _fill_weights(
-        self, operation: library.Operation, kept: KeptLayer, codes: layout.Codes, arena: _Arena
-    ) -> None:
+    def _fill_weights(self, operation: library.Operation, kept: KeptLayer, codes: layout.Codes, arena: _Arena) -> None:
         operation.block, operation.rows = codes.block, len(codes.row_start) - 1
         operation.start, operation.kept = kept.start, kept.kept
         row_start = arena.take("kept weights", np.uint32, len(codes.row_start))
@@ -275,6 +293,10 @@ class SparseRuntime:
             magnitudes[:] = kept.magnitudes[codes.order]
             operation.magnitudes = magnitudes.ctypes.data
             operation.weights = arena.take("kept weights", np.float32, kept.kept).ctypes.data
+
+
+def _stop(kernels: ctypes.CDLL, team: int, _kept_alive: object) -> None:
+    kernels.hs_team_stop(team)
 
 
 def _ticket_numbers(codes: list[layout.Codes | None], ticket: Ticket) -> NDArray[np.int64] | None:

@@ -96,9 +96,12 @@ class Processes:
     def stop(self) -> None:
         """End whatever still runs."""
         for process in self.running.values():
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+            process.terminate()  # not kill: the coordinator has a broker to end
+        for name, process in self.running.items():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill(name)
 
     @property
     def database(self) -> Path:

@@ -53,9 +53,9 @@ def plans(draw: st.DrawFn) -> Plan:
             layers.append(AvgPool(kernel=kernel, stride=stride))  # sides are powers of two: exact means
         if draw(st.booleans()):
             layers.append(Relu())
-        sizes = Plan(name="part", input_shape=input_shape, layers=(*layers, Flatten(), Linear(out_features=1))).shapes()[
-            len(layers)
-        ][1:]
+        sizes = Plan(
+            name="part", input_shape=input_shape, layers=(*layers, Flatten(), Linear(out_features=1))
+        ).shapes()[len(layers)][1:]
     if sides:
         layers.append(Flatten())
     for _ in range(draw(st.integers(0, 1))):
@@ -83,7 +83,7 @@ def tickets(draw: st.DrawFn, magnitudes: str) -> Ticket:
 def _check(ticket: Ticket, batch: int, n: int, seed: int, exact: bool) -> None:
     rng = np.random.default_rng(seed)
     shape = (n, *ticket.plan.input_shape)
-    x = (rng.integers(-8, 9, shape) / 8 if exact else rng.normal(size=shape)).astype(np.float32)
+    x = (rng.integers(-3, 4, shape) / 4 if exact else rng.normal(size=shape)).astype(np.float32)
     y = rng.integers(0, ticket.plan.classes, n)
     weights = rng.integers(0, 3, n).astype(np.float32)
     weights[rng.integers(n)] = 1.0

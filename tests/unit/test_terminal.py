@@ -46,7 +46,7 @@ def test_without_a_screen_there_is_a_line_a_round() -> None:
     assert "1/2" in line
     assert "2 masks" in line
     assert "70.0%" in line
-    assert "125 bytes" in line
+    assert "125 B" in line
 
 
 def test_presence_is_not_reported_once_the_run_is_over() -> None:
