@@ -2,6 +2,7 @@
 #   make demo       a real federation on this machine, ends with the report's path
 #   make test       the fast tests        make test-all  also real brokers and slow ones
 #   make lint       format, lint, types   make clean     forget .venv and outputs
+#   make bench-kernels [NETS=conv4 DENSITIES=0.05 BATCH=32]   one training step on every runtime
 
 PYTHON ?= python3
 VENV   := .venv
@@ -11,7 +12,7 @@ KERNELS := $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h edge_clien
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo test test-all bench-kernels lint clean
 
 help:
 	@sed -n 's/^#//p' Makefile | head -5
@@ -42,6 +43,11 @@ test: $(VENV)/.kernels
 
 test-all: $(VENV)/.kernels
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+bench-kernels: $(VENV)/.kernels
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@$(BIN)/python -m benchmarks.kernels $(if $(NETS),--nets $(NETS)) $(if $(DENSITIES),--densities $(DENSITIES),--synflow) \
+	  $(if $(BATCH),--batches $(BATCH)) $(if $(MODES),--modes $(MODES)) $(ARGS)
 
 lint: $(READY)
 	@$(BIN)/ruff format --check .

@@ -318,7 +318,13 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
             embedded.start()
             broker = parse_url(embedded.url(COORDINATOR), password=embedded.passwords[COORDINATOR])
             console.print(f"broker: {embedded.url()}; passwords of the devices: {embedded.folder / 'passwords.json'}")
-        channel = fed.connect(broker, wanted.name, federation.ticket, timeout_s=arguments.connect_timeout)
+        channel = fed.connect(
+            broker,
+            wanted.name,
+            federation.ticket,
+            timeout_s=arguments.connect_timeout,
+            packet_bytes=wanted.packet_kb * 1024,
+        )
         coordinator = fed.prepare(
             federation, store=store, channel=channel, observer=board, evaluator=evaluator, new=arguments.new
         )

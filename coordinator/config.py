@@ -60,6 +60,7 @@ class FederationSettings(_Strict):
     start_devices: Count | None = Field(default=None, description="online devices to wait for; per_round if not given")
     memory: float = Field(default=MEMORY, ge=0, lt=1, description="share of the previous mean vote that stays")
     evaluate: bool = Field(default=True, description="devices report the global signs' accuracy every round")
+    packet_kb: Count = Field(default=256, description="largest MQTT payload sent; 128 for AWS IoT Core")
     runtimes: list[str] = Field(default=["sparse", "onnx"], description="runtimes devices may use")
     training: TrainingSettings = TrainingSettings()
 
@@ -82,6 +83,15 @@ class Profile(_Strict):
     cores: Count
     cpu: str = ""
     ram_mb: Count
+    # What estimates of step time start from, for one core; coordinator/profiles.py names the sources of ours.
+    clock_ghz: float | None = Field(default=None, gt=0)
+    flops_per_cycle: float | None = Field(default=None, gt=0, description="single precision; a multiply-add is two")
+    memory_gb_s: float | None = Field(default=None, gt=0, description="bytes read and written by one core, in 1e9 a s")
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether an estimate of time can be made."""
+        return None not in (self.clock_ghz, self.flops_per_cycle, self.memory_gb_s)
 
 
 class DeviceSettings(_Strict):

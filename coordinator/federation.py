@@ -20,6 +20,7 @@ from export.bundle import make_bundle
 from wire import messages
 from wire.bundle import Bundle
 from wire.channel import Channel
+from wire.envelope import DEFAULT_PACKET_BYTES
 from wire.errors import StateError
 from wire.mqtt import Broker, MqttTransport
 from wire.settings import Training
@@ -75,7 +76,9 @@ class Federation:
         return json.dumps(every, sort_keys=True)
 
 
-def connect(broker: Broker, name: str, ticket: Ticket, *, timeout_s: float) -> Channel:
+def connect(
+    broker: Broker, name: str, ticket: Ticket, *, timeout_s: float, packet_bytes: int = DEFAULT_PACKET_BYTES
+) -> Channel:
     """Connect the coordinator; a device's message may be as large as a raw mask and some room.
 
     Raises:
@@ -83,7 +86,7 @@ def connect(broker: Broker, name: str, ticket: Ticket, *, timeout_s: float) -> C
     """
     transport = MqttTransport(broker, client_id=f"hns-{name}-coordinator")
     transport.connect(timeout_s)
-    return Channel(transport, max_bytes=ticket.kept // 8 + 64 * 1024)
+    return Channel(transport, max_bytes=ticket.kept // 8 + 64 * 1024, packet_bytes=packet_bytes)
 
 
 def prepare(

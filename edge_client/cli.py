@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import secrets
 import socket
@@ -12,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 from wire import __version__, command
+
+log = logging.getLogger("hidenseek.edge")
 
 EXAMPLES = """
 examples:
@@ -140,6 +143,13 @@ def _pick_runtime(name: str | None) -> str:
         raise RuntimeMissing(
             f"the runtime '{name}' is not installed" if name else "no runtime is installed",
             hint="pip install 'hidenseek[onnx]' installs the onnx runtime",
+        )
+    if name is None and installed[0] != registry.RUNTIMES[0]:
+        log.warning(
+            "no compiled kernels here, so the %s runtime trains, slower than %s would; "
+            "to get them, install gcc and then hidenseek again",
+            installed[0],
+            registry.RUNTIMES[0],
         )
     return name or installed[0]
 

@@ -5,6 +5,35 @@
 #include "network.h"
 #include "vectors.h"
 
+/*
+ * Numbers too small to be normal floats take a hundred times as long, and appear wherever training has
+ * converged (Adam squares its gradients): while the kernels run they count as 0. Returns what to restore.
+ */
+uint64_t hs_flush_denormals(void) {
+#if defined(__x86_64__)
+    const uint32_t old = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(old | 0x8040); /* flush results to zero, take operands as zero */
+    return old;
+#elif defined(__aarch64__)
+    uint64_t old;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(old));
+    __asm__ volatile("msr fpcr, %0" : : "r"(old | 1u << 24));
+    return old;
+#else
+    return 0; /* 32-bit NEON always does so */
+#endif
+}
+
+void hs_restore_denormals(uint64_t old) {
+#if defined(__x86_64__)
+    __builtin_ia32_ldmxcsr((uint32_t)old);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(old));
+#else
+    (void)old;
+#endif
+}
+
 /* Adds the time since `since` to entry (operation, part) when somebody asked for it; returns now. */
 static double clocked(const hs_network *net, int64_t operation, int part, double since) {
     if (!net->seconds) return 0;
@@ -99,11 +128,13 @@ static int64_t batch_fault(const hs_network *net, const int64_t *y, const float 
 int64_t hs_step(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n, hs_result *result) {
     const int64_t fault = batch_fault(net, y, weights, n);
     if (fault) return fault;
+    const uint64_t mode = hs_flush_denormals();
     whole_batch(net, x, y, weights, n, result);
     const double since = clocked(net, 0, 0, 0);
     hs_optimise(net);
     hs_binarise(net);
     clocked(net, net->operations, 2, since);
+    hs_restore_denormals(mode);
     return 0;
 }
 
@@ -111,14 +142,17 @@ int64_t hs_gradient(hs_network *net, const float *x, const int64_t *y, const flo
                     hs_result *result, float *gradient) {
     const int64_t fault = batch_fault(net, y, weights, n);
     if (fault) return fault;
+    const uint64_t mode = hs_flush_denormals();
     whole_batch(net, x, y, weights, n, result);
     hs_score_gradient(net, gradient);
+    hs_restore_denormals(mode);
     return 0;
 }
 
 void hs_logits(hs_network *net, const float *x, int64_t n, float *logits) {
     const hs_tensor *first = &net->tensor[0], *last = &net->tensor[net->tensors - 1];
     const int64_t size = first->channels * first->height * first->width;
+    const uint64_t mode = hs_flush_denormals();
     for (int64_t i = 0; i < n; i += net->lanes) {
         const int64_t samples = n - i < net->lanes ? n - i : net->lanes;
         forward(net, x + i * size, NULL, samples);
@@ -126,6 +160,7 @@ void hs_logits(hs_network *net, const float *x, int64_t n, float *logits) {
         for (int64_t l = 0; l < samples; l++)
             for (int64_t k = 0; k < net->classes; k++) *logits++ = z[net->class_offset[k] + l];
     }
+    hs_restore_denormals(mode);
 }
 
 /* New scores are in place: forget the optimiser's state and take their signs. */

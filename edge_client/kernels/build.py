@@ -2,10 +2,10 @@
 
 One source, several builds, so that a wheel never dies of an illegal instruction: on x86-64 a baseline,
 one for AVX2 and FMA, one for AVX-512 (`library.load` picks by asking the processor); elsewhere one.
-The libraries are written next to this file.
+The libraries are written next to this file; `setup.py` has them written into the wheel.
 
-The tests under AddressSanitizer and UndefinedBehaviorSanitizer (Python itself is not instrumented,
-so the runtime is preloaded and its leaks are not ours):
+The tests under AddressSanitizer and UndefinedBehaviorSanitizer (`tests/unit/test_packaging.py` does this;
+Python itself is not instrumented, so the runtime is preloaded and its leaks are not ours):
 
     python -m edge_client.kernels.build --sanitize
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
@@ -18,26 +18,43 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from wire.errors import RuntimeMissing
 
 FOLDER = Path(__file__).resolve().parent
+COMPILERS = ("gcc", "cc", "clang")
 # -fno-math-errno lets sqrtf be one instruction; -ffp-contract=fast lets a * b + c be one rounding. No -ffast-math:
 # its reassociation is not needed (the accumulators are written out) and its no-NaN promise is not ours to make.
 FLAGS = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-fvisibility=default")
 SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-SHARED = ("-std=gnu11", "-fPIC", "-shared", "-pthread")
+COMPILE = ("-std=gnu11", "-fPIC", "-pthread")
+LINK = ("-shared", "-pthread")
 X86_LEVELS: Mapping[str, tuple[str, ...]] = {
     "v1": ("-march=x86-64", "-mtune=generic"),
     "v3": ("-march=haswell", "-mtune=generic"),
     "v4": ("-march=skylake-avx512", "-mtune=skylake-avx512"),
 }
+# The vectors of 32-bit NEON flush denormals, so gcc takes them only together with -funsafe-math-optimizations;
+# what else that brings is switched off again. Never when linking: there it would change the whole process's mode.
+NEON_32 = (
+    "-march=armv7-a",
+    "-mfpu=neon",
+    "-funsafe-math-optimizations",
+    "-fno-associative-math",
+    "-fno-reciprocal-math",
+    "-fsigned-zeros",
+    "-ftrapping-math",
+)
+OLDEST_GLIBC = (2, 17)  # the oldest that wheels are tagged for
 
 
 def sources() -> list[Path]:
@@ -46,19 +63,52 @@ def sources() -> list[Path]:
 
 
 def levels(machine: str) -> Mapping[str, tuple[str, ...]]:
-    """Name and compiler flags of every build for a machine as `platform.machine` calls it."""
-    return X86_LEVELS if machine in ("x86_64", "AMD64") else {"v1": ()}
+    """Name and compiler flags of every build for a machine, as `machine_of` calls it."""
+    match machine:
+        case "x86_64":
+            return X86_LEVELS
+        case "armv7l":
+            return {"v1": NEON_32}
+        case _:
+            return {"v1": ()}
 
 
-def build(
-    folder: Path = FOLDER, *, compiler: str | None = None, machine: str | None = None, sanitize: bool = False
-) -> list[Path]:
+def find_compiler(compiler: str | None = None) -> list[str]:
+    """The command that compiles C: `compiler` if given, else `$CC`, else gcc, cc or clang, whichever is there.
+
+    Raises:
+        RuntimeMissing: if there is none, or the one that was named does not exist.
+    """
+    named = compiler or os.environ.get("CC")
+    command = shlex.split(named) if named else [name for name in COMPILERS if shutil.which(name)][:1]
+    if not command:
+        raise RuntimeMissing("no C compiler found", where="kernels", hint="Install gcc, or use the onnx runtime")
+    if shutil.which(command[0]) is None:
+        raise RuntimeMissing(f"no program '{command[0]}'", where="kernels", hint="Install it, or name another in $CC")
+    return command
+
+
+def machine_of(command: Sequence[str]) -> str:
+    """What a compiler compiles for, in the words of `platform.machine`: x86_64, aarch64, armv7l, armv6l, ...
+
+    The compiler is asked, not the system: it may be a cross compiler, and a 64-bit Raspberry Pi kernel
+    may carry a 32-bit system.
+
+    Raises:
+        RuntimeMissing: if the compiler does not say.
+    """
+    name = _run([*command, "-dumpmachine"]).strip().partition("-")[0].lower()
+    if name.startswith("arm") and name != "arm64":
+        return "armv6l" if platform.machine() == "armv6l" else "armv7l"  # the first Pi and the Zero lack NEON
+    return {"amd64": "x86_64"}.get(name, name)
+
+
+def build(folder: Path = FOLDER, *, compiler: str | None = None, sanitize: bool = False) -> list[Path]:
     """Compile every build for a machine and put the libraries into `folder`, each in one atomic move.
 
     Args:
         folder: where the libraries go.
-        compiler: path or name; default `$CC`, else gcc, cc or clang, whichever is there.
-        machine: what the compiler compiles for, if not for this machine.
+        compiler: see `find_compiler`; a cross compiler builds for its own machine.
         sanitize: one build with address and undefined-behaviour checks instead.
 
     Returns:
@@ -67,42 +117,82 @@ def build(
     Raises:
         RuntimeMissing: if there is no compiler, or it fails.
     """
-    command = compiler or os.environ.get("CC") or next(filter(shutil.which, ("gcc", "cc", "clang")), None)
-    if command is None:
-        raise RuntimeMissing("no C compiler found", where="kernels", hint="Install gcc, or use the onnx runtime")
-    builds = levels(machine or platform.machine())
-    if sanitize:
-        builds = {"sanitize": list(builds.values())[-1]}
+    command = find_compiler(compiler)
+    machine = machine_of(command)
+    builds, flags = levels(machine), FLAGS
+    if sanitize:  # run where it was built, so it may use all that this processor has
+        builds = {"sanitize": ("-march=native",) if machine == "x86_64" else builds["v1"]}
+        flags = SANITIZE
     written = []
-    for level, flags in builds.items():
-        target = folder / f"sparse-{level}.so"
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp") as draft:
-            options = (*SHARED, *(SANITIZE if sanitize else FLAGS), *flags)
-            _compile([*command.split(), *options, *map(str, sources()), "-o", draft.name, "-lm"])
-            finished = draft.name + ".so"
-            Path(draft.name).rename(finished)
-            Path(draft.name).touch()  # for the context manager to remove
-            Path(finished).replace(target)
-        written.append(target)
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".build-", suffix=".tmp") as name,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        scratch = Path(name)
+        objects = {level: [scratch / f"{level}-{source.stem}.o" for source in sources()] for level in builds}
+        compilations = [
+            [*command, *COMPILE, *flags, *builds[level], "-c", str(source), "-o", str(target)]
+            for level in builds
+            for source, target in zip(sources(), objects[level], strict=True)
+        ]
+        list(pool.map(_run, compilations))
+        for level in builds:
+            draft, target = scratch / f"{level}.so", folder / f"sparse-{level}.so"
+            checks = SANITIZE if sanitize else ()
+            _run([*command, *LINK, *checks, *map(str, objects[level]), "-o", str(draft), "-lm"])
+            draft.chmod(0o755)  # whoever installs it, everybody may load it
+            draft.replace(target)
+            written.append(target)
     return written
 
 
-def _compile(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise RuntimeMissing(f"{command[0]} cannot be run ({error})", where="kernels") from error
     if done.returncode:
         raise RuntimeMissing(f"{command[0]} failed: {done.stderr.strip()[-2000:]}", where="kernels")
+    return done.stdout
+
+
+def platform_tag(libraries: Iterable[Path], machine: str) -> str | None:
+    """The wheel tag that is true of libraries for Linux: of the newest glibc symbol version that any of them needs.
+
+    Args:
+        libraries: ELF files.
+        machine: as `machine_of` calls it.
+
+    Returns:
+        `manylinux_2_34_aarch64` and the like (PEP 600); `linux_aarch64` if they need another C library
+        than glibc; None if one is no ELF file (macOS).
+    """
+    contents = [path.read_bytes() for path in libraries]
+    if not all(content.startswith(b"\x7fELF") for content in contents):
+        return None
+    # Version names are plain text in an ELF file's string table.
+    found = {
+        (int(major), int(minor)) for content in contents for major, minor in re.findall(rb"GLIBC_(\d+)\.(\d+)", content)
+    }
+    if not found:
+        return f"linux_{machine}"
+    major, minor = max(*found, OLDEST_GLIBC)
+    return f"manylinux_{major}_{minor}_{machine}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; prints what was written."""
     parser = argparse.ArgumentParser(prog="python -m edge_client.kernels.build", description="Compile the kernels.")
     parser.add_argument("--sanitize", action="store_true", help="one build with run-time checks, for tests")
-    parser.add_argument("--compiler", help="default: $CC, gcc, cc or clang")
-    parser.add_argument("--machine", help="compile for this machine (x86_64, aarch64, armv7l)")
+    parser.add_argument("--compiler", help="default: $CC, gcc, cc or clang; a cross compiler builds for its machine")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the libraries go")
     options = parser.parse_args(arguments)
-    for path in build(options.folder, compiler=options.compiler, machine=options.machine, sanitize=options.sanitize):
-        sys.stdout.write(f"{path}\n")
+    try:
+        written = build(options.folder, compiler=options.compiler, sanitize=options.sanitize)
+    except RuntimeMissing as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.writelines(f"{path}\n" for path in written)
     return 0
 
 

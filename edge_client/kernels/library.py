@@ -109,9 +109,18 @@ def _open(path: Path) -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise RuntimeMissing(f"cannot be loaded ({error})", where=str(path)) from error
-    for name in ("hs_cpu_level", "hs_vector_width", "hs_struct_bytes", "hs_check", "hs_step", "hs_gradient"):
+    for name in (
+        "hs_cpu_level",
+        "hs_vector_width",
+        "hs_struct_bytes",
+        "hs_check",
+        "hs_step",
+        "hs_gradient",
+        "hs_multiply_adds",
+    ):
         getattr(library, name).restype = c_int64
     library.hs_struct_bytes.argtypes = [c_int64]
+    library.hs_multiply_adds.argtypes = [c_int64, POINTER(c_float)]
     network, data = POINTER(Network), c_void_p
     library.hs_check.argtypes = [network]
     library.hs_load_scores.argtypes = [network]

@@ -102,6 +102,10 @@ void hs_optimise(hs_network *net);
 void hs_binarise(hs_network *net);
 void hs_score_gradient(const hs_network *net, float *out);
 
+/* the processor's treatment of denormal numbers, per thread */
+uint64_t hs_flush_denormals(void);
+void hs_restore_denormals(uint64_t old);
+
 /* threads */
 void hs_accumulate(hs_network *net, const float *x, const int64_t *y, const float *weights, int64_t n,
                    double weight_sum, int64_t first, int64_t step, hs_result *result);
@@ -113,6 +117,7 @@ void hs_team_stop(hs_team *team);
 /* what Python calls */
 int64_t hs_check(const hs_network *net);
 int64_t hs_vector_width(void);
+int64_t hs_multiply_adds(int64_t rounds, float *sink);
 int64_t hs_cpu_level(void);
 int64_t hs_struct_bytes(int64_t which);
 void hs_load_scores(hs_network *net);

@@ -37,6 +37,7 @@ static void *live(void *argument) {
     member *own = argument;
     hs_team *team = own->team;
     int64_t seen = 0;
+    hs_flush_denormals();
     pthread_mutex_lock(&team->lock);
     for (;;) {
         while (!team->stop && team->batch == seen) pthread_cond_wait(&team->work, &team->lock);

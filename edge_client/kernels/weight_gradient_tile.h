@@ -71,7 +71,7 @@ static void NAME(weight_gradient)(const hs_op *op, const float *x, const float *
             int64_t run = op->run - q < cut + WIDTH ? op->run - q : cut; /* never a rest shorter than a vector */
             const float *from = x + r * op->run_in + q, *g = dy + r * op->run_out + q;
             if (op->block == 4)
-                NAME(weight_gradient_chunk_)(op, from, g, plane, runs, run, gradient, 4, HS_TILE - 1);
+                NAME(weight_gradient_chunk_)(op, from, g, plane, runs, run, gradient, 4, HS_TILE);
             else
                 NAME(weight_gradient_chunk_)(op, from, g, plane, runs, run, gradient, 1, HS_TILE + 1);
             q += run;

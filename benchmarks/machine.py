@@ -1,0 +1,44 @@
+"""Which machine a figure was measured on, and the fastest it can multiply and add."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import time
+from pathlib import Path
+
+from edge_client.kernels import library
+
+TRIES = 40
+
+
+def describe() -> dict[str, object]:
+    """CPU, cores, memory and system, for the results file."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    memory = Path("/proc/meminfo")
+    ram_mb = int(memory.read_text().split()[1]) // 1024 if memory.exists() else None
+    kernels = library.library_path()
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "ram_mb": ram_mb,
+        "system": platform.platform(),
+        "kernels": kernels.name if kernels else None,
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def fma_peak() -> float:
+    """Multiply-add peak of one core in GFLOP/s: the best of many short runs of nothing else."""
+    kernels, sink = library.load(), ctypes.c_float()
+    best = 0.0
+    for _ in range(TRIES):
+        start = time.perf_counter()
+        done = kernels.hs_multiply_adds(300_000, sink)
+        best = max(best, done / (time.perf_counter() - start) * 1e-9)
+    return best

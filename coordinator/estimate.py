@@ -1,0 +1,276 @@
+"""What a training step of the sparse runtime will take on a board nobody has measured: time and memory, *estimated*.
+
+Time of a step on one core, a sum because small cores hardly overlap the two::
+
+    2 x multiply-adds / (KERNEL_EFFICIENCY x clock x flops per cycle)  +  bytes / memory bandwidth  +  STEP_CYCLES / clock
+
+A kept weight is used three times per sample: forward, weight gradient, input gradient (not in the first layer).
+Memory is the runtime's arena, rebuilt here from the plan (`SparseRuntime.memory_plan()` has the exact one; a test
+holds the two within 5 %), plus what a Python process takes. The device's recordings come on top.
+
+All of it is a constant plus a price per kept block, so each becomes a `Budget` to prune under.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coordinator.budget import Budget
+from coordinator.config import Profile
+from wire.errors import ConfigError
+from wire.plan import AvgPool, Conv, Flatten, LayerShape, Linear, MaxPool, Plan, Relu
+from wire.ticket import Ticket
+
+BATCH = 16
+# Share of a core's peak that the kernels reach on kept weights. Measured here, x86, five nets at density 0.10 and
+# 0.02: 0.7-0.8 in convolutions with 128-bit vectors and no fused multiply-add, 0.3-0.5 with 256-bit ones. On ARM
+# it is assumed.
+KERNEL_EFFICIENCY = 0.5
+STEP_CYCLES = 300_000  # Python around a step: 0.1 ms at 2.7 GHz on x86, `mlp` at density 0.02; on ARM assumed
+# Python, numpy, paho and the client, without a network; resident size on x86-64 Linux, kernels loaded.
+PROCESS_BYTES = 40_000_000
+TICKET_BYTES = 8  # a kept weight takes outside the arena: the unpacked ticket
+CODE_BYTES = 5  # a block's index and signs
+UPDATE_BYTES = 32  # score, gradient and Adam's two moments, read and written once a step
+ACTIVATION_USES = 6  # an activation is written and read twice, and so is its gradient
+ROWS = 4  # output rows the kernels share an index between
+LANES = ((1, 1), (4, 4))  # (largest batch, samples of a micro-batch); else 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """What a training step takes: something fixed, and something for every kept block.
+
+    Attributes:
+        fixed: units whatever is kept.
+        prices: units per block of each layer.
+    """
+
+    fixed: float
+    prices: tuple[float, ...]
+
+    def of(self, ticket: Ticket) -> float:
+        """Units of a whole step."""
+        blocks = [layer.blocks.size for layer in ticket.kept_layers]
+        return self.fixed + sum(count * price for count, price in zip(blocks, self.prices, strict=True))
+
+
+def step_seconds(plan: Plan, blocks: Sequence[int], profile: Profile, batch: int = BATCH) -> StepCost | None:
+    """Seconds of a step on one core of a kind of hardware; None if the profile lacks a figure for it.
+
+    Args:
+        plan: the network.
+        blocks: rows per block of each weight layer.
+        profile: the hardware.
+        batch: samples of a step.
+    """
+    if profile.clock_ghz is None or profile.flops_per_cycle is None or profile.memory_gb_s is None:
+        return None
+    flops = KERNEL_EFFICIENCY * profile.clock_ghz * 1e9 * profile.flops_per_cycle
+    bandwidth = profile.memory_gb_s * 1e9
+    lanes = _lanes(batch)
+    rounds = -(-batch // lanes)
+    prices = []
+    for shape, block in zip(plan.weight_layers(), blocks, strict=True):
+        operations = 2 * _training_uses(shape) * block * rounds * lanes
+        moved = UPDATE_BYTES * block + CODE_BYTES * _codes(block) * _passes(shape) * rounds
+        prices.append(operations / flops + moved / bandwidth)
+    activations = 4 * rounds * lanes * sum(_positions(tensor) for tensor in _tensors(plan)[0])
+    fixed = ACTIVATION_USES * activations / bandwidth + STEP_CYCLES / (profile.clock_ghz * 1e9)
+    return StepCost(fixed=fixed, prices=tuple(prices))
+
+
+def arena_bytes(plan: Plan, blocks: Sequence[int], magnitudes: str = "constant", batch: int = BATCH) -> StepCost:
+    """Bytes of the sparse runtime's arena, one thread, Adam.
+
+    Args:
+        plan: the network.
+        blocks: rows per block of each weight layer.
+        magnitudes: "constant", or "normal", whose weights are stored.
+        batch: samples of a step.
+    """
+    weight = 4 + 4 + 8 + (8 if magnitudes == "normal" else 0)  # score, gradient, two moments
+    rows = [shape.out_units * _codes(block) // block for shape, block in zip(plan.weight_layers(), blocks, strict=True)]
+    return StepCost(
+        fixed=_workspace(plan, _lanes(batch)) + 4 * sum(rows) + 8 * plan.classes,
+        prices=tuple(weight * block + CODE_BYTES * _codes(block) for block in blocks),
+    )
+
+
+def process_bytes(plan: Plan, blocks: Sequence[int], magnitudes: str = "constant", batch: int = BATCH) -> StepCost:
+    """Bytes of the whole device process, without its recordings."""
+    arena = arena_bytes(plan, blocks, magnitudes, batch)
+    prices = (price + TICKET_BYTES * block for price, block in zip(arena.prices, blocks, strict=True))
+    return StepCost(fixed=arena.fixed + PROCESS_BYTES, prices=tuple(prices))
+
+
+def macs_budget(macs: int) -> Budget:
+    """At most `macs` multiply-adds in one sample's forward pass."""
+    _positive(macs, "--budget-macs")
+    return Budget(
+        option="--budget-macs",
+        limit=macs,
+        fixed=0,
+        price=lambda shape, block: shape.uses_per_weight * block,
+        what="a budget of {} multiply-adds",
+        notes={"budget-macs": macs},
+    )
+
+
+def time_budget(plan: Plan, milliseconds: float, name: str, profile: Profile) -> Budget:
+    """At most `milliseconds` for a training step of 16 on one core, as estimated.
+
+    Raises:
+        ConfigError: if the profile lacks a figure.
+    """
+    _positive(milliseconds, "--budget-ms")
+    empty = step_seconds(plan, [1] * len(plan.weight_layers()), profile)
+    if empty is None:
+        raise ConfigError(f"profile '{name}' lacks figures", where="--profile")
+
+    def price(shape: LayerShape, block: int) -> int:
+        cost = step_seconds(plan, [block] * len(plan.weight_layers()), profile)
+        assert cost is not None  # as above
+        return round(cost.prices[shape.index] * 1e12)
+
+    return Budget(
+        option="--budget-ms",
+        limit=round(milliseconds * 1e9),
+        fixed=round(empty.fixed * 1e12),
+        price=price,
+        what=f"a budget of {{}} ms on {name}",
+        scale=10**9,
+        decimals=2,
+        notes={
+            "budget-ms": float(milliseconds),
+            "profile": f"{name} ({figures(profile)})",
+        },
+    )
+
+
+def memory_budget(plan: Plan, megabytes: float, blocks: Sequence[int], magnitudes: str = "constant") -> Budget:
+    """At most `megabytes` (1e6 bytes) for the device process that trains, as estimated."""
+    _positive(megabytes, "--budget-mb")
+    cost = process_bytes(plan, blocks, magnitudes)
+    return Budget(
+        option="--budget-mb",
+        limit=round(megabytes * 1e6),
+        fixed=round(cost.fixed),
+        price=lambda shape, _: round(cost.prices[shape.index]),
+        what="a budget of {} MB",
+        scale=10**6,
+        decimals=2,
+        notes={"budget-mb": float(megabytes)},
+    )
+
+
+def figures(profile: Profile) -> str:
+    """What an estimate of time starts from, for people."""
+    if not profile.has_figures:
+        return "no figures"
+    return f"{profile.clock_ghz:g} GHz x {profile.flops_per_cycle:g} flop/cycle, {profile.memory_gb_s:g} GB/s"
+
+
+def _positive(value: float, option: str) -> None:
+    if not 0 < value < 1e12:
+        raise ConfigError(f"{value:g} found, a number above 0 expected", where=option)
+
+
+def _passes(shape: LayerShape) -> int:
+    """Walks over a layer's kept weights in a step: the first layer's input needs no gradient."""
+    return 3 if shape.index else 2
+
+
+def _training_uses(shape: LayerShape) -> int:
+    return _passes(shape) * shape.uses_per_weight
+
+
+def _codes(block: int) -> int:
+    """Indices the kernels keep for a block."""
+    return block // ROWS if block % ROWS == 0 else block
+
+
+def _lanes(batch: int) -> int:
+    return next((lanes for largest, lanes in LANES if batch <= largest), 8)
+
+
+# -- the arena's activations ---------------------------------------------------------------------------
+
+Tensor = tuple[int, int, int, int, int]  # channels, height, width, padding of height, of width
+
+
+def _positions(tensor: Tensor) -> int:
+    """Numbers per sample; the padding right of a row is the padding left of the next."""
+    channels, height, width, pad_h, pad_w = tensor
+    return channels * ((height + 2 * pad_h) * (width + pad_w) + pad_w)
+
+
+def _pair(values: tuple[int, ...], default: int) -> tuple[int, int]:
+    return (values[0], values[1]) if len(values) == 2 else (default, values[0])
+
+
+def _tensors(plan: Plan) -> tuple[list[Tensor], list[tuple[str, bool]]]:
+    """Activations the runtime stores, and between each two the operation's kind and whether a ReLU follows."""
+    shape = plan.input_shape
+    tensors: list[Tensor] = [(shape[0], *(_pair(shape[1:], 1) if len(shape) > 1 else (1, 1)), 0, 0)]
+    steps: list[tuple[str, bool]] = []
+    for layer, out in zip(plan.layers, plan.shapes()[1:], strict=True):
+        kind = "weights"
+        match layer:
+            case Flatten():
+                continue
+            case Relu():
+                if steps:
+                    steps[-1] = (steps[-1][0], True)
+                continue
+            case Conv():
+                stride, padding = _pair(layer.stride, 1), _pair(layer.padding, 0)
+                channels, height, width, *_ = tensors[-1]
+                if stride == (1, 1):
+                    tensors[-1] = (channels, height, width, *padding)
+                else:  # a copy, one part for every phase of the stride
+                    parts = [-(-(n + 2 * p) // s) for n, p, s in zip((height, width), padding, stride, strict=True)]
+                    tensors.append((channels * stride[0] * stride[1], parts[0], parts[1], 0, 0))
+                    steps.append(("phases", False))
+            case MaxPool():
+                kind = "max"
+            case AvgPool():
+                kind = "average"
+            case Linear():
+                pass
+        steps.append((kind, False))
+        tensors.append((out[0], *(_pair(out[1:], 1) if len(out) > 1 else (1, 1)), 0, 0))
+    return tensors, steps
+
+
+def _workspace(plan: Plan, lanes: int) -> int:
+    """Bytes of one micro-batch's activations: the most that is alive at once, forward then backward.
+
+    Tick i + 1 runs operation i forward, tick 2 n + 1 - i runs it backward. The runtime's planner needs a few
+    per cent more where buffers do not pack.
+    """
+    tensors, steps = _tensors(plan)
+    n = len(steps)
+    first = next(i for i, (kind, _) in enumerate(steps) if kind == "weights")
+    alive = [0] * (2 * n + 3)
+
+    def hold(nbytes: int, born: int, dies: int) -> None:
+        for tick in range(born, dies + 1):
+            alive[tick] += nbytes
+
+    for i, tensor in enumerate(tensors):
+        nbytes = 4 * lanes * _positions(tensor)
+        kind = steps[i][0] if i < n else ""
+        made_by, cut = steps[i - 1] if i else ("", False)
+        dies = n + 1 if i == n else i + 1
+        if kind == "weights" or (cut and kind not in ("", "max")):
+            dies = 2 * n + 1 - i
+        if made_by == "max":
+            dies = max(dies, 2 * n + 2 - i)
+            channels, height, width, *_ = tensor
+            hold(channels * height * width * lanes, i, 2 * n + 2 - i)  # which input was the largest
+        hold(nbytes, i, dies)
+        if i > first:
+            hold(nbytes, 2 * n + 1 - i, 2 * n + 2 - i)
+    return max(alive)
