@@ -20,7 +20,7 @@ from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
 from wire.errors import BrokerRefused, WireError
 from wire.messages import TICKET_PREFIX_BYTES, Evaluation, MaskUpdate, Round, State
-from wire.prng import generator
+from wire.prng import mix
 from wire.topics import Topics
 from wire.transport import Connected, Disconnected, monotonic_s
 
@@ -182,7 +182,7 @@ class Client:
             self.data.y_train,
             training=federation.training,
             start=votes.start_scores(federation.training.start),
-            rng=generator((federation.seed, announced.number, self.device.name)),
+            seed=mix(federation.seed, announced.number, self.device.name),
         )
         log.info("round %d: training on %d samples", announced.number, self.data.y_train.size)
 

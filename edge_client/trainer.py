@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_client.runtimes.base import Floats, Labels, Runtime
+from wire import prng
 from wire.settings import Training
 
 EVALUATION_BATCH = 64
@@ -35,7 +36,7 @@ class Trained:
 
 
 def train(
-    runtime: Runtime, x: Floats, y: Labels, *, training: Training, start: Floats, rng: np.random.Generator
+    runtime: Runtime, x: Floats, y: Labels, *, training: Training, start: Floats, seed: int
 ) -> Iterator[Trained | None]:
     """Train from `start` and yield None after every step, at last a `Trained`.
 
@@ -45,14 +46,14 @@ def train(
         y: labels, int64 (n,).
         training: epochs, batch size and optimiser.
         start: scores to start from, float32 (kept,).
-        rng: shuffles the samples, anew in every epoch.
+        seed: fixes the order of the samples, which is another in every epoch.
     """
     runtime.set_scores(start)
     ones = np.ones(training.batch, dtype=np.float32)
     durations: list[float] = []
     loss_sum = 0.0
-    for _ in range(training.epochs):
-        order = rng.permutation(y.size)
+    for epoch in range(training.epochs):
+        order = prng.permutation(seed, epoch, y.size)
         loss_sum = 0.0
         for at in range(0, y.size, training.batch):
             chosen = order[at : at + training.batch]

@@ -18,12 +18,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.reasoncodes import ReasonCode
+from wire.lazy import load_later
 
-from wire.errors import BrokerRefused, BrokerUnreachable, ConfigError
-from wire.transport import Connected, Disconnected, Event, Packet
+# paho looks for HTTP proxies with it, and otherwise never; with all it imports it is 3 MB of a Pi Zero's memory.
+load_later("urllib.request")
+
+import paho.mqtt.client as paho  # noqa: E402
+from paho.mqtt.enums import CallbackAPIVersion  # noqa: E402
+from paho.mqtt.reasoncodes import ReasonCode  # noqa: E402
+
+from wire.errors import BrokerRefused, BrokerUnreachable, ConfigError  # noqa: E402
+from wire.transport import Connected, Disconnected, Event, Packet  # noqa: E402
 
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 KEEPALIVE_S = 30

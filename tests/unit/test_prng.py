@@ -106,3 +106,19 @@ def test_generators_follow_their_parts() -> None:
     """The same parts give the same generator, others another."""
     draws = [prng.generator(parts).integers(2**60) for parts in (["a", 1], ["a", 1], ["a", 2])]
     assert draws[0] == draws[1] != draws[2]
+
+
+def test_words_are_numpys_philox() -> None:
+    """Our Philox is numpy's, word for word, across chunks and for extreme keys."""
+    for seed, index, count in ((0, 0, 1), (5, 3, 1000), (2**64 - 1, 7, 4 * prng.CHUNK + 5)):
+        for stream in (prng.STREAM_SIGN, prng.STREAM_MAGNITUDE, prng.STREAM_KEEP):
+            key = np.array([seed, (stream << 32) | index], dtype=np.uint64)
+            assert np.array_equal(prng.words(seed, stream, index, count), np.random.Philox(key=key).random_raw(count))
+
+
+def test_permutations_are_permutations_and_differ_by_epoch() -> None:
+    """Every sample once an epoch, in another order the next."""
+    first, second = prng.permutation(7, 0, 100), prng.permutation(7, 1, 100)
+    assert sorted(first) == sorted(second) == list(range(100))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, prng.permutation(7, 0, 100))
