@@ -2,6 +2,7 @@
 #   make demo       a real federation on this machine, ends with the report's path
 #   make test       the fast tests        make test-all  also real brokers and slow ones
 #   make lint       format, lint, types   make clean     forget .venv and outputs
+#   make wheels     dist/*.whl for x86-64, 64-bit and 32-bit ARM
 #   make bench-kernels [NETS=conv4 DENSITIES=0.05 BATCH=32]   one training step on every runtime
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ KERNELS := $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h edge_clien
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench-kernels lint clean
+.PHONY: help demo test test-all bench-kernels wheels lint clean
 
 help:
 	@sed -n 's/^#//p' Makefile | head -5
@@ -48,6 +49,21 @@ bench-kernels: $(VENV)/.kernels
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.kernels $(if $(NETS),--nets $(NETS)) $(if $(DENSITIES),--densities $(DENSITIES),--synflow) \
 	  $(if $(BATCH),--batches $(BATCH)) $(if $(MODES),--modes $(MODES)) $(ARGS)
+
+# Wheels for PCs and ARM boards, by Debian's cross compilers; each works with every Python from 3.11 on.
+wheels: $(READY)
+	@missing=; \
+	need() { command -v $$1-gcc >/dev/null || missing="$$missing $$2"; }; \
+	need x86_64-linux-gnu 'gcc libc6-dev'; \
+	need aarch64-linux-gnu 'gcc-aarch64-linux-gnu libc6-dev-arm64-cross'; \
+	need arm-linux-gnueabihf 'gcc-arm-linux-gnueabihf libc6-dev-armhf-cross'; \
+	[ -z "$$missing" ] || { echo "cross compilers are missing; install them: apt-get install$$missing" >&2; exit 1; }
+	@rm -rf build dist
+	@for target in x86_64-linux-gnu aarch64-linux-gnu arm-linux-gnueabihf; do \
+	  rm -rf build; \
+	  CC=$$target-gcc $(BIN)/python -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir dist . || exit 1; \
+	done; rm -rf build
+	@ls -l dist
 
 lint: $(READY)
 	@$(BIN)/ruff format --check .

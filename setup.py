@@ -19,13 +19,14 @@ from setuptools.errors import CompileError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated build does not look here by itself
 
-from edge_client.kernels import build  # noqa: E402
-from wire.errors import RuntimeMissing  # noqa: E402
+from edge_client.kernels import build
+from wire.errors import RuntimeMissing
 
 NO_KERNELS = """
 hidenseek: THE SPARSE KERNELS WERE NOT BUILT: {reason}
 hidenseek: Devices of this installation train with the onnx runtime (pip install 'hidenseek[onnx]'), which is slower.
-hidenseek: To get the kernels, install gcc (Debian: apt-get install gcc libc6-dev) and install hidenseek again.
+hidenseek: To get the kernels, install gcc (Debian: apt-get install gcc libc6-dev), then hidenseek once more with
+hidenseek: pip install --force-reinstall --no-cache-dir (pip has kept this wheel).
 """
 
 

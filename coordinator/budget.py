@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import mul
 from typing import Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ from wire.plan import LayerShape
 
 Floats = NDArray[np.float64]
 Binds = Literal["density", "budget", "density and budget"]
-STEPS = 48  # of a bisection; a score or a price ratio is then known to 14 digits
+STEPS = 40  # of a bisection: more than enough to tell any two blocks apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +75,8 @@ class Budget:
         """
         if least > self.free:
             raise PruneError(
-                f"{self.say(self.limit)} is too low: at least {self.say(self.fixed + least)} "
-                "is needed for one weight per output unit",
+                f"a budget of {self.say(self.limit)} is too low: at least {self.say(self.fixed + least)} "
+                "needed for one weight per output unit",
                 where=self.option,
                 hint="Choose a higher budget or a smaller network",
             )
@@ -119,7 +120,9 @@ def select(layers: Sequence[Candidates], *, weights: int, units: int) -> tuple[l
     rest = [np.sort(layer.scores[~mask]) for layer, mask in zip(layers, masks, strict=True)]
     mix = _mix(layers, rest, weights, units)
     owner = np.repeat(np.arange(len(layers)), [layer.scores.size for layer in layers])
-    ratios = np.concatenate([layer.scores / p for layer, p in zip(layers, _prices(layers, weights, units, mix), strict=True)])
+    ratios = np.concatenate([layer.scores for layer in layers])
+    if mix:  # a division could round two scores to a tie
+        ratios /= np.array(_prices(layers, weights, units, mix))[owner]
     order = np.argsort(-ratios, kind="stable")
     order = order[~np.concatenate(masks)[order]]
     sizes = np.array([layer.size for layer in layers], dtype=np.int64)[owner[order]]
@@ -145,44 +148,44 @@ def _mix(layers: Sequence[Candidates], rest: Sequence[Floats], weights: int, uni
         weights: left to choose.
         units: left to spend.
     """
-    if _best(layers, rest, _prices(layers, weights, units, 0.0), weights)[1] <= units:
+    if sum(score.size * layer.price for score, layer in zip(rest, layers, strict=True)) <= units:
         return 0.0
-    if _best(layers, rest, _prices(layers, weights, units, 1.0), weights)[1] > units:
+    if _units_of_best(layers, rest, _prices(layers, weights, units, 0.0), weights) <= units:
+        return 0.0
+    if _units_of_best(layers, rest, _prices(layers, weights, units, 1.0), weights) > units:
         return 1.0
     low, high = 0.0, 1.0
     for _ in range(STEPS):
         middle = (low + high) / 2
-        if _best(layers, rest, _prices(layers, weights, units, middle), weights)[1] <= units:
+        if _units_of_best(layers, rest, _prices(layers, weights, units, middle), weights) <= units:
             high = middle
         else:
             low = middle
     return high
 
 
-def _best(
-    layers: Sequence[Candidates], rest: Sequence[Floats], prices: Sequence[float], weights: int
-) -> tuple[int, int]:
-    """Weights and units of the blocks with the best score per price that together have at most `weights` weights."""
+def _units_of_best(layers: Sequence[Candidates], rest: Sequence[Floats], prices: Sequence[float], weights: int) -> int:
+    """Units that the blocks with the best score per price take, of as many as have `weights` weights."""
 
-    def spent(threshold: float) -> tuple[int, int]:
-        counts = [s.size - int(np.searchsorted(s, threshold * p)) for s, p in zip(rest, prices, strict=True)]
-        return (
-            sum(count * layer.size for count, layer in zip(counts, layers, strict=True)),
-            sum(count * layer.price for count, layer in zip(counts, layers, strict=True)),
-        )
+    def counts(threshold: float) -> list[int]:
+        return [s.size - int(s.searchsorted(threshold * p)) for s, p in zip(rest, prices, strict=True)]
 
+    def too_many(threshold: float) -> bool:
+        total: int = sum(map(mul, counts(threshold), sizes))
+        return total > weights
+
+    sizes = [layer.size for layer in layers]
     positive = [s[int(np.searchsorted(s, 0.0, side="right")) :] for s in rest]
     ends = [(s[0] / p, s[-1] / p) for s, p in zip(positive, prices, strict=True) if s.size]
     if not ends:
-        return 0, 0
+        return 0
     low = float(min(first for first, _ in ends)) / 2
     high = float(max(last for _, last in ends)) * 2
-    if spent(low)[0] <= weights:
-        return spent(low)
-    for _ in range(STEPS):  # low takes too many, high does not; scores span many orders of magnitude
-        middle = math.sqrt(low) * math.sqrt(high)
-        if spent(middle)[0] <= weights:
-            high = middle
-        else:
-            low = middle
-    return spent(high)
+    threshold = low
+    if too_many(low):
+        for _ in range(STEPS):  # low takes too many, high does not; scores span many orders of magnitude
+            middle = math.sqrt(low) * math.sqrt(high)
+            low, high = (middle, high) if too_many(middle) else (low, middle)
+        threshold = high
+    units: int = sum(map(mul, counts(threshold), [layer.price for layer in layers]))
+    return units

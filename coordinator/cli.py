@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from coordinator import commands
+from coordinator import commands, prune_command
 from coordinator.datasets import command as data_command
 from wire import __version__, command
 
@@ -40,8 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hidenseek {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_demo(subparsers)
-    commands.add_prune(subparsers)
-    commands.add_inspect(subparsers)
+    prune_command.add_prune(subparsers)
+    prune_command.add_inspect(subparsers)
     commands.add_serve(subparsers)
     commands.add_report(subparsers)
     data_command.add_parser(subparsers)

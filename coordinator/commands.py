@@ -1,4 +1,4 @@
-"""The options of `hidenseek demo`, `prune`, `inspect`, `serve` and `report`, and what each does with them."""
+"""The options of `hidenseek demo`, `serve` and `report`, and what each does with them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
 Subparsers = argparse._SubParsersAction
 DEFAULT_LISTEN = "127.0.0.1:1883"
 
-PRUNE_EXAMPLES = """
-examples:
-  hidenseek prune --model har-cnn --density 0.1 --seed 0 -o har.hns
-  hidenseek prune --model conv4 --input-shape 3,32,32 --method random-synflow -o cifar.hns   # under 1 kB
-  hidenseek prune --model lenet --method magnitude --block 1 -o lenet.hns
-
-The same options give the same bytes on every machine. No data is looked at.
-"""
-
 SERVE_EXAMPLES = """
 examples:
   hidenseek serve --check                                      # only look at devices.yaml
@@ -43,7 +34,7 @@ Stop with Ctrl-C; the same command takes the run up where it stopped.
 
 DEMO_EXAMPLES = """
 examples:
-  hidenseek demo                                   # 25 people, 15 rounds
+  hidenseek demo                                   # 25 people, 20 rounds
   hidenseek demo --rounds 5 --json result.json
   hidenseek demo --broker mqtt://127.0.0.1:1883    # through a broker of yours that lets anyone in
 """
@@ -59,7 +50,7 @@ def add_demo(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         epilog=DEMO_EXAMPLES,
         formatter_class=command.HelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=15, metavar="N", help="rounds to train")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="rounds to train")
     parser.add_argument("--devices", type=int, default=25, metavar="N", help="people that take part, at most 25")
     parser.add_argument("--per-round", type=int, default=10, metavar="N", help="devices selected for a round")
     parser.add_argument("--density", type=float, default=0.10, metavar="D", help="share of the weights kept")
@@ -131,97 +122,6 @@ def _conclude(console: Console, summary: Summary, page: Path) -> None:
     console.print(table)
     console.print()
     console.print(f"report: {page.resolve()}", highlight=False, soft_wrap=True)
-
-
-def add_prune(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
-    """`hidenseek prune`."""
-    from coordinator.models import MODELS
-    from coordinator.prune import DEFAULT_BLOCK, METHODS, PASSES
-
-    models = "\n".join(f"  {name:10} {what}" for name, what in MODELS.items())
-    methods = "\n".join(f"  {name:24} {what}" for name, what in METHODS.items())
-    parser = subparsers.add_parser(
-        "prune",
-        help="prune a random network before any data, into a ticket",
-        description="Prune a randomly initialised network and write its ticket.",
-        epilog=f"models:\n{models}\n\nmethods:\n{methods}\n{PRUNE_EXAMPLES}",
-        formatter_class=command.HelpFormatter,
-    )
-    parser.add_argument("--model", required=True, metavar="NAME", help="a model, see below")
-    parser.add_argument("--input-shape", type=_shape, metavar="C,H,W", help="one sample (default: 6,128 or 1,28,28)")
-    parser.add_argument("--classes", type=int, metavar="N", help="classes to tell apart (default: 6 or 10)")
-    parser.add_argument("--density", type=float, default=0.10, metavar="D", help="share of the weights to keep, 0 to 1")
-    parser.add_argument("--method", default="synflow", metavar="NAME", help="a method, see below")
-    parser.add_argument("--passes", type=int, default=PASSES, metavar="N", help="of iterative synflow")
-    parser.add_argument("--block", type=int, default=DEFAULT_BLOCK, metavar="B", help="output rows sharing positions")
-    parser.add_argument(
-        "--magnitudes", choices=("constant", "normal"), default="constant", help="+-c, or Kaiming-normal"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random network")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the ticket, usually *.hns")
-    parser.set_defaults(run=_prune)
-
-
-def _prune(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from coordinator.models import build_plan
-    from coordinator.prune import prune
-
-    har = arguments.model == "har-cnn"
-    plan = build_plan(
-        arguments.model,
-        input_shape=arguments.input_shape or ((6, 128) if har else (1, 28, 28)),
-        classes=arguments.classes or (6 if har else 10),
-    )
-    with Progress(transient=True, console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"pruning {plan.name} by {arguments.method}", total=None)
-        ticket = prune(
-            plan,
-            density=arguments.density,
-            seed=arguments.seed,
-            method=arguments.method,
-            block=arguments.block,
-            passes=arguments.passes,
-            magnitudes=arguments.magnitudes,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    _write_whole(arguments.output, ticket.encoded)
-    _show(ticket)
-    print(f"wrote {arguments.output}")
-    return 0
-
-
-def add_inspect(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
-    """`hidenseek inspect`."""
-    parser = subparsers.add_parser(
-        "inspect",
-        help="show what a ticket holds",
-        description="Show a ticket, layer by layer. Needs no torch.",
-        epilog="examples:\n  hidenseek inspect har.hns",
-        formatter_class=command.HelpFormatter,
-    )
-    parser.add_argument("ticket", type=Path, metavar="FILE", help="a ticket made by hidenseek prune")
-    parser.set_defaults(run=_inspect)
-
-
-def _inspect(arguments: argparse.Namespace) -> int:
-    from wire.ticket import read_ticket
-
-    _show(read_ticket(arguments.ticket))
-    return 0
-
-
-def _show(ticket: Ticket) -> None:
-    from rich.console import Console
-
-    from coordinator.ticket_table import render
-
-    console = Console()
-    # A table squeezed into a pipe's 80 columns would lose its numbers.
-    console.width = max(console.width, 130) if not console.is_terminal else console.width
-    console.print(render(ticket), highlight=False)
 
 
 def add_serve(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -384,23 +284,6 @@ def _report(arguments: argparse.Namespace) -> int:
     finally:
         store.close()
     return 0
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no shape; write it as 1,28,28") from None
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that an interrupt leaves no half of it."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(f"cannot be written ({error.strerror})", where=str(path)) from error
 
 
 def _percent(value: float | None) -> str:

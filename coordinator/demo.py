@@ -36,7 +36,7 @@ class DemoSettings:
     """What the demo's options say."""
 
     out: Path
-    rounds: int = 15
+    rounds: int = 20
     devices: int = 25
     per_round: int = 10
     density: float = 0.10

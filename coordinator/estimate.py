@@ -2,7 +2,7 @@
 
 Time of a step on one core, a sum because small cores hardly overlap the two::
 
-    2 x multiply-adds / (KERNEL_EFFICIENCY x clock x flops per cycle)  +  bytes / memory bandwidth  +  STEP_CYCLES / clock
+    2 x multiply-adds / (KERNEL_EFFICIENCY x clock x flops per cycle) + bytes / bandwidth + STEP_CYCLES / clock
 
 A kept weight is used three times per sample: forward, weight gradient, input gradient (not in the first layer).
 Memory is the runtime's arena, rebuilt here from the plan (`SparseRuntime.memory_plan()` has the exact one; a test
@@ -23,12 +23,13 @@ from wire.plan import AvgPool, Conv, Flatten, LayerShape, Linear, MaxPool, Plan,
 from wire.ticket import Ticket
 
 BATCH = 16
-# Share of a core's peak that the kernels reach on kept weights. Measured here, x86, five nets at density 0.10 and
-# 0.02: 0.7-0.8 in convolutions with 128-bit vectors and no fused multiply-add, 0.3-0.5 with 256-bit ones. On ARM
-# it is assumed.
+# Share of a core's peak that the kernels reach on kept weights. On x86, one core, ten tickets (five nets, density
+# 0.10 and 0.02): 0.7-0.8 in convolutions with 128-bit vectors and no fused multiply-add, 0.3-0.6 with 256-bit
+# ones; with 0.5 the whole estimate is 0.7-1.6 times the measured step. On ARM it is assumed.
 KERNEL_EFFICIENCY = 0.5
 STEP_CYCLES = 300_000  # Python around a step: 0.1 ms at 2.7 GHz on x86, `mlp` at density 0.02; on ARM assumed
-# Python, numpy, paho and the client, without a network; resident size on x86-64 Linux, kernels loaded.
+# Python, numpy, paho and the client, kernels loaded, without a network. On x86-64 Linux the whole estimate is
+# within 3 % of the measured peak of those ten; on ARM it is assumed.
 PROCESS_BYTES = 40_000_000
 TICKET_BYTES = 8  # a kept weight takes outside the arena: the unpacked ticket
 CODE_BYTES = 5  # a block's index and signs
@@ -113,7 +114,7 @@ def macs_budget(macs: int) -> Budget:
         limit=macs,
         fixed=0,
         price=lambda shape, block: shape.uses_per_weight * block,
-        what="a budget of {} multiply-adds",
+        what="{} multiply-adds",
         notes={"budget-macs": macs},
     )
 
@@ -139,7 +140,7 @@ def time_budget(plan: Plan, milliseconds: float, name: str, profile: Profile) ->
         limit=round(milliseconds * 1e9),
         fixed=round(empty.fixed * 1e12),
         price=price,
-        what=f"a budget of {{}} ms on {name}",
+        what=f"{{}} ms on {name}",
         scale=10**9,
         decimals=2,
         notes={
@@ -158,7 +159,7 @@ def memory_budget(plan: Plan, megabytes: float, blocks: Sequence[int], magnitude
         limit=round(megabytes * 1e6),
         fixed=round(cost.fixed),
         price=lambda shape, _: round(cost.prices[shape.index]),
-        what="a budget of {} MB",
+        what="{} MB",
         scale=10**6,
         decimals=2,
         notes={"budget-mb": float(megabytes)},
@@ -174,7 +175,7 @@ def figures(profile: Profile) -> str:
 
 def _positive(value: float, option: str) -> None:
     if not 0 < value < 1e12:
-        raise ConfigError(f"{value:g} found, a number above 0 expected", where=option)
+        raise ConfigError(f"{value:g} found, a number above 0 and below 1e12 expected", where=option)
 
 
 def _passes(shape: LayerShape) -> int:
@@ -245,20 +246,14 @@ def _tensors(plan: Plan) -> tuple[list[Tensor], list[tuple[str, bool]]]:
 
 
 def _workspace(plan: Plan, lanes: int) -> int:
-    """Bytes of one micro-batch's activations: the most that is alive at once, forward then backward.
+    """Bytes of one micro-batch's activations, where those that are never alive together share memory.
 
-    Tick i + 1 runs operation i forward, tick 2 n + 1 - i runs it backward. The runtime's planner needs a few
-    per cent more where buffers do not pack.
+    Tick i + 1 runs operation i forward, tick 2 n + 1 - i runs it backward.
     """
     tensors, steps = _tensors(plan)
     n = len(steps)
     first = next(i for i, (kind, _) in enumerate(steps) if kind == "weights")
-    alive = [0] * (2 * n + 3)
-
-    def hold(nbytes: int, born: int, dies: int) -> None:
-        for tick in range(born, dies + 1):
-            alive[tick] += nbytes
-
+    lives: list[tuple[int, int, int]] = []  # bytes, first tick, last tick
     for i, tensor in enumerate(tensors):
         nbytes = 4 * lanes * _positions(tensor)
         kind = steps[i][0] if i < n else ""
@@ -269,8 +264,20 @@ def _workspace(plan: Plan, lanes: int) -> int:
         if made_by == "max":
             dies = max(dies, 2 * n + 2 - i)
             channels, height, width, *_ = tensor
-            hold(channels * height * width * lanes, i, 2 * n + 2 - i)  # which input was the largest
-        hold(nbytes, i, dies)
+            lives.append((channels * height * width * lanes, i, 2 * n + 2 - i))  # which input was the largest
+        lives.append((nbytes, i, dies))
         if i > first:
-            hold(nbytes, 2 * n + 1 - i, 2 * n + 2 - i)
-    return max(alive)
+            lives.append((nbytes, 2 * n + 1 - i, 2 * n + 2 - i))
+    return _packed(lives)
+
+
+def _packed(lives: list[tuple[int, int, int]]) -> int:
+    """Bytes that hold pieces of (bytes, first tick, last tick), the largest placed first and each as low as it fits."""
+    placed: list[tuple[int, int, int, int]] = []  # start, end, first tick, last tick
+    for nbytes, born, dies in sorted(lives, key=lambda life: (-life[0], life[1])):
+        start = 0
+        for low, high, since, until in sorted(placed):
+            if since <= dies and born <= until and low < start + nbytes:
+                start = max(start, high)
+        placed.append((start, start + nbytes, born, dies))
+    return max(end for _, end, _, _ in placed)

@@ -4,9 +4,9 @@ All figures are other people's; none was measured by this project. For one core:
 
 * flops_per_cycle: single-precision, a multiply-add counts two. Measured instruction throughput of a 128-bit
   `fmla.4s`: 0.99 a cycle on a Raspberry Pi 3's Cortex-A53 and 1.00 on a Cortex-A72, so 8
-  (github.com/ocxtal/insn_bench_aarch64, results/). Cortex-A76: two such units, so 16; Linpack on a Raspberry
-  Pi 5 reaches 6.5 of the 8 that this means in double precision (OpenBLAS issue 4581).
-* clock_ghz: Raspberry Pi's specifications.
+  (github.com/ocxtal/insn_bench_aarch64, results/). Cortex-A76: 16, twice
+  the 8 in double precision that OpenBLAS issue 4581 states, of which Linpack on a Raspberry Pi 5 reaches 6.5.
+* clock_ghz: the Raspberry Pis' in forum.digikey.com/t/53450, the N100's in sbc-bench issue 65.
 * memory_gb_s: read and written together, twice what memcpy copies: sbc-bench's Results.md
   (github.com/ThomasKaiser/sbc-bench) for Zero 2 W, 3B+ and 4; tinymembench in geerlingguy/sbc-reviews issue 60
   for the 5 (measured on the Pi 500, the same chip); sbc-bench issue 65 for the N100. STREAM on a Pi 4 gives
@@ -75,9 +75,7 @@ def named(name: str, path: Path | None) -> Profile:
     """
     profiles = {**BUILT_IN, **known(path)}
     if name not in profiles:
-        raise UnknownName(
-            f"no profile is called '{name}'", where="--profile", hint=did_you_mean(name, list(profiles))
-        )
+        raise UnknownName(f"no profile is called '{name}'", where="--profile", hint=did_you_mean(name, list(profiles)))
     if not profiles[name].has_figures:
         raise ConfigError(
             f"profile '{name}' lacks clock_ghz, flops_per_cycle or memory_gb_s, which an estimate of time starts from",

@@ -2,21 +2,23 @@
 
 Scores are taken per block of neighbouring output rows (`wire.ticket`), ranked by their mean per
 weight, and every layer keeps at least one weight per output unit on average, so none collapses.
+With a budget (`coordinator.budget`) they are ranked by score per cost instead, and the ticket stays below both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.blocks import Blocks, Ceilings, block_sizes
+from coordinator.budget import STEPS, Binds, Budget, Candidates, select
 from coordinator.saliency import Scores, initial_magnitudes, synaptic_flow
 from wire import bits
 from wire.errors import PruneError, UnknownName, did_you_mean
-from wire.plan import LayerShape, Plan
+from wire.plan import Plan
 from wire.ticket import Keep, Ticket
 
 PASSES = 100
@@ -35,28 +37,6 @@ BlockMasks = list[NDArray[np.bool_]]  # per layer (out / block, positions)
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Blocks:
-    """One layer seen in blocks of `size` output rows."""
-
-    shape: LayerShape
-    size: int
-
-    @property
-    def count(self) -> int:
-        """Blocks of the layer."""
-        return self.shape.weights // self.size
-
-    def scores(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mean score per weight of every block: (out, positions) -> (out / size, positions)."""
-        means: NDArray[np.float64] = weights.reshape(-1, self.size, self.shape.fan_in).mean(axis=1)
-        return means
-
-    def spread(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Block mask to weight mask: (out / size, positions) -> (out, positions)."""
-        return np.repeat(mask, self.size, axis=0)
-
-
 def prune(
     plan: Plan,
     *,
@@ -66,23 +46,25 @@ def prune(
     block: int = DEFAULT_BLOCK,
     passes: int = PASSES,
     magnitudes: str = "constant",
+    budget: Budget | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Ticket:
     """Prune a random network and return its ticket.
 
     Args:
         plan: the network.
-        density: share of all weights to keep, in (0, 1].
+        density: share of all weights to keep, in (0, 1]; at most, if there is a budget.
         seed: of the initial weights and of random masks, 0 .. 2**64-1.
         method: a name in `METHODS`.
         block: output rows that share their kept positions, where a layer's width divides by it; else 1.
         passes: of iterative synflow.
         magnitudes: kept weights are all +-c ("constant"), or keep their normal magnitudes ("normal").
+        budget: on the device's work, time or memory; a note "binds" says whether it or the density ended pruning.
         progress: told (passes done, passes in all).
 
     Raises:
         UnknownName: if there is no such method.
-        PruneError: if the density is too low for every layer and class to be reached.
+        PruneError: if the density or the budget is too low for every layer and class to be reached.
     """
     if method not in METHODS:
         raise UnknownName(
@@ -92,21 +74,29 @@ def prune(
         raise PruneError(f"density is {density:g}, a number in (0, 1] expected", where="--density")
     if block < 1:
         raise PruneError(f"block is {block}, at least 1 expected", where="--block")
-    layers = [Blocks(shape=shape, size=block if shape.out_units % block == 0 else 1) for shape in plan.weight_layers()]
+    shapes = plan.weight_layers()
+    layers = [Blocks(shape=shape, size=size) for shape, size in zip(shapes, block_sizes(plan, block), strict=True)]
+    ceilings = Ceilings(layers=layers, density=density, budget=budget)
     weights = initial_magnitudes(plan, seed)
     scoring = method.removeprefix("random-")
     kept: Sequence[int | NDArray[np.bool_]]
+    binds: Binds
+    if scoring in ("uniform", "erk"):
+        ceilings.require_floors_in_budget()
+    else:
+        ceilings.require_floors()
     match scoring:
         case "synflow":
-            kept = _by_flow(plan, layers, weights, density, passes, progress)
+            kept, binds = _by_flow(plan, ceilings, weights, passes, progress)
         case "synflow-oneshot":
-            kept = _by_flow(plan, layers, weights, density, 1, progress)
+            kept, binds = _by_flow(plan, ceilings, weights, 1, progress)
         case "magnitude":
-            kept = _take_best(layers, [layer.scores(w) for layer, w in zip(layers, weights, strict=True)], density)
+            scores = [layer.scores(w) for layer, w in zip(layers, weights, strict=True)]
+            kept, binds = _take_best(ceilings, scores)
         case "uniform":
-            kept = [max(_floor(layer), round(density * layer.count)) for layer in layers]
+            kept, binds = _densest(ceilings, lambda share: [share] * len(layers))
         case "erk":
-            kept = [max(_floor(b), round(d * b.count)) for b, d in zip(layers, _erk(layers, density), strict=True)]
+            kept, binds = _densest(ceilings, lambda share: _erk(layers, share))
         case _:
             raise UnknownName(f"no pruning method is called '{method}'")
     if method.startswith("random-"):
@@ -114,6 +104,8 @@ def prune(
     made: dict[str, str | int | float] = {"method": method, "density": density, "block": block}
     if scoring == "synflow":
         made["passes"] = passes
+    if budget:
+        made.update({**budget.notes, "binds": binds})
     ticket = Ticket(
         plan=plan,
         seed=seed,
@@ -134,53 +126,59 @@ def _keep(layer: Blocks, mask: int | NDArray[np.bool_]) -> Keep:
 
 
 def _by_flow(
-    plan: Plan, layers: list[Blocks], magnitudes: Scores, density: float, passes: int, progress: Progress
-) -> BlockMasks:
-    """Keep the blocks with the most flow, in `passes` steps of exponentially falling density.
+    plan: Plan, ceilings: Ceilings, magnitudes: Scores, passes: int, progress: Progress
+) -> tuple[BlockMasks, Binds]:
+    """Keep the blocks with the most flow, in `passes` steps of exponentially falling density and budget.
 
     Source: Tanaka et al. 2020 (arXiv 2006.05467), algorithm 1: density after pass k is d^(k/n).
     """
+    layers = ceilings.layers
     masks = [np.ones((layer.shape.out_units // layer.size, layer.shape.fan_in), dtype=np.bool_) for layer in layers]
+    binds: Binds = "density"
     for done in range(1, passes + 1):
         spread = [layer.spread(mask) for layer, mask in zip(layers, masks, strict=True)]
         scores, _ = synaptic_flow(plan, magnitudes, spread)
         blocks = [layer.scores(score) for layer, score in zip(layers, scores, strict=True)]
-        masks = _take_best(layers, blocks, density ** (done / passes))
+        masks, binds = _take_best(ceilings.after(done / passes), blocks)
         progress(done, passes)
-    return masks
+    return masks, binds
 
 
-def _take_best(layers: list[Blocks], scores: Scores, density: float) -> BlockMasks:
+def _take_best(ceilings: Ceilings, scores: Scores) -> tuple[BlockMasks, Binds]:
     """Keep the best blocks of the whole network, after every layer's floor of its own best.
 
     Equal scores go to the earlier layer and position, so the result is the same everywhere.
     """
-    budget = round(density * sum(layer.shape.weights for layer in layers))
-    flat = [score.reshape(-1) for score in scores]
-    masks = [np.zeros(score.size, dtype=np.bool_) for score in flat]
-    for layer, score, mask in zip(layers, flat, masks, strict=True):
-        mask[np.argsort(-score, kind="stable")[: _floor(layer)]] = True
-        budget -= _floor(layer) * layer.size
-    if budget < 0:
-        least = sum(_floor(layer) * layer.size for layer in layers) / sum(layer.shape.weights for layer in layers)
-        raise PruneError(
-            f"density {density:g} is too low: at least {least:.4f} is needed for one weight per output unit",
-            where="--density",
-            hint="Choose a higher density or a larger network",
-        )
-    owner = np.concatenate([np.full(score.size, i) for i, score in enumerate(flat)])
-    cost = np.array([layer.size for layer in layers])[owner]
-    order = np.argsort(-np.concatenate(flat), kind="stable")
-    free = order[~np.concatenate(masks)[order]]
-    chosen = np.zeros(owner.size, dtype=np.bool_)
-    chosen[free[np.cumsum(cost[free]) <= budget]] = True
-    parts = np.split(chosen, np.cumsum([score.size for score in flat])[:-1])
-    return [(mask | part).reshape(score.shape) for mask, part, score in zip(masks, parts, scores, strict=True)]
+    candidates = [
+        Candidates(scores=score.reshape(-1), size=layer.size, price=price, floor=layer.floor)
+        for layer, score, price in zip(ceilings.layers, scores, ceilings.prices, strict=True)
+    ]
+    masks, binds = select(candidates, weights=ceilings.weights, units=ceilings.units)
+    return [mask.reshape(score.shape) for mask, score in zip(masks, scores, strict=True)], binds
 
 
-def _floor(layer: Blocks) -> int:
-    """Fewest blocks a layer keeps: one weight per output unit on average."""
-    return min(-(-layer.shape.out_units // layer.size), layer.count)
+def _densest(ceilings: Ceilings, densities: Callable[[float], Sequence[float]]) -> tuple[list[int], Binds]:
+    """Kept blocks per layer at the highest density up to the one asked for that the budget allows.
+
+    Args:
+        ceilings: what to stay below.
+        densities: those of the layers, from the network's.
+    """
+
+    def counts(share: float) -> list[int]:
+        wanted = zip(ceilings.layers, densities(share), strict=True)
+        return [max(layer.floor, round(density * layer.count)) for layer, density in wanted]
+
+    if ceilings.spent(counts(ceilings.density)) <= ceilings.units:
+        return counts(ceilings.density), "density"
+    low, high = 0.0, ceilings.density
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        if ceilings.spent(counts(middle)) <= ceilings.units:
+            low = middle
+        else:
+            high = middle
+    return counts(low), "budget"
 
 
 def _erk(layers: list[Blocks], density: float) -> list[float]:

@@ -201,10 +201,9 @@ def _go_on(rounds: Rounds, now_s: float) -> Outcome:
 
 
 def _open(rounds: Rounds, now_s: float) -> Outcome:
+    rounds = replace(rounds, arrived=frozenset(), attempt=1, deadline_s=now_s + rounds.schedule.deadline_s)
     selected = _select(rounds, rounds.online, rounds.schedule.per_round)
-    rounds = replace(
-        rounds, selected=selected, arrived=frozenset(), attempt=1, deadline_s=now_s + rounds.schedule.deadline_s
-    )
+    rounds = replace(rounds, selected=selected)
     return rounds, [Announce(number=rounds.number, selected=selected, again=False)]
 
 

@@ -1,16 +1,20 @@
-"""A ticket for people: what it is and, layer by layer, what it keeps and what that costs. No torch."""
+"""A ticket for people: what it keeps layer by layer, what that costs, and what training it should take. No torch."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from coordinator import estimate
+from coordinator.config import Profile
 from wire.ticket import Keep, KeptLayer, Ticket
 
 
-def render(ticket: Ticket) -> RenderableType:
-    """A heading, a table of layers with totals, and a reminder of what the two densities mean."""
+def render(ticket: Ticket, profiles: Mapping[str, Profile]) -> RenderableType:
+    """A heading, a table of layers with totals, what the two densities mean, and estimates for `profiles`."""
     made = ", ".join(f"{name} {value}" for name, value in ticket.made.items()) or "unknown"
     heading = Text.assemble(
         ("ticket ", "dim"), (ticket.id.hex()[:16], "bold"), f"  {ticket.plan.name}, input ",
@@ -42,7 +46,29 @@ def render(ticket: Ticket) -> RenderableType:
         f"A sample costs the kept multiply-adds, a mask one bit per kept weight: {-(-ticket.kept // 8):,} bytes raw.",
         style="dim",
     )
-    return Group(heading, Text(), table, Text(), note)
+    return Group(heading, Text(), table, Text(), note, Text(), *_estimates(ticket, profiles))
+
+
+def _estimates(ticket: Ticket, profiles: Mapping[str, Profile]) -> list[RenderableType]:
+    """Predicted time of a training step and memory of the process, for every profile."""
+    blocks = [keep.block for keep in ticket.layers]
+    memory = estimate.process_bytes(ticket.plan, blocks, ticket.magnitudes).of(ticket)
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for name in ("profile", "hardware", "step ms", "memory MB", "estimated from (one core)"):
+        table.add_column(name, justify="right" if name in ("step ms", "memory MB") else "left")
+    for name, profile in profiles.items():
+        cost = estimate.step_seconds(ticket.plan, blocks, profile)
+        step = f"{cost.of(ticket) * 1e3:,.1f}" if cost else "–"
+        table.add_row(name, profile.title, step, f"{memory / 1e6:.1f}", Text(estimate.figures(profile), style="dim"))
+    heading = Text.assemble(
+        ("estimated", "bold"), f", not measured: training on the sparse runtime, batch {estimate.BATCH}, one core"
+    )
+    note = Text(
+        f"Time: multiply-adds at {estimate.KERNEL_EFFICIENCY:.0%} of peak, bytes moved, Python. "
+        f"Memory: what is trained and {estimate.PROCESS_BYTES / 1e6:.0f} MB of Python, without recordings.",
+        style="dim",
+    )
+    return [heading, table, note]
 
 
 def _row(layer: KeptLayer, keep: Keep) -> list[str]:

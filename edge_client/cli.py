@@ -146,10 +146,9 @@ def _pick_runtime(name: str | None) -> str:
         )
     if name is None and installed[0] != registry.RUNTIMES[0]:
         log.warning(
-            "no compiled kernels here, so the %s runtime trains, slower than %s would; "
-            "to get them, install gcc and then hidenseek again",
+            "the sparse kernels are not built here: training with the %s runtime, which is slower "
+            "(to get them, install gcc, then: pip install --force-reinstall --no-cache-dir hidenseek)",
             installed[0],
-            registry.RUNTIMES[0],
         )
     return name or installed[0]
 

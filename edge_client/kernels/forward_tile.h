@@ -30,6 +30,9 @@ HS_INLINE void NAME(forward_tile_)(const hs_op *op, const float *x, float *y, in
         if (op->relu)
             HS_UNROLL for (int b = 0; b < B; b++)
                 HS_UNROLL for (int t = 0; t < T; t++) sum[b][t] = POSITIVE(sum[b][t], sum[b][t]);
+        HS_UNROLL for (int b = 0; b < B; b++) /* where the next tile will write */
+            for (int ahead = T * WIDTH; ahead < 2 * T * WIDTH; ahead += HS_LINE)
+                __builtin_prefetch(y + b * plane + ahead, 1);
         HS_UNROLL for (int b = 0; b < B; b++, y += plane)
             HS_UNROLL for (int t = 0; t < T; t++) STORE(y + t * WIDTH, sum[b][t]);
     }

@@ -16,11 +16,14 @@ HS_INLINE void NAME(input_gradient_tile_)(const hs_op *op, float *dx, const floa
     for (int64_t row = 0; row < op->rows; row++) {
         const uint32_t *code = op->code + op->row_start[row], *end = op->code + op->row_start[row + 1];
         V g[4][HS_SPREAD];
-        HS_UNROLL for (int b = 0; b < B; b++, dy += plane)
+        HS_UNROLL for (int b = 0; b < B; b++, dy += plane) {
             HS_UNROLL for (int t = 0; t < T; t++) {
                 g[b][t] = LOAD(dy + t * WIDTH);
                 if (first) g[b][t] = FROM(g[b][t], first);
             }
+            for (int ahead = T * WIDTH; ahead < 2 * T * WIDTH; ahead += HS_LINE) /* what the next tile will read */
+                __builtin_prefetch(dy + ahead);
+        }
         if (code == end) continue;
         if (constant && B == 4 && end - code >= HS_SUMS_FROM) {
             V sums[8][HS_SPREAD]; /* row 3 plus or minus the others, by the code's low three bits */

@@ -31,6 +31,9 @@
 #define HS_SUMS_FROM 4
 #endif
 
+/* Floats of a cache line. Tiles walk across planes, which no hardware prefetcher follows, so they fetch ahead. */
+#define HS_LINE 16
+
 #define HS_INLINE static inline __attribute__((always_inline))
 #define HS_JOIN_(a, b) a##b
 #define HS_JOIN(a, b) HS_JOIN_(a, b)

@@ -1,0 +1,179 @@
+"""The options of `hidenseek prune` and `inspect`, and what each does with them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wire import command
+from wire.errors import ConfigError
+
+if TYPE_CHECKING:
+    from coordinator.budget import Budget
+    from wire.plan import Plan
+    from wire.ticket import Ticket
+
+Subparsers = argparse._SubParsersAction
+
+PRUNE_EXAMPLES = """
+examples:
+  hidenseek prune --model har-cnn --density 0.1 --seed 0 -o har.hns
+  hidenseek prune --model har-cnn --budget-macs 300000 -o har.hns                      # also keeps at most 10 %
+  hidenseek prune --model conv4 --budget-ms 300 --profile pi-zero-2w -o small.hns      # step time, estimated
+  hidenseek prune --model conv2 --density 0.2 --budget-mb 48 -o small.hns              # memory, estimated
+  hidenseek prune --model conv4 --input-shape 3,32,32 --method random-synflow -o cifar.hns   # under 1 kB
+  hidenseek prune --model lenet --method magnitude --block 1 -o lenet.hns
+
+The same options give the same bytes on every machine. No data is looked at. With a budget, weights are ranked by
+score per cost; both the density and the budget hold, and the ticket's notes say which one ended pruning.
+"""
+
+
+def add_prune(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """`hidenseek prune`."""
+    from coordinator.models import MODELS
+    from coordinator.prune import DEFAULT_BLOCK, METHODS, PASSES
+
+    models = "\n".join(f"  {name:10} {what}" for name, what in MODELS.items())
+    methods = "\n".join(f"  {name:24} {what}" for name, what in METHODS.items())
+    parser = subparsers.add_parser(
+        "prune",
+        help="prune a random network before any data, into a ticket",
+        description="Prune a randomly initialised network and write its ticket.",
+        epilog=f"models:\n{models}\n\nmethods:\n{methods}\n{PRUNE_EXAMPLES}",
+        formatter_class=command.HelpFormatter,
+    )
+    parser.add_argument("--model", required=True, metavar="NAME", help="a model, see below")
+    parser.add_argument("--input-shape", type=_shape, metavar="C,H,W", help="one sample (default: 6,128 or 1,28,28)")
+    parser.add_argument("--classes", type=int, metavar="N", help="classes to tell apart (default: 6 or 10)")
+    parser.add_argument("--density", type=float, default=0.10, metavar="D", help="share of the weights to keep, 0 to 1")
+    budgets = parser.add_mutually_exclusive_group()
+    budgets.add_argument("--budget-macs", type=int, metavar="N", help="most multiply-adds of a sample's forward pass")
+    budgets.add_argument("--budget-ms", type=float, metavar="MS", help="most time of a training step on --profile")
+    budgets.add_argument("--budget-mb", type=float, metavar="MB", help="most memory of the training process")
+    parser.add_argument("--profile", metavar="NAME", help="kind of hardware that --budget-ms is for, e.g. pi-zero-2w")
+    parser.add_argument("--method", default="synflow", metavar="NAME", help="a method, see below")
+    parser.add_argument("--passes", type=int, default=PASSES, metavar="N", help="of iterative synflow")
+    parser.add_argument("--block", type=int, default=DEFAULT_BLOCK, metavar="B", help="output rows sharing positions")
+    parser.add_argument(
+        "--magnitudes", choices=("constant", "normal"), default="constant", help="+-c, or Kaiming-normal"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random network")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the ticket, usually *.hns")
+    _add_config(parser)
+    parser.set_defaults(run=_prune)
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from coordinator.models import build_plan
+    from coordinator.prune import prune
+
+    har = arguments.model == "har-cnn"
+    plan = build_plan(
+        arguments.model,
+        input_shape=arguments.input_shape or ((6, 128) if har else (1, 28, 28)),
+        classes=arguments.classes or (6 if har else 10),
+    )
+    budget = _budget(arguments, plan)
+    with Progress(transient=True, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"pruning {plan.name} by {arguments.method}", total=None)
+        ticket = prune(
+            plan,
+            density=arguments.density,
+            seed=arguments.seed,
+            method=arguments.method,
+            block=arguments.block,
+            passes=arguments.passes,
+            magnitudes=arguments.magnitudes,
+            budget=budget,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    _write_whole(arguments.output, ticket.encoded)
+    _show(ticket, arguments.config)
+    print(f"wrote {arguments.output}")
+    return 0
+
+
+def _budget(arguments: argparse.Namespace, plan: Plan) -> Budget | None:
+    """The budget asked for, if any.
+
+    Raises:
+        ConfigError: if --budget-ms and --profile do not come together.
+    """
+    from coordinator import estimate, profiles
+    from coordinator.blocks import block_sizes
+
+    if (arguments.budget_ms is None) != (arguments.profile is None):
+        raise ConfigError("--budget-ms and --profile go together", hint="Give both, or neither")
+    if arguments.budget_macs is not None:
+        return estimate.macs_budget(arguments.budget_macs)
+    if arguments.budget_ms is not None:
+        profile = profiles.named(arguments.profile, arguments.config)
+        return estimate.time_budget(plan, arguments.budget_ms, arguments.profile, profile)
+    if arguments.budget_mb is not None:
+        blocks = block_sizes(plan, arguments.block)
+        return estimate.memory_budget(plan, arguments.budget_mb, blocks, arguments.magnitudes)
+    return None
+
+
+def add_inspect(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """`hidenseek inspect`."""
+    parser = subparsers.add_parser(
+        "inspect",
+        help="show what a ticket holds",
+        description="Show a ticket, layer by layer, and what training it is estimated to take. Needs no torch.",
+        epilog="examples:\n  hidenseek inspect har.hns\n  hidenseek inspect har.hns --config devices.yaml",
+        formatter_class=command.HelpFormatter,
+    )
+    parser.add_argument("ticket", type=Path, metavar="FILE", help="a ticket made by hidenseek prune")
+    _add_config(parser)
+    parser.set_defaults(run=_inspect)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from wire.ticket import read_ticket
+
+    _show(read_ticket(arguments.ticket), arguments.config)
+    return 0
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="whose profiles to estimate for (default: devices.yaml in this folder, else those we know)",
+    )
+
+
+def _show(ticket: Ticket, config: Path | None) -> None:
+    from rich.console import Console
+
+    from coordinator import profiles
+    from coordinator.ticket_table import render
+
+    console = Console()
+    # A table squeezed into a pipe's 80 columns would lose its numbers.
+    console.width = max(console.width, 130) if not console.is_terminal else console.width
+    console.print(render(ticket, profiles.known(config)), highlight=False)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no shape; write it as 1,28,28") from None
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that an interrupt leaves no half of it."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot be written ({error.strerror})", where=str(path)) from error

@@ -1,0 +1,140 @@
+"""Estimates of step time and memory: the arena as the runtime plans it, time by hand, profiles found and shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from coordinator import config, estimate, profiles
+from coordinator.blocks import block_sizes
+from coordinator.config import Profile
+from coordinator.models import build_plan
+from coordinator.prune import prune
+from coordinator.ticket_table import render
+from edge_client.runtimes.sparse import SparseRuntime
+from wire.bundle import Bundle
+from wire.errors import ConfigError, RuntimeMissing, UnknownName
+from wire.plan import AvgPool, Conv, Flatten, Linear, MaxPool, Plan, Relu
+from wire.settings import Training
+from wire.ticket import Keep, Ticket
+
+ROOT = Path(__file__).parents[2]
+MODELS = {
+    "mlp": ((1, 28, 28), 10), "lenet": ((1, 28, 28), 10), "conv2": ((1, 28, 28), 10),
+    "conv4": ((3, 32, 32), 10), "har-cnn": ((6, 128), 6),
+}  # fmt: skip
+ODD = Plan(
+    name="odd",
+    input_shape=(3, 17, 13),
+    layers=(
+        Relu(), Conv(out_channels=8, kernel=(5, 3), stride=(2, 3), padding=(2, 1)), Relu(),
+        AvgPool(kernel=(2, 2), stride=(2, 1)), Conv(out_channels=16, kernel=(3, 3), stride=(1, 1), padding=(1, 1)),
+        Relu(), MaxPool(kernel=(2, 2), stride=(1, 1)), Flatten(), Linear(out_features=12), Relu(),
+        Linear(out_features=5),
+    ),
+)  # fmt: skip
+CHAIN = Plan(name="chain", input_shape=(10,), layers=(Linear(out_features=8), Relu(), Linear(out_features=4)))
+
+
+def seeded(plan: Plan, density: float) -> Ticket:
+    """A ticket of one density everywhere, its paths unchecked."""
+    keeps = [
+        Keep(block=block, mask=max(1, round(density * shape.weights / block)), scale=1.0)
+        for shape, block in zip(plan.weight_layers(), block_sizes(plan, 4), strict=True)
+    ]
+    return Ticket(plan=plan, seed=0, magnitudes="constant", layers=tuple(keeps))
+
+
+def planned(ticket: Ticket, batch: int) -> int:
+    """Bytes of the sparse runtime's arena, from itself."""
+    try:
+        runtime = SparseRuntime(Bundle(runtime="sparse", ticket=ticket), Training(batch=batch))
+    except RuntimeMissing:
+        pytest.skip("the kernels are not built")
+    return sum(runtime.memory_plan().values())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_arena_is_that_of_the_runtime(name: str) -> None:
+    """Within 5 % of `memory_plan()` for every model, sparse and dense, small batches and large."""
+    shape, classes = MODELS[name]
+    plan = build_plan(name, input_shape=shape, classes=classes)
+    for density in (0.02, 0.2):
+        ticket = seeded(plan, density)
+        for batch in (1, 4, 16):
+            blocks = [keep.block for keep in ticket.layers]
+            estimated = estimate.arena_bytes(plan, blocks, batch=batch).of(ticket)
+            assert estimated == pytest.approx(planned(ticket, batch), rel=0.05), (density, batch)
+
+
+@pytest.mark.parametrize("magnitudes", ["constant", "normal"])
+def test_arena_of_strides_pools_and_stored_magnitudes(magnitudes: str) -> None:
+    """Layers no model of ours has: strides, average pools, a ReLU on the input."""
+    ticket = prune(ODD, density=0.5, seed=0, magnitudes=magnitudes, passes=2)
+    estimated = estimate.arena_bytes(ODD, [keep.block for keep in ticket.layers], magnitudes).of(ticket)
+    assert estimated == pytest.approx(planned(ticket, 16), rel=0.05)
+
+
+def test_time_of_a_step_by_hand() -> None:
+    """Two linear layers, all kept: 2 and 3 walks over their weights, bytes over bandwidth, Python's cycles."""
+    profile = Profile(title="x", cores=1, ram_mb=1, clock_ghz=2.0, flops_per_cycle=4, memory_gb_s=1.0)
+    ticket = prune(CHAIN, density=1.0, seed=0, method="uniform")
+    cost = estimate.step_seconds(CHAIN, [4, 4], profile)
+    assert cost is not None
+    operations = 2 * 16 * (2 * 80 + 3 * 32)
+    moved = 32 * 112 + 2 * 5 * (2 * 20 + 3 * 8)  # score, gradient, moments; an index of a block, two micro-batches
+    activations = 6 * 4 * 16 * (10 + 8 + 4)
+    seconds = operations / (0.5 * 2e9 * 4) + (moved + activations) / 1e9 + 300_000 / 2e9
+    assert cost.of(ticket) == pytest.approx(seconds, rel=1e-9)
+
+
+def test_less_work_takes_less_time_and_memory() -> None:
+    """A sparser ticket is estimated faster and smaller on every kind of hardware."""
+    plan = build_plan("lenet", input_shape=(1, 28, 28), classes=10)
+    tickets = [prune(plan, density=density, seed=0, method="erk") for density in (0.1, 0.3)]
+    blocks = [keep.block for keep in tickets[0].layers]
+    for profile in profiles.BUILT_IN.values():
+        cost = estimate.step_seconds(plan, blocks, profile)
+        assert cost is not None
+        assert cost.of(tickets[0]) < cost.of(tickets[1])
+    memory = estimate.process_bytes(plan, blocks)
+    assert estimate.PROCESS_BYTES < memory.of(tickets[0]) < memory.of(tickets[1])
+
+
+def test_devices_yaml_lists_the_profiles_we_know() -> None:
+    """The commented devices.yaml of the project and the profiles used without one say the same."""
+    assert config.load(ROOT / "devices.yaml").profiles == profiles.BUILT_IN
+
+
+def test_profiles_of_a_file_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's own figures win, missing ones come from the profile we know by that name."""
+    monkeypatch.chdir(tmp_path)
+    assert profiles.known(None) == profiles.BUILT_IN
+    lines = ["profiles:", "  pi-zero-2w: {title: Mine, cores: 4, ram_mb: 512, clock_ghz: 1.2}"]
+    lines += ["  toaster: {title: Toaster, cores: 1, ram_mb: 64}"]
+    (tmp_path / "devices.yaml").write_text("\n".join(lines))
+    found = profiles.known(None)
+    assert list(found) == ["pi-zero-2w", "toaster"]
+    assert (found["pi-zero-2w"].title, found["pi-zero-2w"].clock_ghz) == ("Mine", 1.2)
+    assert found["pi-zero-2w"].flops_per_cycle == 8
+    assert profiles.named("pi-5-8gb", None) == profiles.BUILT_IN["pi-5-8gb"]
+    with pytest.raises(ConfigError, match=r"'toaster' lacks clock_ghz"):
+        profiles.named("toaster", None)
+    with pytest.raises(UnknownName, match="Did you mean 'toaster'"):
+        profiles.named("toster", tmp_path / "devices.yaml")
+
+
+def test_table_shows_every_profile_and_that_it_is_estimated() -> None:
+    """One row per profile; without figures the time stays open and the memory is there."""
+    ticket = prune(CHAIN, density=1.0, seed=0, method="uniform")
+    console = Console(width=130)
+    with console.capture() as captured:
+        console.print(render(ticket, {**profiles.BUILT_IN, "toaster": Profile(title="Toaster", cores=1, ram_mb=64)}))
+    shown = captured.get()
+    assert "estimated, not measured: training on the sparse runtime, batch 16, one core" in shown
+    for name in profiles.BUILT_IN:
+        assert name in shown
+    (toaster,) = [line for line in shown.splitlines() if line.startswith("toaster")]
+    assert toaster.split()[2:] == ["–", "40.0", "no", "figures"]

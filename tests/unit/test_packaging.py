@@ -1,0 +1,285 @@
+"""Packaging: which kernels are compiled for which machine, what the wheel is called, and that it works alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from edge_client import cli
+from edge_client.kernels import build, library
+from edge_client.runtimes import registry
+from tests.wheels import ROOT, build_wheel, copy_tree, environment, pip
+from wire.errors import RuntimeMissing
+
+# What a freshly installed device can be asked: one training step, and where the kernels come from.
+ONE_STEP = """
+import numpy as np
+from edge_client.kernels import library
+from edge_client.runtimes.sparse import SparseRuntime
+from wire.bundle import Bundle
+from wire.plan import Linear, Plan
+from wire.settings import Training
+from wire.ticket import Keep, Ticket
+plan = Plan(name="one", input_shape=(8,), layers=(Linear(out_features=4),))
+ticket = Ticket(plan=plan, seed=1, magnitudes="constant", layers=(Keep(block=4, mask=3, scale=0.5),))
+runtime = SparseRuntime(Bundle(runtime="sparse", ticket=ticket), Training(batch=8))
+x, y, weights = np.ones((8, 8), np.float32), np.arange(8) % 4, np.ones(8, np.float32)
+print(library.library_path(), runtime.step(x, y, weights).loss)
+"""
+WITHOUT_KERNELS = """
+import edge_client.cli
+from edge_client.kernels import library
+from edge_client.runtimes import registry
+print(library.library_path(), "sparse" in registry.available())
+"""
+# Eight samples with the labels of one: the runtime would refuse them, the kernels read on.
+TOO_FEW_LABELS = ONE_STEP.replace(
+    "print(",
+    "from edge_client.kernels.library import Result\n"
+    "y = np.zeros(1, np.int64)\n"
+    "runtime._library.hs_step(runtime._network, x.ctypes.data, y.ctypes.data, weights.ctypes.data, 8, Result())\n"
+    "print(",
+)
+
+
+def _fake_compiler(folder: Path, script: str) -> str:
+    """A program that writes its arguments to `folder/log`, then runs a shell script."""
+    path = folder / "fakecc"
+    path.write_text(f'#!/bin/sh\necho "$@" >> "{folder}/log"\n{script}\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+MAKES_FILES = """
+[ "$1" = -dumpmachine ] && { echo MACHINE-linux-gnu; exit; }
+while [ "$1" != -o ]; do shift; done
+echo library > "$2"
+"""
+
+
+def _run(script: str, site: Path, folder: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code on an installation, far from the source tree."""
+    env = environment(PYTHONPATH=str(site), **changes)
+    command = [sys.executable, "-P", "-c", script]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "armv7l", "armv6l", "riscv64"])
+def test_every_machine_has_a_baseline(machine: str) -> None:
+    """The build that runs on every processor of a kind is there, as are those the loader looks for on x86-64."""
+    names = list(build.levels(machine))
+    assert names[0] == "v1"
+    assert names == (["v1", "v3", "v4"] if machine == "x86_64" else ["v1"])
+    assert set(library.LEVELS[4]) == set(build.levels("x86_64"))
+
+
+def test_only_32_bit_neon_gives_up_denormals() -> None:
+    """gcc makes no 32-bit NEON without it; no other build may, and the first Pi has no NEON at all."""
+    careless = "-funsafe-math-optimizations"
+    for machine in ("x86_64", "aarch64", "armv6l"):
+        assert not any(careless in flags for flags in build.levels(machine).values())
+    assert careless in build.levels("armv7l")["v1"]
+
+
+def test_without_a_compiler_the_outcome_is_clear(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No compiler: an error that names gcc and the other runtime, an exit code, and nothing written."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(RuntimeMissing, match=r"no C compiler found. Install gcc, or use the onnx runtime"):
+        build.build(tmp_path)
+    assert build.main(["--folder", str(tmp_path)]) == RuntimeMissing.exit_code
+    assert "no C compiler" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_compiler_is_the_one_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An argument goes before $CC, $CC before gcc; both may carry options; a name that is no program is an error."""
+    fake = _fake_compiler(tmp_path, "")
+    monkeypatch.setenv("CC", f"{fake} -m64")
+    assert build.find_compiler() == [fake, "-m64"]
+    assert build.find_compiler(f"{fake} --sysroot='/a b'") == [fake, "--sysroot=/a b"]
+    monkeypatch.setenv("CC", "nosuchcompiler")
+    with pytest.raises(RuntimeMissing, match="nosuchcompiler"):
+        build.find_compiler()
+
+
+@pytest.mark.parametrize(
+    ("triple", "kernel", "machine"),
+    [
+        ("x86_64-linux-gnu", "x86_64", "x86_64"),
+        ("aarch64-linux-gnu", "x86_64", "aarch64"),
+        ("arm-linux-gnueabihf", "x86_64", "armv7l"),
+        ("arm-linux-gnueabihf", "aarch64", "armv7l"),  # 32-bit Raspberry Pi OS on a 64-bit kernel
+        ("arm-linux-gnueabihf", "armv6l", "armv6l"),
+        ("i686-linux-gnu", "x86_64", "i686"),
+        ("arm64-apple-darwin23", "arm64", "arm64"),
+    ],
+)
+def test_the_compiler_says_for_what_it_compiles(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, triple: str, kernel: str, machine: str
+) -> None:
+    """The target is the compiler's, not the running kernel's."""
+    monkeypatch.setattr(build.platform, "machine", lambda: kernel)
+    assert build.machine_of([_fake_compiler(tmp_path, f"echo {triple}")]) == machine
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "arm"])
+def test_every_level_is_compiled_and_readable_by_all(tmp_path: Path, machine: str) -> None:
+    """One library per level, mode 755, from every source, and no option that changes the process when linking."""
+    fake = _fake_compiler(tmp_path, MAKES_FILES.replace("MACHINE", machine))
+    out = tmp_path / "out"
+    out.mkdir()
+    written = build.build(out, compiler=fake)
+    levels = build.levels(build.machine_of([fake]))
+    assert written == [out / f"sparse-{level}.so" for level in levels]
+    assert sorted(out.iterdir()) == sorted(written)
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o755}
+    calls = (tmp_path / "log").read_text().splitlines()
+    for flags in levels.values():
+        assert sum(" ".join(flags) in call for call in calls) == len(build.sources())
+    links = [call for call in calls if "-shared" in call]
+    assert len(links) == len(levels)
+    assert not any("math" in call for call in links)
+
+
+def test_a_compiler_that_fails_leaves_the_old_kernels(tmp_path: Path) -> None:
+    """What the compiler said is in the error, and no library is replaced by half of one."""
+    fake = _fake_compiler(
+        tmp_path, '[ "$1" = -dumpmachine ] && { echo x86_64; exit; }\necho "stdio.h: none" >&2; exit 1'
+    )
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sparse-v1.so").write_text("old")
+    with pytest.raises(RuntimeMissing, match=r"stdio.h: none"):
+        build.build(out, compiler=fake)
+    assert [path.read_text() for path in out.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("contents", "tag"),
+    [
+        ([b"\x7fELF..GLIBC_2.4\0GLIBC_2.17\0", b"\x7fELF GLIBC_2.34\0GLIBC_2.9\0"], "manylinux_2_34_aarch64"),
+        ([b"\x7fELF GLIBC_2.4\0"], "manylinux_2_17_aarch64"),
+        ([b"\x7fELF musl"], "linux_aarch64"),
+        ([b"\x7fELF GLIBC_2.4\0", b"\xcf\xfa\xed\xfe"], None),
+    ],
+)
+def test_the_platform_tag_is_of_the_newest_symbol(tmp_path: Path, contents: list[bytes], tag: str | None) -> None:
+    """The highest glibc version of all libraries counts, numbers compared as numbers; no glibc, no manylinux."""
+    paths = [tmp_path / f"{i}.so" for i in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    assert build.platform_tag(paths, "aarch64") == tag
+
+
+def test_a_device_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Falling back to onnx is logged with the way out; a runtime that was asked for is not commented on."""
+    monkeypatch.setattr(registry, "available", lambda: ["onnx"])
+    with caplog.at_level(logging.INFO):
+        assert cli._pick_runtime("onnx") == "onnx"
+        assert not caplog.records
+        assert cli._pick_runtime(None) == "onnx"
+    assert "sparse kernels are not built here" in caplog.text
+    assert "install gcc" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_wheel_works_without_the_source_tree(tmp_path: Path) -> None:
+    """Built with nothing but the compiler, it holds this build's kernels only, is tagged for what they need, trains."""
+    source = copy_tree(tmp_path / "source")
+    (source / "edge_client/kernels/sparse-sanitize.so").write_bytes(b"left from a test")
+    wheel = build_wheel(source, tmp_path / "wheel")
+    machine = build.machine_of(build.find_compiler())
+    kernels = sorted(f"edge_client/kernels/sparse-{level}.so" for level in build.levels(machine))
+    names = zipfile.ZipFile(wheel).namelist()
+    assert sorted(name for name in names if name.endswith((".so", ".c", ".h"))) == kernels
+    assert "coordinator/report/page.css" in names
+    assert wheel.stat().st_size < 1_000_000
+    pip("install", "--no-deps", "--target", tmp_path / "site", wheel)
+    done = _run(ONE_STEP, tmp_path / "site", tmp_path)
+    assert done.returncode == 0, done.stderr
+    path, loss = done.stdout.split()
+    assert Path(path).parent == tmp_path / "site/edge_client/kernels"
+    assert 0 < float(loss) < 10
+    if shutil.which("readelf"):
+        said = subprocess.run(["readelf", "-VW", path], capture_output=True, text=True, check=True).stdout
+        needed = {tuple(map(int, word[len("GLIBC_2.") :].split("."))) for word in said.split() if "GLIBC_2." in word}
+        assert f"-py3-none-manylinux_2_{max(needed)[0]}_{machine}.whl" in wheel.name
+
+
+@pytest.mark.slow
+def test_without_a_compiler_there_is_a_wheel_without_kernels(tmp_path: Path) -> None:
+    """The installation succeeds, the wheel is for any machine and says so in its name, and imports."""
+    wheel = build_wheel(copy_tree(tmp_path / "source"), tmp_path / "wheel", PATH=str(tmp_path))
+    assert wheel.name.endswith("-0.nokernels-py3-none-any.whl")
+    pip("install", "--no-deps", "--target", tmp_path / "site", wheel)
+    done = _run(WITHOUT_KERNELS, tmp_path / "site", tmp_path)
+    assert done.stdout.split() == ["None", "False"], done.stderr
+
+
+@pytest.mark.slow
+def test_a_compiler_that_was_named_has_to_work(tmp_path: Path) -> None:
+    """With $CC set nobody gets a wheel without kernels unawares."""
+    with pytest.raises(AssertionError, match="no program 'nosuchcompiler'"):
+        build_wheel(copy_tree(tmp_path / "source"), tmp_path / "wheel", CC="nosuchcompiler")
+
+
+@pytest.mark.slow
+def test_an_editable_installation_builds_in_place(tmp_path: Path) -> None:
+    """`pip install -e .` leaves the kernels beside their sources, and an installation that finds them there."""
+    source = copy_tree(tmp_path / "source")
+    pip("install", "--no-deps", "--target", tmp_path / "site", "--editable", source)
+    assert (source / "edge_client/kernels/sparse-v1.so").exists()
+    script = f"import site; site.addsitedir({str(tmp_path / 'site')!r})\n{ONE_STEP}"
+    done = _run(script, tmp_path / "site", tmp_path)
+    assert done.stdout.startswith(str(source / "edge_client/kernels")), done.stderr
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A copy of the tree with the kernels built to check themselves, and the environment that runs them."""
+    source = copy_tree(tmp_path_factory.mktemp("sanitized") / "source")
+    shutil.copytree(ROOT / "tests", source / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "edge_client.kernels.build", "--sanitize"]
+    subprocess.run(command, cwd=source, env=environment(), check=True, capture_output=True)
+    compiler = build.find_compiler()[0]
+    libraries = [
+        subprocess.run(
+            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    assert all(os.path.isabs(path) for path in libraries), f"{compiler} has no sanitizers: apt-get install gcc"
+    env = environment(LD_PRELOAD=" ".join(libraries), ASAN_OPTIONS="detect_leaks=0", HIDENSEEK_KERNELS="sanitize")
+    return source, env
+
+
+@pytest.mark.slow
+def test_the_sparse_tests_pass_under_sanitizers(sanitized: tuple[Path, dict[str, str]]) -> None:
+    """Every sparse test reads and writes where it may and computes what C defines (ASan, UBSan)."""
+    source, env = sanitized
+    tests = ["tests/unit/test_sparse_runtime.py", "tests/property/test_sparse_parity.py"]
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+@pytest.mark.slow
+def test_the_sanitizers_are_awake(sanitized: tuple[Path, dict[str, str]]) -> None:
+    """Labels shorter than their batch, given past the runtime's own checks, are caught by AddressSanitizer."""
+    source, env = sanitized
+    command = [sys.executable, "-c", TOO_FEW_LABELS]
+    done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert "heap-buffer-overflow" in done.stderr
