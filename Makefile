@@ -16,7 +16,7 @@ ARGS   ?=
 .PHONY: help demo test test-all bench-kernels wheels lint clean
 
 help:
-	@sed -n 's/^#//p' Makefile | head -5
+	@sed -n 's/^#//p' Makefile | head -6
 
 # Where Python comes without venv (Debian's python3-venv is a package of its own), virtualenv does the same.
 $(BIN)/python:
@@ -32,6 +32,7 @@ $(READY): pyproject.toml $(BIN)/python
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[coordinator,dev]'
 	@touch $@
 
+# Installing compiles them too; this does it again when a source has changed.
 $(VENV)/.kernels: $(READY) $(KERNELS)
 	@$(BIN)/python -m edge_client.kernels.build || echo "no kernels: devices here will train with the onnx runtime"
 	@touch $@

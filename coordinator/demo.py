@@ -23,7 +23,7 @@ from coordinator.rounds import Schedule
 from coordinator.store import Store
 from coordinator.terminal import Board
 from wire.command import PASSWORD_VARIABLE
-from wire.errors import ConfigError
+from wire.errors import ConfigError, RoundFailed
 from wire.mqtt import parse_url
 from wire.settings import Training
 
@@ -77,6 +77,18 @@ class DeviceProcesses:
             self.running[device] = subprocess.Popen(
                 arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+
+    def check(self) -> None:
+        """Notice a device that gave up.
+
+        Raises:
+            RoundFailed: with the device's last words.
+        """
+        for device, process in self.running.items():
+            if process.poll():
+                log = self.folder / device / "log"
+                words = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+                raise RoundFailed(f"{device} ended with exit code {process.returncode}: {words[-1]}", where=str(log))
 
     def stop(self, wait_s: float = 10.0) -> None:
         """Wait a moment for every device to leave by itself, then end it."""
@@ -155,6 +167,7 @@ def _serve(
             parse_url(url, password=passwords.get(COORDINATOR)), NAME, federation.ticket, timeout_s=CONNECT_S
         )
         coordinator = prepare(federation, store=store, channel=channel, observer=board, evaluator=evaluator)
+        coordinator.watch = processes.check
         for device in devices:
             processes.start(device)
         with board:

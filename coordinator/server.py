@@ -8,7 +8,7 @@ Kill this process between any two of these and the mask is either sent again or 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -86,6 +86,7 @@ class Coordinator:
         memory: share of the previous mean vote that stays (`coordinator.aggregate`).
         evaluator: held-out samples, if there are any.
         evaluate: whether devices report the global signs' accuracy every round.
+        watch: called a few times a second; may raise to end the run.
         linger_s: seconds to wait for the last evaluations after the last round.
     """
 
@@ -102,6 +103,7 @@ class Coordinator:
     memory: float = 0.0
     evaluator: Evaluator | None = None
     evaluate: bool = True
+    watch: Callable[[], None] = lambda: None
     linger_s: float = 10.0
     _rounds: Rounds = field(init=False)
     _votes: mask.Votes = field(init=False)
@@ -127,6 +129,7 @@ class Coordinator:
         """
         while not self._done():
             self._listen()
+            self.watch()
             self._apply(rounds.handle(self._rounds, rounds.Tick(), monotonic_s()))
             if self._failure is not None:
                 raise self._failure

@@ -16,7 +16,7 @@
     ├── JoinRefused        17 the coordinator turned this device away
     ├── DuplicateDevice    18 two processes joined under one device id
     ├── PlanError          20 a network plan whose shapes do not fit
-    ├── PruneError         21 pruning would cut the network in two or empty a layer
+    ├── PruneError         21 pruning would cut the network in two or empty a layer, or a budget is too low
     ├── ExportError        22 a target cannot express the plan, or an artifact disagrees with autograd
     ├── RuntimeMissing     23 the runtime's package is not installed on this machine
     ├── FetchError         24 a data set could not be downloaded, or its hash is wrong
