@@ -151,6 +151,7 @@ def main() -> int:
     machine, peak = describe(), fma_peak()
     print(f"{machine['cpu']}, multiply-add peak {peak:.1f} GFLOP/s measured, load {os.getloadavg()[0]:.1f}")
     print("net      sparsity density batch mode   runtime              ms       x     MB   peak")
+    stem = options.output or ROOT / "benchmarks" / "results" / f"kernels-{time.strftime('%Y%m%d-%H%M')}"
     rows: list[Row] = []
     began = time.monotonic()
     for net in options.nets:
@@ -165,26 +166,29 @@ def main() -> int:
                     for row in measure(ticket, batch, mode, options.runtimes, peak, labels):
                         rows.append(row)
                         show(row)
-    stem = options.output or ROOT / "benchmarks" / "results" / f"kernels-{time.strftime('%Y%m%d-%H%M')}"
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
+        write(stem, machine, peak, rows)
+    print(
+        f"{len(rows)} rows in {time.monotonic() - began:.0f} s: {stem.with_suffix('.json')}, {stem.with_suffix('.svg')}"
     )
+    return 0
+
+
+def write(stem: Path, machine: dict[str, object], peak: float, rows: list[Row]) -> None:
+    """Write what there is; called after every network, so that an interrupt loses one at most."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
     versions = {name: metadata.version(name) for name in ("torch", "onnxruntime", "numpy")}
     result = {
         "machine": machine,
         "fma_peak_gflops": round(peak, 1),
-        "commit": commit.stdout.strip(),
+        "commit": commit,
         "versions": versions | {"python": platform.python_version()},
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "rows": [asdict(row) for row in rows],
     }
     stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     write_roofline(stem.with_suffix(".svg"), result)
-    print(
-        f"{len(rows)} rows in {time.monotonic() - began:.0f} s: {stem.with_suffix('.json')}, {stem.with_suffix('.svg')}"
-    )
-    return 0
 
 
 def show(row: Row) -> None:
