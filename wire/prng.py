@@ -22,7 +22,7 @@ STREAM_ORDER = 4  # the order in which a device sees its samples
 ROUNDS = 10
 MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
-CHUNK = 1 << 14  # counters worked on at once: a few MB of intermediates whatever is asked for
+CHUNK = 1 << 12  # counters worked on at once: half a MB of intermediates whatever is asked for
 MASK_32 = np.uint64(0xFFFFFFFF)
 
 

@@ -204,7 +204,7 @@ def codes_for(kept: KeptLayer, source: Geometry, lanes: int) -> Codes:
     group, position, first = group[arranged], position[arranged], first[arranged]
     rows = kept.shape.out_units // block
     row_start = np.zeros(rows + 1, dtype=np.uint32)
-    np.cumsum(np.bincount(group, minlength=rows), out=row_start[1:])
+    np.cumsum(np.bincount(group.astype(np.intp), minlength=rows), out=row_start[1:])
     return Codes(
         block=block,
         row_start=row_start,
