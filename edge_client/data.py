@@ -86,6 +86,8 @@ def _join(files: list[Path], folder: Path) -> tuple[Floats, Labels]:
     if len(shapes) > 1:
         (a, file_a), (b, file_b) = list(shapes.items())[:2]
         raise DataError(f"{file_a.name} has samples of shape {a}, {file_b.name} of {b}", where=str(folder))
+    if len(loaded) == 1:
+        return loaded[0]  # no second copy of what may be most of a small board's memory
     return np.concatenate([x for x, _ in loaded]), np.concatenate([y for _, y in loaded])
 
 
