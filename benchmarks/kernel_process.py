@@ -1,7 +1,8 @@
 """One runtime in a fresh process: loads, then takes steps when told. The other end of `benchmarks/kernels.py`.
 
 Reads commands from standard input, one a line, and answers each with a line of JSON:
-`run N` takes one step and then N more and answers the N steps' mean milliseconds; an end of input answers the peak memory.
+`run N` takes one step and then N more and answers the N steps' mean milliseconds; an end of input
+answers the peak memory.
 """
 
 from __future__ import annotations
