@@ -38,7 +38,7 @@ from wire.ticket import Ticket
 ROOT = Path(__file__).resolve().parents[1]
 NETS = {"har-cnn": ((6, 128), 6), "lenet": ((1, 28, 28), 10), "conv2": ((1, 28, 28), 10), "conv4": ((1, 28, 28), 10)}
 TURN_S = 0.3
-TURNS = 7
+TURNS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
