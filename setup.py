@@ -24,7 +24,7 @@ from wire.errors import RuntimeMissing
 
 NO_KERNELS = """
 hidenseek: THE SPARSE KERNELS WERE NOT BUILT: {reason}
-hidenseek: Devices of this installation train with the onnx runtime (pip install 'hidenseek[onnx]'), which is slower.
+hidenseek: Devices of this installation train with the onnx runtime (pip install onnxruntime), which is slower.
 hidenseek: To get the kernels, install gcc (Debian: apt-get install gcc libc6-dev), then hidenseek once more with
 hidenseek: pip install --force-reinstall --no-cache-dir (pip has kept this wheel).
 """
