@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -136,7 +135,7 @@ def run(settings: DemoSettings, console: Console) -> Summary:
         allowed=frozenset(devices),
     )
     assert data.unseen is not None
-    evaluator = Evaluator(ticket, *_float_and_int(*data.unseen))
+    evaluator = Evaluator(ticket, *data.unseen)
     return _serve(federation, devices, evaluator, settings, console)
 
 
@@ -191,10 +190,6 @@ def _write_data(data: FederatedData, devices: list[str], folder: Path) -> None:
         mine = data.devices[name]
         np.savez(home / "train.npz", x=mine.x_train, y=mine.y_train)
         np.savez(home / "test.npz", x=mine.x_test, y=mine.y_test)
-
-
-def _float_and_int(x: object, y: object) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    return np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.int64)
 
 
 def _progress(console: Console) -> Progress:

@@ -7,7 +7,7 @@ that closes early stops the training for it at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from edge_client import agent, profiler, trainer
@@ -39,7 +39,6 @@ class Client:
         data: what to train on.
         store: what survives a power cut.
         threads: for the runtime.
-        progress: told (steps done, steps in all) after every step.
     """
 
     device: agent.Device
@@ -48,12 +47,10 @@ class Client:
     data: DeviceData
     store: Store
     threads: int = 1
-    progress: Callable[[int, int], None] = lambda done, total: None
     _bundle: Bundle | None = None
     _runtime: Runtime | None = None
     _training: Iterator[trainer.Trained | None] | None = None
     _round: Round | None = None
-    _steps: int = 0
     _events: list[agent.Event] = field(default_factory=list)
     _stop: agent.Stop | None = None
 
@@ -175,7 +172,6 @@ class Client:
         assert federation is not None
         votes = mask.decode_votes(announced.votes, bundle.ticket.kept)
         self._round = announced
-        self._steps = 0
         self._training = trainer.train(
             runtime,
             self.data.x_train,
@@ -191,10 +187,6 @@ class Client:
             return
         trained = next(self._training)
         if trained is None:
-            assert self.device.federation is not None
-            settings = self.device.federation.training
-            self._steps += 1
-            self.progress(self._steps, settings.epochs * -(-self.data.y_train.size // settings.batch))
             return
         self._training = None
         self._events.append(agent.TrainingDone(update=self._finish(trained)))

@@ -122,8 +122,9 @@ def read_file(path: Path, *, dimensions: int) -> npt.NDArray[np.uint8]:
                 )
             shape = struct.unpack_from(f">{dimensions}I", header, MAGIC.size)
             size = prod(shape)
-            if size > MAX_BYTES:
-                raise DataError(f"{size} bytes announced, at most {MAX_BYTES} accepted", where=where)
+            largest = prod(max(side, 1) for side in shape)  # a side of 0 must not hide sides numpy cannot multiply
+            if largest > MAX_BYTES:
+                raise DataError(f"{largest} bytes announced, at most {MAX_BYTES} accepted", where=where)
             body = stream.take(size + 1)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=where) from None

@@ -88,6 +88,14 @@ def test_damaged_idx_files_say_what_was_found_and_expected(tmp_path: Path, data:
     assert caught.value.where == str(path)
 
 
+def test_an_empty_side_does_not_hide_impossible_ones(tmp_path: Path) -> None:
+    """No images of 2^32-1 by 2^32-1 pixels are no bytes, and still no array that numpy can make."""
+    path = tmp_path / "images"
+    path.write_bytes(struct.pack(">HBBIII", 0, 8, 3, 0, 0xFFFFFFFF, 0xFFFFFFFF))
+    with pytest.raises(DataError, match="bytes announced"):
+        idx.read_file(path, dimensions=3)
+
+
 def test_images_and_labels_must_go_together(tmp_path: Path) -> None:
     """A label too few, a label out of range and a missing file are told apart."""
     _write_set(tmp_path, HYPHENS, [0, 1, 10])
