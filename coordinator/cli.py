@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from coordinator import commands, prune_command
+from coordinator import commands, freeze_command, prune_command, simulate_command
 from coordinator.datasets import command as data_command
 from wire import __version__, command
 
@@ -16,6 +16,8 @@ examples:
   hidenseek prune --model har-cnn --density 0.1 -o har.hns
   hidenseek inspect har.hns
   hidenseek serve --config devices.yaml --broker mqtt://192.168.1.10
+  hidenseek freeze --run hidenseek-default -o global.onnx
+  hidenseek simulate --method fedavg --rounds 20       HideNseek's rivals, on the same data
   hidenseek data list
 
 On the devices: hidenseek-edge join --help
@@ -44,6 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     prune_command.add_inspect(subparsers)
     commands.add_serve(subparsers)
     commands.add_report(subparsers)
+    freeze_command.add_freeze(subparsers)
+    simulate_command.add_simulate(subparsers)
     data_command.add_parser(subparsers)
     return parser
 

@@ -1,4 +1,4 @@
-"""Accuracy of global signs on samples the coordinator itself holds, with the ticket's inference graph."""
+"""Accuracy of the global network on samples the coordinator itself holds, with the ticket's inference graph."""
 
 from __future__ import annotations
 
@@ -44,12 +44,11 @@ class Evaluator:
         options.log_severity_level = 3
         self._session = ort.InferenceSession(inference_graph(self.ticket), options, providers=["CPUExecutionProvider"])
 
-    def count_correct(self, signs: NDArray[np.bool_]) -> int:
-        """Count the samples whose largest logit is their label, with sign mask `signs` (kept,)."""
-        scores = np.where(signs, np.float32(1), np.float32(-1))
+    def count_correct(self, multipliers: NDArray[np.float32]) -> int:
+        """Count the samples whose largest logit is their label; weights are multipliers (kept,) x initial weights."""
         correct = 0
         for at in range(0, self.y.size, BATCH):
-            (logits,) = self._session.run(["logits"], {"x": self.x[at : at + BATCH], "scores": scores})
+            (logits,) = self._session.run(["logits"], {"x": self.x[at : at + BATCH], "multipliers": multipliers})
             correct += int(np.count_nonzero(logits.argmax(axis=1) == self.y[at : at + BATCH]))
         return correct
 

@@ -23,6 +23,7 @@ from wire.ticket import Keep, Ticket
 
 PASSES = 100
 DEFAULT_BLOCK = 4
+OUTPUT_SCALE = 0.25  # of the last layer's weights; see `prune`
 METHODS = {
     "synflow": f"weights with the largest synaptic flow, in {PASSES} passes (--passes)",
     "synflow-oneshot": "the same in a single pass, as HideNseek's reference recipe",
@@ -46,6 +47,7 @@ def prune(
     block: int = DEFAULT_BLOCK,
     passes: int = PASSES,
     magnitudes: str = "constant",
+    output_scale: float = OUTPUT_SCALE,
     budget: Budget | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Ticket:
@@ -59,6 +61,9 @@ def prune(
         block: output rows that share their kept positions, where a layer's width divides by it; else 1.
         passes: of iterative synflow.
         magnitudes: kept weights are all +-c ("constant"), or keep their normal magnitudes ("normal").
+        output_scale: factor on the last layer's scale. It is a temperature: signs have one size, so a network with
+            Kaiming's scale is sure of itself after a round, its loss near 0 and its gradients mostly noise
+            (measured in docs/method.md).
         budget: on the device's work, time or memory; a note "binds" says whether it or the density ended pruning.
         progress: told (passes done, passes in all).
 
@@ -110,18 +115,21 @@ def prune(
         plan=plan,
         seed=seed,
         magnitudes=magnitudes,
-        layers=tuple(_keep(layer, mask) for layer, mask in zip(layers, kept, strict=True)),
+        layers=tuple(
+            _keep(layer, mask, output_scale if layer is layers[-1] else 1.0)
+            for layer, mask in zip(layers, kept, strict=True)
+        ),
         made=made,
     )
     _check_paths(ticket)
     return ticket
 
 
-def _keep(layer: Blocks, mask: int | NDArray[np.bool_]) -> Keep:
-    """What the ticket stores: c = sqrt(2 / kept fan-in), Kaiming's rule for what is left of the layer."""
+def _keep(layer: Blocks, mask: int | NDArray[np.bool_], factor: float) -> Keep:
+    """What the ticket stores: c = factor x sqrt(2 / kept fan-in), Kaiming's rule for what is left of the layer."""
     count = mask if isinstance(mask, int) else int(np.count_nonzero(mask))
     stored = mask if isinstance(mask, int) else bits.encode(mask.reshape(-1))
-    scale = float(np.float32(math.sqrt(2 * layer.shape.out_units / (count * layer.size))))
+    scale = float(np.float32(factor * math.sqrt(2 * layer.shape.out_units / (count * layer.size))))
     return Keep(block=layer.size, mask=stored, scale=scale)
 
 

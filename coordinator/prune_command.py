@@ -92,7 +92,7 @@ def _prune(arguments: argparse.Namespace) -> int:
             budget=budget,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    _write_whole(arguments.output, ticket.encoded)
+    command.write_whole(arguments.output, ticket.encoded)
     _show(ticket, arguments.config)
     print(f"wrote {arguments.output}")
     return 0
@@ -167,13 +167,3 @@ def _shape(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is no shape; write it as 1,28,28") from None
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that an interrupt leaves no half of it."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(f"cannot be written ({error.strerror})", where=str(path)) from error

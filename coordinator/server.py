@@ -326,7 +326,7 @@ class Coordinator:
         self._votes = next_votes(self._votes, masks, self.memory)
         accuracy = None
         if self.evaluator is not None:
-            correct = self.evaluator.count_correct(self._votes.signs)
+            correct = self.evaluator.count_correct(self._votes.mean)
             self.store.add_held_out(self.run, number, correct, self.evaluator.y.size)
             accuracy = correct / self.evaluator.y.size
         self.observer.closed(number, len(coded), accuracy)

@@ -28,6 +28,16 @@ examples:
 exit codes: 0 done, 2 usage, 130 stopped, others in docs/errors.md
 """
 
+PREDICT_EXAMPLES = """
+examples:
+  hidenseek-edge predict --data new.npz                                # this machine's device, in words
+  hidenseek-edge predict --device pi-01 --data ~/recordings            # every file: how many are right
+  hidenseek-edge predict --state out/demo/devices/person-01/state --data new.npz --output classes.csv
+
+The .csv has the columns source (a file's name), index, class, probability; the .npz arrays of these names, and
+probabilities of every class. It may run while hidenseek-edge join does. Accuracy on what was trained on flatters.
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `hidenseek-edge`; return the exit code."""
@@ -38,12 +48,14 @@ def build_parser() -> argparse.ArgumentParser:
     """All of `hidenseek-edge`'s commands and options."""
     parser = argparse.ArgumentParser(
         prog="hidenseek-edge",
-        description="Take part in a federation: train the signs of a pruned random network on this device's own data.",
+        description="Take part in a federation: train the signs of a pruned random network on this device's own data; "
+        "and use what was learned.",
         epilog=EXAMPLES,
         formatter_class=command.HelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_join(commands)
+    _add_predict(commands)
     return parser
 
 
@@ -121,6 +133,45 @@ def _join(arguments: argparse.Namespace) -> int:
             store=store,
             threads=arguments.threads,
         ).run()
+    return 0
+
+
+def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="classify samples with what this device has learned",
+        description="Classify samples with this device's own signs, those its last local training ended with.",
+        epilog=PREDICT_EXAMPLES,
+        formatter_class=command.HelpFormatter,
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a .npz file with array x (samples, *shape), and y (samples,) if labels are known; or a folder of them",
+    )
+    parser.add_argument("--device", metavar="ID", default=socket.gethostname(), help="whose network, without --state")
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="as of join, or a copy (default ~/.local/state/hidenseek/ID)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write every prediction to FILE.csv or FILE.npz")
+    parser.set_defaults(run=_predict)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from edge_client import predict
+    from wire.state_folder import read_learned
+    from wire.topics import check_name
+
+    if arguments.output is not None:
+        predict.check_format(arguments.output)
+    learned = read_learned(arguments.state or _state_folder(check_name(arguments.device, "device id")))
+    found = predict.predict(learned, arguments.data)
+    print(*predict.summary(learned, found), sep="\n")
+    if arguments.output is not None:
+        command.write_whole(arguments.output, predict.table(found, arguments.output.suffix))
+        print(f"wrote {arguments.output}")
     return 0
 
 

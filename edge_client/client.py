@@ -20,6 +20,7 @@ from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
 from wire.errors import BrokerRefused, WireError
 from wire.messages import TICKET_PREFIX_BYTES, Evaluation, MaskUpdate, Round, State
+from wire.personal import Personal
 from wire.prng import mix
 from wire.topics import Topics
 from wire.transport import Connected, Disconnected, monotonic_s
@@ -159,7 +160,7 @@ class Client:
     def _evaluate(self, announced: Round) -> None:
         bundle, runtime = self._ready()
         votes = mask.decode_votes(announced.votes, bundle.ticket.kept)
-        runtime.set_scores(votes.start_scores(1.0))
+        runtime.set_multipliers(votes.mean)
         correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test)
         self.channel.send(
             self.topics.up(self.device.name, "evaluation"),
@@ -195,7 +196,9 @@ class Client:
         bundle, runtime = self._ready()
         announced = self._round
         assert announced is not None
-        self.store.save_scores(trained.scores)
+        self.store.save_personal(
+            Personal(ticket=bundle.ticket.id, run=announced.run, number=announced.number, signs=trained.signs)
+        )
         reference = mask.decode_votes(announced.votes, bundle.ticket.kept).signs
         correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test)
         log.info(

@@ -14,6 +14,9 @@ from wire.errors import DataError
 from wire.plan import Plan
 
 HELD_BACK = 5  # without a test file, every fifth sample is held back for evaluation
+UNLABELLED_HINT = (
+    "Save it with numpy.savez(FILE, x=...): x float32 (samples, *input shape); y (samples,) if it is known"
+)
 HINT = "Save it with numpy.savez(FILE, x=..., y=...): x float32 (samples, *input shape), y whole numbers (samples,)"
 
 
@@ -34,17 +37,25 @@ class DeviceData:
             DataError: if a sample's shape or a label does not fit the plan.
         """
         for x, y in ((self.x_train, self.y_train), (self.x_test, self.y_test)):
-            if x.shape[1:] != plan.input_shape:
-                raise DataError(
-                    f"samples have shape {x.shape[1:]}, the network '{plan.name}' takes {plan.input_shape}",
-                    where=self.source,
-                    hint="Prepare the data for this network, or join another federation",
-                )
-            if y.size and int(y.max()) >= plan.classes:
-                raise DataError(
-                    f"label {int(y.max())} found, the network '{plan.name}' knows classes 0..{plan.classes - 1}",
-                    where=self.source,
-                )
+            check(plan, x, y, self.source)
+
+
+def check(plan: Plan, x: Floats, y: Labels | None, source: str) -> None:
+    """Refuse samples (n, ...), and labels (n,) if there are any, that the network cannot take.
+
+    Raises:
+        DataError: if a sample's shape or a label does not fit the plan.
+    """
+    if x.shape[1:] != plan.input_shape:
+        raise DataError(
+            f"samples have shape {x.shape[1:]}, the network '{plan.name}' takes {plan.input_shape}",
+            where=source,
+            hint="Prepare the data for this network, or join another federation",
+        )
+    if y is not None and y.size and int(y.max()) >= plan.classes:
+        raise DataError(
+            f"label {int(y.max())} found, the network '{plan.name}' knows classes 0..{plan.classes - 1}", where=source
+        )
 
 
 def load(path: Path) -> DeviceData:
@@ -56,14 +67,7 @@ def load(path: Path) -> DeviceData:
     Raises:
         DataError: naming the file, what was found and what was expected.
     """
-    if path.is_dir():
-        files = sorted(path.glob("*.npz"))
-        if not files:
-            raise DataError("no .npz file in this folder", where=str(path), hint=HINT)
-    elif path.exists():
-        files = [path]
-    else:
-        raise DataError("no such file or folder", where=str(path), hint="Name one with --data")
+    files = list_files(path)
     train = _join([file for file in files if not file.name.startswith("test")], path)
     tests = [file for file in files if file.name.startswith("test")]
     if tests:
@@ -76,6 +80,21 @@ def load(path: Path) -> DeviceData:
         held = np.arange(train[1].size) % HELD_BACK == HELD_BACK - 1
         train, test = (train[0][~held], train[1][~held]), (train[0][held], train[1][held])
     return DeviceData(x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1], source=str(path))
+
+
+def list_files(path: Path) -> list[Path]:
+    """The one file named, or every `.npz` file of a folder in order of name.
+
+    Raises:
+        DataError: if there is none.
+    """
+    if not path.is_dir():
+        if path.exists():
+            return [path]
+        raise DataError("no such file or folder", where=str(path), hint="Name one with --data")
+    if not (files := sorted(path.glob("*.npz"))):
+        raise DataError("no .npz file in this folder", where=str(path), hint=HINT)
+    return files
 
 
 def _join(files: list[Path], folder: Path) -> tuple[Floats, Labels]:
@@ -92,32 +111,59 @@ def _join(files: list[Path], folder: Path) -> tuple[Floats, Labels]:
 
 
 def _read(file: Path) -> tuple[Floats, Labels]:
+    x, y = read(file, labels=True)
+    assert y is not None
+    return x, y
+
+
+def read(file: Path, *, labels: bool = False) -> tuple[Floats, Labels | None]:
+    """Read samples float32 (n, ...) from one `.npz` file, and labels int64 (n,) if it has any.
+
+    Args:
+        file: with arrays x and, where labels are known, y.
+        labels: refuse a file without.
+
+    Raises:
+        DataError: naming the file, what was found and what was expected.
+    """
+    hint = HINT if labels else UNLABELLED_HINT
     try:
         # Opened here: numpy leaves a file open that turns out to be no archive.
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
-            missing = {"x", "y"} - set(archive.files)
+            missing = ({"x", "y"} if labels else {"x"}) - set(archive.files)
             if missing:
                 raise DataError(
                     f"array {' and '.join(sorted(missing))} missing, found {', '.join(archive.files) or 'none'}",
                     where=str(file),
-                    hint=HINT,
+                    hint=hint,
                 )
-            x, y = archive["x"], archive["y"]
+            x, y = archive["x"], archive["y"] if "y" in archive.files else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"not a readable .npz file ({error})", where=str(file), hint=HINT) from error
-    if x.dtype.kind not in "fiu" or y.dtype.kind not in "iu":
-        raise DataError(
-            f"x is {x.dtype} and y {y.dtype}, numbers and whole numbers expected", where=str(file), hint=HINT
-        )
-    if y.ndim != 1 or x.ndim < 2 or x.shape[0] != y.shape[0] or not y.size:
-        raise DataError(
-            f"x has shape {x.shape} and y {y.shape}, one label a sample expected", where=str(file), hint=HINT
-        )
-    labels: NDArray[np.int64] = y.astype(np.int64)
-    if int(labels.min()) < 0:
-        raise DataError(f"label {int(labels.min())} found, labels count from 0", where=str(file))
-    samples: NDArray[np.float32] = np.ascontiguousarray(x, dtype=np.float32)
+        raise DataError(f"not a readable .npz file ({error})", where=str(file), hint=hint) from error
+    samples = _samples(x, str(file), hint)
+    return samples, None if y is None else _labels(y, samples, str(file), hint)
+
+
+def _samples(x: NDArray[np.generic], where: str, hint: str) -> Floats:
+    if x.dtype.kind not in "fiu":
+        raise DataError(f"x is {x.dtype}, numbers expected", where=where, hint=hint)
+    if x.ndim < 2 or not x.size:
+        raise DataError(f"x has shape {x.shape}, one or more samples expected", where=where, hint=hint)
+    samples: Floats = np.ascontiguousarray(x, dtype=np.float32)
     if not np.isfinite(samples).all():
         bad = int(np.flatnonzero(~np.isfinite(samples.reshape(len(samples), -1)).all(axis=1))[0])
-        raise DataError(f"sample {bad} of x holds a value that is not finite", where=str(file))
-    return samples, labels
+        raise DataError(f"sample {bad} of x holds a value that is not finite", where=where)
+    return samples
+
+
+def _labels(y: NDArray[np.generic], samples: Floats, where: str, hint: str) -> Labels:
+    if y.dtype.kind not in "iu":
+        raise DataError(f"y is {y.dtype}, whole numbers expected", where=where, hint=hint)
+    if y.shape != samples.shape[:1]:
+        raise DataError(
+            f"x has shape {samples.shape} and y {y.shape}, one label a sample expected", where=where, hint=hint
+        )
+    labels = y.astype(np.int64)
+    if int(labels.min()) < 0:
+        raise DataError(f"label {int(labels.min())} found, labels count from 0", where=where)
+    return labels

@@ -8,23 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
-from edge_client.runtimes.base import Floats
-from wire import messages
+from wire import messages, personal
 from wire.errors import StateError, WireError
 from wire.messages import MaskUpdate
+from wire.personal import Personal
+from wire.state_folder import BUNDLE_SUFFIX, PERSONAL, bundle_name
 
 PENDING = "pending.mask"
-SCORES = "scores.npy"
 
 
 @dataclass
 class Store:
     """A device's state folder.
 
-    It holds bundles by their SHA-256, the mask that has no receipt yet, and the scores the device
-    ended its last training with (its personalised network).
+    It holds bundles by their SHA-256, the mask that has no receipt yet, and the signs the device ended
+    its last training with (its personal network). Others read those last without a lock, see
+    `wire.state_folder`.
 
     Raises:
         StateError: if the folder cannot be used, or another process uses it.
@@ -50,15 +49,13 @@ class Store:
 
     def load_bundle(self, digest: bytes) -> bytes | None:
         """The bundle with this SHA-256 if it was downloaded before; its bytes are not checked here."""
-        path = self.folder / _bundle_name(digest)
+        path = self.folder / bundle_name(digest)
         return path.read_bytes() if path.exists() else None
 
     def save_bundle(self, digest: bytes, data: bytes) -> None:
-        """Keep a bundle and forget the others: a card is small."""
-        self._replace(_bundle_name(digest), data)
-        for old in self.folder.glob("*.hnsb"):
-            if old.name != _bundle_name(digest):
-                old.unlink(missing_ok=True)
+        """Keep a bundle and forget the others: a card is small. The personal network's stays, whatever came."""
+        self._replace(bundle_name(digest), data)
+        self._forget_bundles(newest=bundle_name(digest))
 
     def load_pending(self) -> MaskUpdate | None:
         """The mask sent, or about to be, that the coordinator has not confirmed."""
@@ -77,12 +74,10 @@ class Store:
         """The coordinator has it."""
         (self.folder / PENDING).unlink(missing_ok=True)
 
-    def save_scores(self, scores: Floats) -> None:
-        """Keep the device's own scores, float32 (kept,)."""
-        temporary = self.folder / (SCORES + ".part")
-        with temporary.open("wb") as file:
-            np.save(file, scores)
-        temporary.replace(self.folder / SCORES)
+    def save_personal(self, learned: Personal) -> None:
+        """Keep what the device has learned, in the place of what it had learned before."""
+        self._replace(PERSONAL, personal.encode(learned))
+        self._forget_bundles()
 
     def close(self) -> None:
         """Let another process use the folder."""
@@ -99,6 +94,22 @@ class Store:
             os.fsync(file.fileno())
         temporary.replace(self.folder / name)
 
+    def _forget_bundles(self, newest: str | None = None) -> None:
+        """Remove all bundles but the newest, if one just came, and one that the personal network needs."""
+        files = sorted(self.folder.glob("*" + BUNDLE_SUFFIX), key=lambda file: file.name != newest)
+        if len(files) < 2:
+            return
+        needed = self._personal_ticket()
+        for file in files:
+            # A bundle holds its ticket's bytes, and those end with their SHA-256: no need to decode any.
+            has_it = needed is not None and needed in file.read_bytes()
+            if file.name != newest and not has_it:
+                file.unlink(missing_ok=True)
+            if has_it:
+                needed = None  # one is enough
 
-def _bundle_name(digest: bytes) -> str:
-    return f"{digest.hex()}.hnsb"
+    def _personal_ticket(self) -> bytes | None:
+        try:
+            return personal.ticket_of((self.folder / PERSONAL).read_bytes())
+        except (FileNotFoundError, WireError):
+            return None

@@ -14,10 +14,13 @@ Training graph (kept = kept weights of the ticket, n = samples in the batch):
     out   loss (), correct (), gradient (kept,), new_scores (kept,)
           new_m, new_v, or new_momentum (kept,)
 
-Inference graph: x (n, *input_shape), scores (kept,) -> logits (n, classes). All float32 but y.
+Inference graph: x (n, *input_shape), multipliers (kept,) -> logits (n, classes); a multiplier is a sign, +-1, or
+a mean of signs. All float32 but y.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -39,8 +42,9 @@ def training_graph(ticket: Ticket, training: Training) -> bytes:
         ExportError: if the ticket keeps no weight, or a layer has no ONNX form.
     """
     g = GraphBuilder()
-    weights = _Weights(g, ticket)
-    passes = _forward(g, ticket, weights, training=True)
+    signs = g.add("Where", g.add("GreaterOrEqual", "scores", g.scalar(0)), g.scalar(1), g.scalar(-1))
+    weights = _Weights(g, ticket, signs)
+    passes = forward_pass(g, ticket, weights, training=True)
     loss, correct, dy = _loss(g, passes[-1].y, ticket.plan.classes)
     g.name(loss, "loss")
     g.name(correct, "correct")
@@ -72,26 +76,32 @@ def inference_graph(ticket: Ticket) -> bytes:
         ExportError: if the ticket keeps no weight, or a layer has no ONNX form.
     """
     g = GraphBuilder()
-    g.name(_forward(g, ticket, _Weights(g, ticket), training=False)[-1].y, "logits")
-    inputs = [_batch_inputs(ticket)[0], _value("scores", [ticket.kept])]
-    return g.build(ticket.plan.name, inputs, [_value("logits", ["n", ticket.plan.classes])])
+    g.name(forward_pass(g, ticket, _Weights(g, ticket, "multipliers"), training=False)[-1].y, "logits")
+    inputs = [samples_input(ticket), _value("multipliers", [ticket.kept])]
+    return g.build(ticket.plan.name, inputs, [logits_output(ticket)])
+
+
+class DenseWeights(Protocol):
+    """Where a forward pass gets its weights from."""
+
+    def dense(self, layer: KeptLayer) -> Name:
+        """The layer's effective weight with zeros in the gaps, in its full shape."""
 
 
 class _Weights:
-    """The ticket's kept weights in the graph: compact vector <-> dense arrays.
+    """The ticket's kept weights, times multipliers (kept,), in the graph: compact vector <-> dense arrays.
 
     Attributes:
         initial: initial weights, float32 (kept,).
     """
 
-    def __init__(self, g: GraphBuilder, ticket: Ticket) -> None:
+    def __init__(self, g: GraphBuilder, ticket: Ticket, multipliers: Name) -> None:
         if not ticket.kept:
             raise ExportError("the ticket keeps no weight, so there is nothing to train", hint="Raise the density")
         self._g = g
         self._indices = {layer.start: _indices(g, layer) for layer in ticket.kept_layers if layer.kept}
         self.initial = _initial(g, ticket)
-        signs = g.add("Where", g.add("GreaterOrEqual", "scores", g.scalar(0)), g.scalar(1), g.scalar(-1))
-        effective = g.add("Mul", signs, self.initial)
+        effective = g.add("Mul", multipliers, self.initial)
         kept = [layer for layer in ticket.kept_layers if layer.kept]
         parts = g.add_many("Split", len(kept), effective, g.ints([layer.kept for layer in kept]), axis=0)
         self._parts = {layer.start: part for layer, part in zip(kept, parts, strict=True)}
@@ -148,7 +158,12 @@ def _initial(g: GraphBuilder, ticket: Ticket) -> Name:
     return g.add("Mul", signs, g.add("Concat", *magnitudes, axis=0))
 
 
-def _forward(g: GraphBuilder, ticket: Ticket, weights: _Weights, *, training: bool) -> list[Forward]:
+def forward_pass(g: GraphBuilder, ticket: Ticket, weights: DenseWeights, *, training: bool) -> list[Forward]:
+    """Append a ticket's forward pass on the input x; the last one's y are the logits (n, classes).
+
+    Raises:
+        ExportError: if a layer has no ONNX form.
+    """
     passes: list[Forward] = []
     layers, kept_layers = _relu_after_pool(ticket.plan.layers), iter(ticket.kept_layers)
     shapes = Plan(name=ticket.plan.name, input_shape=ticket.plan.input_shape, layers=layers).shapes()
@@ -224,9 +239,19 @@ def _average(g: GraphBuilder, state: str, beta: Name, value: Name) -> Name:
     return new
 
 
+def samples_input(ticket: Ticket) -> onnx.ValueInfoProto:
+    """The graph input x, float32 (n, *input_shape)."""
+    return _value("x", ["n", *ticket.plan.input_shape])
+
+
+def logits_output(ticket: Ticket) -> onnx.ValueInfoProto:
+    """The graph output logits, float32 (n, classes)."""
+    return _value("logits", ["n", ticket.plan.classes])
+
+
 def _batch_inputs(ticket: Ticket) -> list[onnx.ValueInfoProto]:
     return [
-        _value("x", ["n", *ticket.plan.input_shape]),
+        samples_input(ticket),
         helper.make_tensor_value_info("y", INT64, ["n"]),
         _value("weight", ["n"]),
     ]

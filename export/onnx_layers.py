@@ -6,7 +6,7 @@ The batch dimension stays symbolic throughout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -49,11 +49,11 @@ class GraphBuilder:
         """Give a value a name of the graph's interface."""
         self._nodes.append(helper.make_node("Identity", [value], [public]))
 
-    def constant(self, value: Array) -> Name:
-        """Store an array in the file and return its name."""
+    def constant(self, value: Array, name: Name = "") -> Name:
+        """Store an array in the file and return its name, `name` if it is given and the array new."""
         key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self._constants:
-            self._constants[key] = numpy_helper.from_array(value, f"c{len(self._constants)}")
+            self._constants[key] = numpy_helper.from_array(value, name or f"c{len(self._constants)}")
         return self._constants[key].name
 
     def scalar(self, value: float) -> Name:
@@ -82,8 +82,17 @@ class GraphBuilder:
         """Reshape; -1 stands for the batch."""
         return self.add("Reshape", value, self.ints(shape))
 
-    def build(self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]) -> bytes:
-        """Serialise the graph.
+    def build(
+        self,
+        name: str,
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+        *,
+        notes: Mapping[str, str] | None = None,
+        opset: int = OPSET,
+        ir_version: int = IR_VERSION,
+    ) -> bytes:
+        """Serialise the graph; `notes` become the model's metadata.
 
         Raises:
             ExportError: if onnx's checker finds a fault.
@@ -92,8 +101,9 @@ class GraphBuilder:
             self._nodes, name, list(inputs), list(outputs), initializer=list(self._constants.values())
         )
         model = helper.make_model(
-            graph, producer_name="hidenseek", ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
+            graph, producer_name="hidenseek", ir_version=ir_version, opset_imports=[helper.make_opsetid("", opset)]
         )
+        helper.set_model_props(model, dict(notes or {}))
         try:
             onnx.checker.check_model(model, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -6,6 +6,7 @@ Nothing is shared with the exported graphs: gradients come from autograd, update
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,13 +23,14 @@ from wire.ticket import Ticket
 Array: TypeAlias = NDArray[Any]
 
 
-def forward(plan: Plan, weights: Sequence[Tensor], x: Tensor) -> Tensor:
+def forward(plan: Plan, weights: Sequence[Tensor], x: Tensor, *, fast: bool = False) -> Tensor:
     """Run a plan.
 
     Args:
         plan: the network.
         weights: one per weight layer, in its `weight_shape`.
         x: samples (n, *input_shape) of the weights' dtype.
+        fast: channels last, and 1-D convolutions as flat 2-D ones: 1.1 to 1.4 times as fast, other rounding.
 
     Returns:
         logits (n, classes).
@@ -36,10 +38,25 @@ def forward(plan: Plan, weights: Sequence[Tensor], x: Tensor) -> Tensor:
     Raises:
         ExportError: if a layer has no torch form.
     """
+    layers = plan.layers
+    if fast and x.dim() in (3, 4):
+        layers = tuple(map(_flat_2d, layers))
+        weights = [weight.unsqueeze(2) if weight.dim() == 3 else weight for weight in weights]
+        x = (x.unsqueeze(2) if x.dim() == 3 else x).contiguous(memory_format=torch.channels_last)
     left = iter(weights)
-    for layer in plan.layers:
+    for layer in layers:
         x = _layer(layer, x, left)
     return x
+
+
+def _flat_2d(layer: Layer) -> Layer:
+    """A 1-D convolution or pool as a 2-D one over a single row."""
+    match layer:
+        case Conv() if len(layer.kernel) == 1:
+            return replace(layer, kernel=(1, *layer.kernel), stride=(1, *layer.stride), padding=(0, *layer.padding))
+        case MaxPool() | AvgPool() if len(layer.kernel) == 1:
+            return replace(layer, kernel=(1, *layer.kernel), stride=(1, *layer.stride))
+    return layer
 
 
 def _layer(layer: Layer, x: Tensor, weights: Any) -> Tensor:  # an iterator of tensors
@@ -104,9 +121,13 @@ class TorchNet:
 
     def weights(self, scores: Tensor) -> list[Tensor]:
         """Effective dense weights, one per weight layer, from scores (kept,)."""
+        return self.multiplied(straight_through_sign(scores))
+
+    def multiplied(self, multipliers: Tensor) -> list[Tensor]:
+        """Dense weights, one per weight layer: multipliers (kept,) x initial weights, zeros in the gaps."""
         dense = []
         for layer, initial, indices in zip(self.ticket.kept_layers, self._initial, self._indices, strict=True):
-            effective = straight_through_sign(scores[layer.slice]) * initial
+            effective = multipliers[layer.slice] * initial
             flat = torch.zeros(layer.shape.weights, dtype=self.dtype).index_put((indices,), effective)
             dense.append(flat.view(layer.shape.weight_shape))
         return dense

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from math import gcd, sqrt
+from pathlib import Path
 
 import numpy as np
 
+from edge_client.store import Store
+from wire.bundle import Bundle
+from wire.mask import Signs
+from wire.personal import Personal
 from wire.plan import Plan
 from wire.ticket import Keep, Ticket
 
@@ -22,3 +28,17 @@ def random_ticket(plan: Plan, density: float, seed: int, block: int = 4, magnitu
         scale = float(np.float32(sqrt(2 * shape.out_units / (blocks * rows))))  # He, over the pruned fan-in
         layers.append(Keep(block=rows, mask=blocks, scale=scale))
     return Ticket(plan=plan, seed=seed, magnitudes=magnitudes, layers=tuple(layers))
+
+
+def random_signs(ticket: Ticket, seed: int) -> Signs:
+    """As many +1 as -1, about."""
+    return np.random.default_rng(seed).random(ticket.kept) < 0.5
+
+
+def write_state(folder: Path, bundle: Bundle, signs: Signs) -> Personal:
+    """A device's state folder after round 3: its bundle and what it learned."""
+    personal = Personal(ticket=bundle.ticket.id, run=b"run-of-3", number=3, signs=signs)
+    with closing(Store(folder)) as store:
+        store.save_bundle(bundle.id, bundle.encoded)
+        store.save_personal(personal)
+    return personal

@@ -89,3 +89,17 @@ def read_password(arguments: argparse.Namespace) -> str | None:
     if not lines:
         raise ConfigError("password file is empty", where=str(arguments.password_file))
     return str(lines[0])
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that was asked for, so that an interrupt leaves no half of it.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot be written ({error.strerror})", where=str(path)) from error

@@ -27,6 +27,11 @@ PART = struct.Struct("<I")  # bytes of one coded plane
 MAX_VOTERS = 65_535
 
 
+def as_multipliers(signs: Signs) -> NDArray[np.float32]:
+    """Signs bool (kept,) -> +-1 float32 (kept,): what a runtime infers with."""
+    return np.where(signs, np.float32(1), np.float32(-1))
+
+
 def encode_signs(signs: Signs, reference: Signs) -> bytes:
     """Code `signs` (kept,) as its flips against `reference` (kept,)."""
     return bits.encode(signs ^ reference)

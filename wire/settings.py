@@ -22,7 +22,8 @@ class Training:
         learning_rate: step size on the scores.
         beta1: Adam's first decay rate; SGD's momentum.
         beta2: Adam's second decay rate; unused by SGD.
-        epsilon: Adam's denominator guard; unused by SGD.
+        epsilon: Adam's denominator guard; unused by SGD. Large on purpose: where the loss has gone, so that gradients
+            are no more than noise, scores shall rest instead of moving a learning rate a step (docs/method.md).
         clip: scores are clamped to [-clip, clip] after every step.
         start: scores start a round at start x mean vote.
         epochs: passes over the device's data.
@@ -36,10 +37,10 @@ class Training:
     learning_rate: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.999
-    epsilon: float = 1e-8
+    epsilon: float = 3e-5
     clip: float = 1.0
     start: float = 0.1
-    epochs: int = 4
+    epochs: int = 6
     batch: int = 16
 
     def __post_init__(self) -> None:

@@ -25,6 +25,22 @@ class StepResult:
     correct: float
 
 
+class Inference(Protocol):
+    """A ticket loaded for inference only.
+
+    A kept weight is its multiplier x its initial weight: multipliers are a device's own signs, +-1, or the
+    mean of many voters' signs, in [-1, 1] (`wire.mask.Votes.mean`). float32 (kept,) in ticket order.
+    """
+
+    name: str
+
+    def set_multipliers(self, multipliers: Floats) -> None:
+        """Copy multipliers in."""
+
+    def logits(self, x: Floats) -> Floats:
+        """Float32 (n, classes) of samples (n, *input_shape), any n."""
+
+
 class Runtime(Protocol):
     """A ticket loaded for training and inference.
 
@@ -50,5 +66,8 @@ class Runtime(Protocol):
     def gradient(self, x: Floats, y: Labels, weights: Floats) -> tuple[StepResult, Floats]:
         """Forward and backward only; the gradient of every score, float32 (kept,)."""
 
+    def set_multipliers(self, multipliers: Floats) -> None:
+        """Let `logits` use multipliers (see `Inference`), not the scores' signs, until scores are set or trained."""
+
     def logits(self, x: Floats) -> Floats:
-        """Inference: float32 (n, classes)."""
+        """Inference with the scores' signs, or the multipliers set: float32 (n, classes)."""

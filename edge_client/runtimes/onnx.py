@@ -10,6 +10,7 @@ import numpy as np
 from edge_client.runtimes.base import Floats, Labels, StepResult
 from wire.bundle import Bundle
 from wire.errors import RuntimeMissing, TicketError
+from wire.mask import as_multipliers
 from wire.settings import Training
 
 _STATE = {"adam": ("m", "v"), "sgd": ("momentum",)}
@@ -17,6 +18,36 @@ _SETTINGS = {
     "adam": ("learning_rate", "beta1", "beta2", "epsilon", "clip"),
     "sgd": ("learning_rate", "beta1", "clip"),
 }
+
+
+class OnnxInference:
+    """Infers with the file `infer.onnx` of a bundle; starts with every sign +1.
+
+    Args:
+        bundle: made for the runtime "onnx".
+        threads: threads inside one operator.
+
+    Raises:
+        RuntimeMissing: if onnxruntime is not installed.
+        TicketError: if the bundle lacks the graph, or onnxruntime refuses it.
+    """
+
+    name = "onnx"
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        self._session = _open(bundle, "infer.onnx", threads)
+        self._multipliers: Floats = np.ones(bundle.ticket.kept, dtype=np.float32)
+
+    def set_multipliers(self, multipliers: Floats) -> None:
+        """Copy multipliers in, float32 (kept,)."""
+        if multipliers.shape != self._multipliers.shape:
+            raise ValueError(f"multipliers have shape {multipliers.shape}, {self._multipliers.shape} expected")
+        self._multipliers = np.array(multipliers, dtype=np.float32)
+
+    def logits(self, x: Floats) -> Floats:
+        """Inference: float32 (n, classes)."""
+        logits: Floats = self._session.run(["logits"], {"x": x, "multipliers": self._multipliers})[0]
+        return logits
 
 
 class OnnxRuntime:
@@ -41,7 +72,7 @@ class OnnxRuntime:
         self._threads = threads
         self._kept = bundle.ticket.kept
         self._train = _open(bundle, "train.onnx", threads)
-        self._infer: Any = None
+        self._infer: OnnxInference | None = None
         self._state_names = _STATE[training.optimiser]
         inputs = {value.name: value.shape for value in self._train.get_inputs()}
         for name in ("scores", *self._state_names):
@@ -65,6 +96,7 @@ class OnnxRuntime:
         self._scores = np.array(scores, dtype=np.float32)
         self._state = {name: np.zeros(self._kept, dtype=np.float32) for name in self._state_names}
         self._steps = 0
+        self._multiplied = False
 
     def scores(self) -> Floats:
         """A copy of the scores, float32 (kept,)."""
@@ -76,6 +108,7 @@ class OnnxRuntime:
         result, (self._scores, *state) = self._run(outputs, x, y, weights)
         self._state = dict(zip(self._state_names, state, strict=True))
         self._steps += 1
+        self._multiplied = False
         return result
 
     def gradient(self, x: Floats, y: Labels, weights: Floats) -> tuple[StepResult, Floats]:
@@ -84,11 +117,21 @@ class OnnxRuntime:
         return result, gradient
 
     def logits(self, x: Floats) -> Floats:
-        """Inference: float32 (n, classes)."""
+        """Inference with the scores' signs, or the multipliers set: float32 (n, classes)."""
+        inference = self._inference()
+        if not self._multiplied:
+            inference.set_multipliers(as_multipliers(self._scores >= 0))
+        return inference.logits(x)
+
+    def set_multipliers(self, multipliers: Floats) -> None:
+        """Let `logits` use multipliers, float32 (kept,), until scores are set or trained."""
+        self._inference().set_multipliers(multipliers)
+        self._multiplied = True
+
+    def _inference(self) -> OnnxInference:
         if self._infer is None:
-            self._infer = _open(self._bundle, "infer.onnx", self._threads)
-        logits: Floats = self._infer.run(["logits"], {"x": x, "scores": self._scores})[0]
-        return logits
+            self._infer = OnnxInference(self._bundle, self._threads)
+        return self._infer
 
     def _run(self, outputs: Sequence[str], x: Floats, y: Labels, weights: Floats) -> tuple[StepResult, list[Floats]]:
         feeds: dict[str, Any] = {"x": x, "y": y, "weight": weights, "scores": self._scores}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 
-from edge_client.runtimes.base import Runtime
+from edge_client.runtimes.base import Inference, Runtime
 from wire.bundle import Bundle
 from wire.errors import UnknownName, did_you_mean
 from wire.settings import Training
@@ -27,6 +27,19 @@ def open_runtime(bundle: Bundle, training: Training, threads: int = 1) -> Runtim
     module, cls, _ = _RUNTIMES[bundle.runtime]
     opened: Runtime = getattr(import_module(module), cls)(bundle, training, threads=threads)
     return opened
+
+
+def open_inference(bundle: Bundle) -> Inference:
+    """Load a bundle for inference only, whatever settings it was or will be trained with.
+
+    Raises:
+        UnknownName, RuntimeMissing, TicketError: as `open_runtime`.
+    """
+    if bundle.runtime == "onnx":  # its training graph fits one optimiser only, and the bundle does not say which
+        from edge_client.runtimes.onnx import OnnxInference
+
+        return OnnxInference(bundle)
+    return open_runtime(bundle, Training())
 
 
 def available() -> list[str]:

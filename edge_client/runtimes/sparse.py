@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ class SparseRuntime:
             raise DataError(f"scores of shape {scores.shape}, ({self._ticket.kept},) expected", where="sparse runtime")
         self._scores[:] = scores if self._order is None else scores[self._order]
         self._library.hs_load_scores(self._network)
+        self._multiplied = False
 
     def scores(self) -> Floats:
         """A copy of the scores, float32 (kept,)."""
@@ -84,6 +86,7 @@ class SparseRuntime:
         x, y, weights = self._checked(x, y, weights)
         result = library.Result()
         self._refuse(self._library.hs_step(self._network, _at(x), _at(y), _at(weights), len(x), result))
+        self._multiplied = False
         return StepResult(loss=result.loss, correct=result.correct)
 
     def gradient(self, x: Floats, y: Labels, weights: Floats) -> tuple[StepResult, Floats]:
@@ -100,15 +103,46 @@ class SparseRuntime:
         )
         return StepResult(loss=result.loss, correct=result.correct), self._ticket_order(gradient)
 
+    def set_multipliers(self, multipliers: Floats) -> None:
+        """Let `logits` use multipliers x initial weights, float32 (kept,), until scores are set or trained.
+
+        Raises:
+            DataError: if there are not as many as kept weights.
+        """
+        if multipliers.shape != (self._ticket.kept,):
+            shape, kept = multipliers.shape, self._ticket.kept
+            raise DataError(f"multipliers of shape {shape}, ({kept},) expected", where="sparse runtime")
+        weights = multipliers * np.concatenate([layer.weights for layer in self._ticket.kept_layers])
+        self._free_weights[:] = weights if self._order is None else weights[self._order]
+        self._multiplied = True
+
+    @cached_property
+    def _free_weights(self) -> Floats:
+        """Weights of any size, float32 (kept,) in kernel order; most devices never infer with them."""
+        return np.empty(self._ticket.kept, dtype=np.float32)
+
+    @cached_property
+    def _free_network(self) -> library.Network:
+        """The network with `_free_weights` instead of scores; it shares all else."""
+        self._free_operations = type(self._operations).from_buffer_copy(self._operations)
+        for operation in self._free_operations:
+            if operation.rows:
+                operation.constant = 0
+                operation.weights = _at(self._free_weights) + 4 * operation.start
+        network = library.Network.from_buffer_copy(self._network)
+        network.ops = self._free_operations
+        return network
+
     def logits(self, x: Floats) -> Floats:
-        """Inference: float32 (n, classes).
+        """Inference with the scores' signs, or the multipliers set: float32 (n, classes).
 
         Raises:
             DataError: if the samples do not fit the network.
         """
         x = self._samples(x)
         logits = np.empty((len(x), self._ticket.plan.classes), dtype=np.float32)
-        self._library.hs_logits(self._network, _at(x), len(x), _at(logits))
+        network = self._free_network if self._multiplied else self._network
+        self._library.hs_logits(network, _at(x), len(x), _at(logits))
         return logits
 
     def _ticket_order(self, values: Floats) -> Floats:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wire import bits, envelope, mask, messages
+from wire import bits, envelope, mask, messages, personal
 from wire.bundle import Bundle
 from wire.mask import Votes
 from wire.messages import (
@@ -33,6 +33,7 @@ from wire.messages import (
     State,
     Welcome,
 )
+from wire.personal import Personal
 from wire.plan import AvgPool, Conv, Flatten, Linear, MaxPool, Plan, Relu
 from wire.settings import Training
 from wire.ticket import Keep, Ticket
@@ -106,6 +107,11 @@ def votes() -> Votes:
     return Votes(signs=reference_signs(), dissent=dissent, voters=10)
 
 
+def learned() -> Personal:
+    """The golden bundle's network with the signs of `few_flips`, as if its ticket kept 100 weights."""
+    return Personal(ticket=seeded_ticket().id, run=RUN, number=3, signs=few_flips())
+
+
 MESSAGES: dict[str, Message] = {
     "hello": Hello(
         instance=INSTANCE,
@@ -177,6 +183,7 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "signs-v1-raw": lambda: mask.encode_signs(many_flips(), reference_signs()),
     "signs-v1-inverted": lambda: mask.encode_signs(most_flips(), reference_signs()),
     "votes-v1": lambda: mask.encode_votes(votes()),
+    "personal-v1": lambda: personal.encode(learned()),
     "envelope-v1": lambda: _join(parts()),
     **{f"message-v1-{name}": lambda message=message: messages.encode(message) for name, message in MESSAGES.items()},
 }

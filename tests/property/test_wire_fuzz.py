@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.golden import make
-from wire import bits, mask, messages
+from wire import bits, mask, messages, personal
 from wire.bundle import decode_bundle
 from wire.envelope import Joiner
 from wire.errors import PlanError, TicketError, WireError
@@ -58,6 +58,12 @@ def _ticket(data: bytes) -> object:
     return decode_ticket(head + sha256(head).digest())
 
 
+def _personal(data: bytes) -> object:
+    """Decode with the hash put right, so that what lies behind it is reached."""
+    head = data[:-32]
+    return personal.decode(head + sha256(head).digest(), make.KEPT)
+
+
 def _parts(data: bytes) -> None:
     """Give a joiner parts with right headers around altered bytes, for three messages at once."""
     joiner = Joiner(2000, max_pending=3)
@@ -77,6 +83,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], object], str]] = {
     "signs": (lambda data: mask.decode_signs(data, REFERENCE), "signs"),
     "votes": (lambda data: mask.decode_votes(data, make.KEPT), "votes"),
     "bits": (lambda data: bits.decode(data, len(data) * 3), "signs"),
+    "personal": (_personal, "personal"),
     "parts": (_parts, "envelope"),
 }
 

@@ -43,7 +43,7 @@ def test_folder_joins_training_files_and_keeps_tests_apart(tmp_path: Path) -> No
     ("arrays", "complaint"),
     [
         ({"x": np.zeros((10, 6, 128), "datetime64[s]")}, "x is datetime64"),
-        ({"y": np.zeros(10, np.float32)}, "y float32"),
+        ({"y": np.zeros(10, np.float32)}, "y is float32"),
         ({"y": np.zeros(9, np.int64)}, r"y \(9,\)"),
         ({"y": np.full(10, -1)}, "label -1"),
         ({"x": np.full((10, 6, 128), np.nan, np.float32)}, "sample 0 of x"),

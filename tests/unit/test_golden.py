@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.golden import make
-from wire import mask, messages
+from wire import mask, messages, personal
 from wire.bundle import decode_bundle
 from wire.envelope import Joiner
 from wire.ticket import Ticket, decode_ticket
@@ -91,6 +91,13 @@ def test_golden_votes_decode() -> None:
     assert votes.voters == expected.voters
     assert np.array_equal(votes.signs, expected.signs)
     assert np.array_equal(votes.dissent, expected.dissent)
+
+
+def test_the_golden_personal_network_decodes() -> None:
+    """The file reads as the personal network of its recipe."""
+    found, expected = personal.decode(make.load("personal-v1"), make.KEPT), make.learned()
+    assert (found.ticket, found.run, found.number) == (expected.ticket, expected.run, expected.number)
+    assert np.array_equal(found.signs, expected.signs)
 
 
 def test_golden_parts_join() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +15,16 @@ import pytest
 
 from coordinator.store import Store as CoordinatorStore
 from edge_client.store import Store as DeviceStore
+from tests.helpers import random_ticket
 from tests.unit.test_agent import RUN, update
 from tests.unit.test_fleet import hello
+from wire import personal
+from wire.bundle import Bundle
 from wire.errors import StateError
 from wire.messages import Evaluation
+from wire.personal import Personal
+from wire.plan import Linear, Plan
+from wire.state_folder import read_learned
 
 KILLED_AFTER_COMMIT = """
 import os, sys
@@ -107,22 +117,126 @@ def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     assert caught.value.where.endswith("db")
 
 
-def test_device_store_keeps_bundle_pending_mask_and_scores(tmp_path: Path) -> None:
+def test_device_store_keeps_bundle_pending_mask_and_personal_network(tmp_path: Path) -> None:
     """Everything is there for the next process; a newer bundle replaces the older."""
     store = DeviceStore(tmp_path)
     store.save_bundle(b"\x01" * 32, b"one")
     store.save_bundle(b"\x02" * 32, b"two")
     store.save_pending(update(1))
-    store.save_scores(np.array([0.5, -0.5], np.float32))
+    store.save_personal(learned(BUNDLES["a"], 4))
     store.close()
     again = DeviceStore(tmp_path)
     assert again.load_bundle(b"\x01" * 32) is None
     assert again.load_bundle(b"\x02" * 32) == b"two"
     assert again.load_pending() == update(1)
-    assert np.load(tmp_path / "scores.npy").tolist() == [0.5, -0.5]
+    assert personal.decode((tmp_path / "personal.hnsp").read_bytes(), KEPT).number == 4
     again.drop_pending()
     assert again.load_pending() is None
     again.close()
+
+
+KEPT = 12
+PLAN = Plan(name="tiny", input_shape=(6,), layers=(Linear(out_features=4),))
+BUNDLES = {
+    name: Bundle(runtime=runtime, ticket=random_ticket(PLAN, 0.5, seed=seed))
+    for name, runtime, seed in (("a", "sparse", 1), ("a, other runtime", "onnx", 1), ("b", "sparse", 2))
+}
+
+
+def learned(bundle: Bundle, number: int) -> Personal:
+    """What a device has learned in a round of this bundle's run: every third sign is -1."""
+    return Personal(ticket=bundle.ticket.id, run=RUN, number=number, signs=np.arange(KEPT) % 3 > 0)
+
+
+def short(bundle: Bundle) -> str:
+    """A ticket's identity as messages show it."""
+    return bundle.ticket.id.hex()[:16]
+
+
+def files(folder: Path) -> list[Path]:
+    """The bundles in a state folder."""
+    return sorted(folder.glob("*.hnsb"))
+
+
+def test_the_newest_personal_network_stays_with_its_bundle(tmp_path: Path) -> None:
+    """Until the device trains in a new run, what it learned in the old one can be used; then the old bundle goes."""
+    old, other, new = BUNDLES.values()
+    with closing(DeviceStore(tmp_path)) as store:
+        store.save_bundle(old.id, old.encoded)
+        for number in (1, 2):
+            store.save_personal(learned(old, number))
+        found = read_learned(tmp_path)
+        assert (found.bundle, found.personal.number) == (old, 2)
+        assert np.array_equal(found.personal.signs, learned(old, 2).signs)
+        store.save_bundle(new.id, new.encoded)
+        store.save_bundle(b"\x07" * 32, b"what a stranger published")
+        store.save_bundle(new.id, new.encoded)
+        assert read_learned(tmp_path).bundle == old
+        assert files(tmp_path) == sorted(tmp_path / f"{one.id.hex()}.hnsb" for one in (old, new))
+        store.save_bundle(other.id, other.encoded)
+        assert files(tmp_path) == [tmp_path / f"{other.id.hex()}.hnsb"], "the same ticket in another bundle will do"
+        store.save_bundle(new.id, new.encoded)
+        store.save_personal(learned(new, 1))
+        assert read_learned(tmp_path).bundle == new
+        assert files(tmp_path) == [tmp_path / f"{new.id.hex()}.hnsb"]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "complaint"),
+    [
+        (lambda folder: shutil.rmtree(folder), "no such state folder"),
+        (lambda folder: (folder / "personal.hnsp").unlink(), "no personal network here yet"),
+        (lambda folder: (folder / "personal.hnsp").write_bytes(b""), r"personal network is damaged \(starts with"),
+        (lambda folder: (folder / "personal.hnsp").write_bytes(GOOD[:-1]), r"damaged \(SHA-256 of"),
+        (lambda folder: (folder / "personal.hnsp").write_bytes(TOO_LONG), r"damaged \(personal network of 12 signs"),
+        (lambda folder: files(folder)[0].unlink(), "no .hnsb file has it: there is none"),
+        (lambda folder: files(folder)[0].write_bytes(b"half"), "those here have damaged bytes"),
+        (
+            lambda folder: (folder / "personal.hnsp").write_bytes(personal.encode(learned(BUNDLES["b"], 1))),
+            rf"belongs to ticket {short(BUNDLES['b'])}….*those here have {short(BUNDLES['a'])}",
+        ),
+    ],
+)
+def test_state_folder_that_cannot_be_read_says_why(
+    tmp_path: Path, break_it: Callable[[Path], object], complaint: str
+) -> None:
+    """Nothing there, damaged, or of another ticket: each is told, with the place and the way out."""
+    folder = tmp_path / "state"
+    with closing(DeviceStore(folder)) as store:
+        store.save_bundle(BUNDLES["a"].id, BUNDLES["a"].encoded)
+        store.save_personal(learned(BUNDLES["a"], 1))
+    break_it(folder)
+    with pytest.raises(StateError, match=complaint) as caught:
+        read_learned(folder)
+    assert caught.value.where.startswith(str(folder))
+    assert caught.value.hint
+
+
+GOOD = personal.encode(learned(BUNDLES["a"], 1))
+TOO_LONG = personal.encode(replace(learned(BUNDLES["a"], 1), signs=np.arange(100) % 2 == 0))
+
+
+def test_reader_looks_again_when_the_device_replaces_what_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network read just before a new run's replaced it, bundle and all, gives the new pair and no error."""
+    old, _, new = BUNDLES.values()
+    store = DeviceStore(tmp_path)
+    store.save_bundle(old.id, old.encoded)
+    store.save_personal(learned(old, 9))
+    read = Path.read_bytes
+
+    def read_then_replace(path: Path) -> bytes:
+        data = read(path)
+        if path.name == "personal.hnsp":
+            monkeypatch.undo()
+            store.save_bundle(new.id, new.encoded)
+            store.save_personal(learned(new, 1))
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", read_then_replace)
+    assert read_learned(tmp_path).bundle == new
+    store.close()
 
 
 def test_device_store_ignores_a_half_written_mask(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 
-from wire import bits, bundle, envelope, mask, messages, plan, prng, safecbor, settings, ticket
+from wire import bits, bundle, envelope, mask, messages, personal, plan, prng, safecbor, settings, state_folder, ticket
 from wire.messages import KINDS, Receipt
 from wire.settings import Training
 from wire.topics import UP_KINDS, Topics
@@ -160,7 +160,13 @@ def test_other_limits_are_those_of_the_code() -> None:
     assert ticket.MAX_SCALE == 2.0**64
     assert plan.MAX_ACTIVATIONS == plan.MAX_WEIGHTS
     assert (prng.STREAM_SIGN, prng.STREAM_MAGNITUDE, prng.STREAM_KEEP) == (1, 2, 3)
-    for module, magic in ((envelope, b"HP"), (messages, b"HN"), (ticket, b"HNST"), (bundle, b"HNSB")):
+    for module, magic in (
+        (envelope, b"HP"),
+        (messages, b"HN"),
+        (ticket, b"HNST"),
+        (bundle, b"HNSB"),
+        (personal, b"HNSP"),
+    ):
         assert (magic, 1) == (module.MAGIC, module.VERSION)
         assert f"`{magic.decode()}`" in DOCUMENT
 
@@ -198,6 +204,17 @@ def test_the_votes_example_is_what_it_says() -> None:
     assert votes.signs.tolist() == [True, False, True, True]
     assert votes.dissent.tolist() == [0, 1, 2, 0]
     assert mask.encode_votes(votes) == example("votes")
+
+
+def test_the_personal_network_is_laid_out_as_documented() -> None:
+    """Offsets and sizes of the table are those of the header, the file's name is the code's."""
+    text = section("Personal network")
+    rows = [(int(at), int(size)) for at, size in re.findall(r"^\| (\d+) \| (\d+) \|", text, re.M)]
+    assert rows == [(0, 4), (4, 1), (5, ticket.DIGEST_BYTES), (37, messages.RUN_BYTES), (45, 8)]
+    assert sum(rows[-1]) == personal.HEADER.size
+    assert f"| {personal.HEADER.size} | rest |" in text
+    assert f"| end - {ticket.DIGEST_BYTES} | {ticket.DIGEST_BYTES} |" in text
+    assert f"`{state_folder.PERSONAL}`" in text
 
 
 def test_every_example_is_checked() -> None:

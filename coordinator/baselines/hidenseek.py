@@ -1,0 +1,175 @@
+"""HideNseek (arXiv 2206.04385) by our recipe: the very code that runs on devices and in the coordinator.
+
+A device trains with the `sparse` runtime (`onnx` where there are no kernels) from scores that the
+votes say, and sends its signs; `coordinator.aggregate` makes the next votes of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.aggregate import MEMORY, next_votes
+from coordinator.baselines.method import Floats, Local, Method, Samples, Settings, State, Task, Update
+from coordinator.estimate import macs_budget
+from coordinator.prune import DEFAULT_BLOCK, OUTPUT_SCALE, PASSES, prune
+from edge_client.runtimes import registry
+from edge_client.runtimes.base import Runtime
+from edge_client.trainer import Trained, train
+from export.bundle import make_bundle
+from wire import mask
+from wire.settings import Training
+from wire.ticket import Ticket, decode_ticket
+
+
+@dataclass(frozen=True, kw_only=True)
+class HideNseekSettings(Settings):
+    """How to prune and how to train; see `coordinator.prune.prune`, `wire.settings.Training`, `coordinator.aggregate`.
+
+    Attributes:
+        density: share of the weights kept.
+        pruning: method's name.
+        passes: of iterative SynFlow.
+        block: output rows that share kept positions.
+        magnitudes: "constant" or "normal".
+        output_scale: factor on the last layer's weights.
+        macs: share of the dense network's multiply-adds that the kept weights may need; 0: no limit.
+        optimiser: "adam" or "sgd".
+        epsilon: Adam's: a score whose gradients are smaller than this moves less than the learning rate.
+        start: scores start a round at start x mean vote.
+        memory: share of the previous mean vote that stays.
+    """
+
+    epochs: int = Training.epochs
+    batch: int = Training.batch
+    learning_rate: float = Training.learning_rate
+    density: float = 0.10
+    pruning: str = "synflow"
+    passes: int = PASSES
+    block: int = DEFAULT_BLOCK
+    magnitudes: str = "constant"
+    output_scale: float = OUTPUT_SCALE
+    macs: float = 0.0
+    optimiser: str = Training.optimiser
+    epsilon: float = Training.epsilon
+    start: float = Training.start
+    memory: float = MEMORY
+
+
+class HideNseek(Method[HideNseekSettings]):
+    """Our recipe."""
+
+    Config: ClassVar[type[Settings]] = HideNseekSettings
+
+    def __init__(self, task: Task, settings: HideNseekSettings) -> None:
+        super().__init__(task, settings)
+        self._ticket_bytes = self.make_ticket().encoded
+        self.training = Training(
+            optimiser=settings.optimiser,
+            learning_rate=settings.learning_rate,
+            epsilon=settings.epsilon,
+            start=settings.start,
+            epochs=settings.epochs,
+            batch=settings.batch,
+        )
+
+    def make_ticket(self) -> Ticket:
+        """Prune the random network; here, once, not in every worker."""
+        settings, plan = self.settings, self.task.plan
+        dense = sum(shape.weights * shape.uses_per_weight for shape in plan.weight_layers())
+        return prune(
+            plan,
+            density=settings.density,
+            seed=self.task.seed,
+            method=settings.pruning,
+            block=settings.block,
+            passes=settings.passes,
+            magnitudes=settings.magnitudes,
+            output_scale=settings.output_scale,
+            budget=macs_budget(round(settings.macs * dense)) if settings.macs else None,
+        )
+
+    @cached_property
+    def ticket(self) -> Ticket:
+        """The network."""
+        return decode_ticket(self._ticket_bytes)
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """What devices train with."""
+        bundle = make_bundle(self.ticket, registry.available()[0], self.training)
+        return registry.open_runtime(bundle, self.training)
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("ticket", "runtime")}
+
+    def start(self) -> State:
+        """All agree on the initial signs."""
+        return _state(mask.unanimous(self.ticket.kept))
+
+    def announce(self, state: State, device: str | None) -> bytes:
+        """The votes, the same for all."""
+        return mask.encode_votes(votes_of(state))
+
+    def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
+        """As `edge_client.client` does."""
+        votes = mask.decode_votes(down, self.ticket.kept)
+        trained = self._train(samples, votes.start_scores(self.settings.start), seed)
+        up = mask.encode_signs(trained.signs, votes.signs)
+        return Local(up=up, memory={}, model=mask.as_multipliers(trained.signs), loss=trained.loss)
+
+    def _train(self, samples: Samples, start: Floats, seed: int) -> Trained:
+        for trained in train(self.runtime, samples.x, samples.y, training=self.training, start=start, seed=seed):
+            if trained is not None:
+                return trained
+        raise AssertionError("training ends with a result")
+
+    def aggregate(self, state: State, updates: Sequence[Update]) -> State:
+        """As `coordinator.server` does."""
+        votes = votes_of(state)
+        masks = (mask.decode_signs(update.payload, votes.signs) for update in updates)
+        return _state(next_votes(votes, masks, self.settings.memory))
+
+    def ideal_bytes(self, state: State, update: Update) -> float:
+        """Length of the flips in an ideal adaptive code that knows layer and dissent (both sides do)."""
+        votes = votes_of(state)
+        flips = mask.decode_signs(update.payload, votes.signs) ^ votes.signs
+        layers = np.repeat(np.arange(len(self.ticket.kept_layers)), [layer.kept for layer in self.ticket.kept_layers])
+        context = layers * (votes.voters + 1) + votes.dissent
+        return adaptive_bits(flips, context) / 8
+
+    def model(self, down: bytes) -> Floats:
+        """The mean vote of every weight."""
+        return mask.decode_votes(down, self.ticket.kept).mean
+
+    def logits(self, model: Floats, x: Floats) -> Floats:
+        """Run the network with these multipliers of its weights: own signs, or mean votes."""
+        self.runtime.set_multipliers(model)
+        return self.runtime.logits(x)
+
+
+def adaptive_bits(bits: NDArray[np.bool_], context: NDArray[np.integer]) -> float:
+    """Length of bits (n,) in an adaptive binary code with a context (n,) each, in bits.
+
+    A context with n bits, k of them set, takes log2((n + 1) * binomial(n, k)): the Bayes code with a
+    uniform prior, what an adaptive arithmetic coder comes to (Cover and Thomas 2006, section 13.2).
+    """
+    total = np.bincount(context)
+    ones = np.bincount(context, weights=bits).astype(np.int64)
+    used = [(int(n), int(k)) for n, k in zip(total, ones, strict=True) if n]
+    return sum(math.lgamma(n + 2) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for n, k in used) / math.log(2)
+
+
+def votes_of(state: State) -> mask.Votes:
+    """The votes that a state holds."""
+    return mask.Votes(signs=state["signs"], dissent=state["dissent"], voters=int(state["voters"]))
+
+
+def _state(votes: mask.Votes) -> State:
+    return {"signs": votes.signs, "dissent": votes.dissent, "voters": np.array(votes.voters)}

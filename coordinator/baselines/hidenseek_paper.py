@@ -1,0 +1,69 @@
+"""HideNseek (arXiv 2206.04385) without our changes: the reference design of what its abstract describes.
+
+One pass of SynFlow over single weights, Kaiming-normal magnitudes, scores reset to a constant with the
+global sign, and the sign of the sample-weighted mean: one bit a weight both ways. The paper's
+hyper-parameters were not available: those here are inferred, and searched as every method's are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings, adaptive_bits
+from coordinator.baselines.method import Floats, Local, Samples, Settings, State, Update
+from wire import bits, mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperSettings(HideNseekSettings):
+    """The reference preset."""
+
+    passes: int = 1
+    block: int = 1
+    magnitudes: str = "normal"
+    output_scale: float = 1.0
+    epsilon: float = 1e-8
+    memory: float = 0.0
+
+
+class HideNseekPaper(HideNseek):
+    """The reference design."""
+
+    Config: ClassVar[type[Settings]] = PaperSettings
+
+    def start(self) -> State:
+        """The untouched random network."""
+        return {"signs": np.ones(self.ticket.kept, dtype=np.bool_)}
+
+    def announce(self, state: State, device: str | None) -> bytes:
+        """One sign a weight."""
+        return bits.encode(~state["signs"])
+
+    def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
+        """Scores start at +-start, with the global signs."""
+        scores = self.model(down)
+        trained = self._train(samples, scores * np.float32(self.settings.start), seed)
+        up = mask.encode_signs(trained.signs, scores > 0)
+        return Local(up=up, memory={}, model=mask.as_multipliers(trained.signs), loss=trained.loss)
+
+    def aggregate(self, state: State, updates: Sequence[Update]) -> State:
+        """Sign of the mean weighted by samples; a tie keeps the sign it had."""
+        before = state["signs"]
+        total = np.zeros(before.size, dtype=np.int64)
+        for update in updates:
+            total += np.where(mask.decode_signs(update.payload, before), update.samples, -update.samples)
+        return {"signs": np.where(total == 0, before, total > 0)}
+
+    def ideal_bytes(self, state: State, update: Update) -> float:
+        """Length of the flips in an ideal adaptive code."""
+        before = state["signs"]
+        flips = mask.decode_signs(update.payload, before) ^ before
+        return adaptive_bits(flips, np.zeros(flips.size, dtype=np.int64)) / 8
+
+    def model(self, down: bytes) -> Floats:
+        """+-1 per kept weight."""
+        return mask.as_multipliers(~bits.decode(down, self.ticket.kept))
