@@ -33,7 +33,7 @@ from coordinator.simulate_command import simulate_with_progress
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SEARCH_SEED, SEARCH_ROUNDS = 100, 10
+SEARCH_SEED = 100
 FACTORS = (1 / 3, 1.0, 3.0)  # of the method's default learning rate
 Settings = Mapping[str, Any]
 
@@ -46,21 +46,38 @@ class BenchmarkTask:
         data: who holds what.
         model: the network.
         target: the personalised accuracy that rounds, bytes and seconds are counted to.
-        rivals: settings that all methods but HideNseek's have in common here; it has its own defaults.
+        rivals: settings that all methods but HideNseek's have in common here.
+        ours: settings of HideNseek's that are not its defaults.
+        rates: the task whose searched learning rates are used.
+        search_rounds: rounds of a run of the search.
     """
 
     data: DataSettings
     model: str
     target: float
     rivals: Settings
+    ours: Settings
+    rates: str
+    search_rounds: int
 
 
+LOCAL = {"epochs": 2, "batch": 16}
 IMAGES = DataSettings(name="fashion-mnist", how="shards", devices=100, classes_per_device=2, limit=(100, 25))
 TASKS = {
-    "har": BenchmarkTask(data=DataSettings(), model="har-cnn", target=0.90, rivals={"epochs": 2, "batch": 16}),
-    "fmnist-2": BenchmarkTask(data=IMAGES, model="conv2", target=0.90, rivals={"epochs": 2, "batch": 16}),
+    "har": BenchmarkTask(
+        data=DataSettings(), model="har-cnn", target=0.90, rivals=LOCAL, ours={}, rates="har", search_rounds=10
+    ),
+    "fmnist-2": BenchmarkTask(
+        data=IMAGES, model="conv2", target=0.90, rivals=LOCAL, ours={"macs": 0.1}, rates="fmnist-2", search_rounds=5
+    ),
     "fmnist-dirichlet": BenchmarkTask(
-        data=replace(IMAGES, how="dirichlet", alpha=0.3), model="conv2", target=0.75, rivals={"epochs": 2, "batch": 16}
+        data=replace(IMAGES, how="dirichlet", alpha=0.3),
+        model="conv2",
+        target=0.75,
+        rivals=LOCAL,
+        ours={"macs": 0.1},
+        rates="fmnist-2",
+        search_rounds=5,
     ),
 }
 
@@ -73,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console()
     began = time.monotonic()
     searched = _read_search()
-    if arguments.search:
-        for name in arguments.tasks:
+    if arguments.search and not arguments.done:
+        for name in dict.fromkeys(TASKS[task].rates for task in arguments.tasks):
             for method in arguments.methods:
                 if method not in searched.get(name, {}):
                     searched.setdefault(name, {})[method] = search(name, method, arguments, console)
@@ -83,8 +100,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in arguments.tasks:
         for seed in range(arguments.seeds):  # all methods of a seed before the next, so that a part is a comparison
             for method in arguments.methods:
-                best = searched.get(name, {}).get(method, {}).get("learning_rate")
-                rows.append(run(name, method, best, seed, arguments, console))
+                best = searched.get(TASKS[name].rates, {}).get(method, {}).get("learning_rate")
+                experiment = _experiment(TASKS[name], method, best, arguments.rounds)
+                if arguments.done and experiment.finished(seed, arguments.out) is None:
+                    continue
+                rows.append(run(name, experiment, seed, arguments, console))
                 write(rows, arguments, time.monotonic() - began)
     console.print(f"{arguments.output.with_suffix('.json')}, .md and .svg written", soft_wrap=True)
 
@@ -96,7 +116,9 @@ def search(name: str, method: str, arguments: argparse.Namespace, console: Conso
     tried = {}
     for factor in FACTORS:
         rate = float(f"{default * factor:.3g}")
-        experiment = _experiment(replace(task, data=replace(task.data, validate=True)), method, rate, SEARCH_ROUNDS)
+        experiment = _experiment(
+            replace(task, data=replace(task.data, validate=True)), method, rate, task.search_rounds
+        )
         rows = simulate_with_progress(
             experiment, SEARCH_SEED, out=arguments.out, workers=arguments.workers, console=console
         )
@@ -106,11 +128,10 @@ def search(name: str, method: str, arguments: argparse.Namespace, console: Conso
 
 
 def run(
-    name: str, method: str, rate: float | None, seed: int, arguments: argparse.Namespace, console: Console
+    name: str, experiment: Experiment, seed: int, arguments: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     """One method, one seed: a row of the results."""
     task = TASKS[name]
-    experiment = _experiment(task, method, rate, arguments.rounds)
     rows = simulate_with_progress(experiment, seed, out=arguments.out, workers=arguments.workers, console=console)
     result = experiment.result(seed, rows)
     return {
@@ -125,7 +146,7 @@ def run(
 
 
 def _experiment(task: BenchmarkTask, method: str, rate: float | None, rounds: int) -> Experiment:
-    settings = {} if method.startswith("hidenseek") else dict(task.rivals)
+    settings = dict({"hidenseek": task.ours, "hidenseek-paper": {}}.get(method, task.rivals))
     if rate is not None:
         settings["learning_rate"] = rate
     return Experiment(method=method, settings=settings, data=task.data, model=task.model, rounds=rounds)
@@ -168,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=60, metavar="N")
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
+    parser.add_argument("--done", action="store_true", help="run nothing, only write the results of finished runs")
     parser.add_argument("--no-search", dest="search", action="store_false", help="take the learning rates on record")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "method", metavar="DIR", help="where runs are kept")
     parser.add_argument(

@@ -58,6 +58,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "density 0.05": {"density": 0.05},
     "density 0.20": {"density": 0.20},
 }
+IDEAS = ("Plain", "Bop", "TanhSurrogate", "StochasticSigns", "ResetScores", "ClampScores", "OwnMemory")
+IDEAS += ("PersonalTail", "Decay", "OneBitDown", "TwoBitsDown")
 
 
 def main() -> None:
@@ -74,12 +76,14 @@ def main() -> None:
     console = Console()
     began = time.monotonic()
     rows = []
-    for name, settings in VARIANTS.items():
+    ideas = {f"{name} (method_variants.py)": (f"benchmarks.method_variants:{name}", {}) for name in IDEAS}
+    every = {name: ("hidenseek", settings) for name, settings in VARIANTS.items()} | ideas
+    for name, (method, settings) in every.items():
         if arguments.only not in name:
             continue
         results = []
         for seed in SEEDS:
-            experiment = Experiment(settings=settings, data=DataSettings(validate=True), rounds=ROUNDS)
+            experiment = Experiment(method=method, settings=settings, data=DataSettings(validate=True), rounds=ROUNDS)
             done = simulate_with_progress(
                 experiment, seed, out=arguments.out, workers=arguments.workers, console=console
             )

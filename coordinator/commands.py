@@ -108,8 +108,8 @@ def _conclude(console: Console, summary: Summary, page: Path) -> None:
             _percent(summary.personalised),
             f"accuracy of the devices' own signs (mean of the last {LAST_ROUNDS} rounds)",
         ),
-        (_percent(summary.seen), "accuracy of the global signs on the devices' own test recordings"),
-        (_percent(summary.unseen), "accuracy of the global signs on people who never trained"),
+        (_percent(summary.seen), "accuracy of the global network on the devices' own test recordings"),
+        (_percent(summary.unseen), "accuracy of the global network on people who never trained"),
         (
             f"{summary.up_bytes:,.0f} B",
             f"sent up per device and round; FedAvg {summary.fedavg_bytes:,} B, {share:,.0f} times",

@@ -59,7 +59,7 @@ class FederationSettings(_Strict):
     deadline_s: float = Field(default=60.0, gt=0)
     start_devices: Count | None = Field(default=None, description="online devices to wait for; per_round if not given")
     memory: float = Field(default=MEMORY, ge=0, lt=1, description="share of the previous mean vote that stays")
-    evaluate: bool = Field(default=True, description="devices report the global signs' accuracy every round")
+    evaluate: bool = Field(default=True, description="devices report the global network's accuracy every round")
     packet_kb: Count = Field(default=256, description="largest MQTT payload sent; 128 for AWS IoT Core")
     runtimes: list[str] = Field(default=["sparse", "onnx"], description="runtimes devices may use")
     training: TrainingSettings = TrainingSettings()

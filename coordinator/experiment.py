@@ -135,6 +135,12 @@ class Experiment:
             report=report,
         )
 
+    def finished(self, seed: int, out: Path) -> list[Row] | None:
+        """The rows of a run in `out` that is done, or None."""
+        path = out / self.folder / f"seed-{seed}" / "rounds.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return rows if len(rows) == self.rounds else None
+
     def result(self, seed: int, rows: Sequence[Row]) -> dict[str, Any]:
         """What a run came to, accuracies as means of its last five rounds."""
         sent = sum(row["selected"] for row in rows)

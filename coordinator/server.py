@@ -59,7 +59,7 @@ class Observer(Protocol):
         """A mask was counted."""
 
     def evaluation(self, name: str, evaluation: Evaluation) -> None:
-        """A device tried the announced signs."""
+        """A device tried the announced network."""
 
     def closed(self, number: int, voters: int, held_out: float | None) -> None:
         """A round closed with this many votes; accuracy of its outcome on held-out samples."""
@@ -85,7 +85,7 @@ class Coordinator:
         observer: told what happens.
         memory: share of the previous mean vote that stays (`coordinator.aggregate`).
         evaluator: held-out samples, if there are any.
-        evaluate: whether devices report the global signs' accuracy every round.
+        evaluate: whether devices report the global network's accuracy every round.
         watch: called a few times a second; may raise to end the run.
         linger_s: seconds to wait for the last evaluations after the last round.
     """

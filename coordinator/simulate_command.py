@@ -124,21 +124,18 @@ def simulate_with_progress(
         MofNCompleteColumn,
         Progress,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
     with Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[newest]}"),
         console=console,
     ) as progress:
-        title = f"{experiment.method}, {experiment.data.title}, seed {seed}"
+        title = f"{experiment.method.rpartition(':')[2]} seed {seed}"
         task = progress.add_task(title, total=experiment.rounds, newest="preparing")
 
         def report(row: Row) -> None:

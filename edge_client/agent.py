@@ -89,7 +89,7 @@ class KeepBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Try the announced signs on the test samples and report."""
+    """Try the announced network on the test samples and report."""
 
     announced: Round
 

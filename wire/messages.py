@@ -126,7 +126,8 @@ class Round:
         run: which run.
         number: 1, 2, ...; the final announcement has the last round's number + 1.
         selected: ids of the devices that train.
-        evaluate: every device, selected or not, reports the accuracy of these votes' signs on its test samples.
+        evaluate: every device, selected or not, tries the network that these votes say on its test samples; its
+            weights are mean vote x initial weight.
         final: no more rounds; `votes` are the result.
         votes: outcome of the round before, coded by `wire.mask`.
     """
@@ -172,7 +173,7 @@ class MaskUpdate:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Device -> coordinator: accuracy of a round's announced signs on its test samples."""
+    """Device -> coordinator: accuracy of a round's announced network on its test samples."""
 
     run: bytes = at(1, RUN_BYTES)
     number: int = at(2)

@@ -54,7 +54,7 @@ class DeviceSummary:
         rounds: masks counted.
         train_samples: samples it trains on.
         personalised: accuracy with its own signs, its newest.
-        seen: accuracy with the final global signs.
+        seen: accuracy with the final global network.
         step_ms: median over rounds of its median step, milliseconds.
         train_s: mean seconds of training a round.
         peak_memory_kb: largest resident memory, KiB.
@@ -91,12 +91,12 @@ class Summary:
 
     @property
     def seen(self) -> float | None:
-        """Accuracy of the newest global signs on the devices' test samples."""
+        """Accuracy of the newest global network on the devices' test samples."""
         return _newest([r.seen for r in self.rounds])
 
     @property
     def unseen(self) -> float | None:
-        """Accuracy of the newest global signs on held-out samples."""
+        """Accuracy of the newest global network on held-out samples."""
         return _newest([r.unseen for r in self.rounds])
 
     @property
