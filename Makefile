@@ -4,6 +4,7 @@
 #   make lint       format, lint, types   make clean     forget .venv and outputs
 #   make wheels     dist/*.whl for x86-64, 64-bit and 32-bit ARM
 #   make bench-kernels [NETS=conv4 DENSITIES=0.05 BATCH=32]   one training step on every runtime
+#   make bench-method [ARGS=--quick]   accuracy against bytes, HideNseek and nine rivals
 
 PYTHON ?= python3
 VENV   := .venv
@@ -13,10 +14,10 @@ KERNELS := $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h edge_clien
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench-kernels wheels lint clean
+.PHONY: help demo test test-all bench-kernels bench-method wheels lint clean
 
 help:
-	@sed -n 's/^#//p' Makefile | head -6
+	@sed -n 's/^#//p' Makefile | head -7
 
 # Where Python comes without venv (Debian's python3-venv is a package of its own), virtualenv does the same.
 $(BIN)/python:
@@ -50,6 +51,11 @@ bench-kernels: $(VENV)/.kernels
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.kernels $(if $(NETS),--nets $(NETS)) $(if $(DENSITIES),--densities $(DENSITIES),--synflow) \
 	  $(if $(BATCH),--batches $(BATCH)) $(if $(MODES),--modes $(MODES)) $(ARGS)
+
+# HideNseek and its rivals on the same data; resumable. ARGS=--quick: under ten minutes.
+bench-method: $(VENV)/.kernels
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@$(BIN)/python -m benchmarks.method $(ARGS)
 
 # Wheels for PCs and ARM boards, by Debian's cross compilers; each works with every Python from 3.11 on.
 wheels: $(READY)

@@ -28,8 +28,9 @@ SEEDS = (100, 101)
 ROUNDS = 30
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "output scale 1 (Kaiming)": {"output_scale": 1.0},
-    "output scale 0.1": {"output_scale": 0.1},
+    "Kaiming's scale in the last layer": {"logit_deviation": 0.0},
+    "logit deviation 0.1": {"logit_deviation": 0.1},
+    "logit deviation 0.6": {"logit_deviation": 0.6},
     "Adam epsilon 1e-8": {"epsilon": 1e-8},
     "Adam epsilon 1e-3": {"epsilon": 1e-3},
     "SGD, learning rate 1": {"optimiser": "sgd", "learning_rate": 1.0},

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator import calibrate
 from coordinator.blocks import Blocks, Ceilings, block_sizes
 from coordinator.budget import STEPS, Binds, Budget, Candidates, select
 from coordinator.saliency import Scores, initial_magnitudes, synaptic_flow
@@ -23,7 +25,7 @@ from wire.ticket import Keep, Ticket
 
 PASSES = 100
 DEFAULT_BLOCK = 4
-OUTPUT_SCALE = 0.25  # of the last layer's weights; see `prune`
+LOGIT_DEVIATION = 0.25  # of the random network; see `prune`
 METHODS = {
     "synflow": f"weights with the largest synaptic flow, in {PASSES} passes (--passes)",
     "synflow-oneshot": "the same in a single pass, as HideNseek's reference recipe",
@@ -47,7 +49,7 @@ def prune(
     block: int = DEFAULT_BLOCK,
     passes: int = PASSES,
     magnitudes: str = "constant",
-    output_scale: float = OUTPUT_SCALE,
+    logit_deviation: float = LOGIT_DEVIATION,
     budget: Budget | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Ticket:
@@ -61,9 +63,8 @@ def prune(
         block: output rows that share their kept positions, where a layer's width divides by it; else 1.
         passes: of iterative synflow.
         magnitudes: kept weights are all +-c ("constant"), or keep their normal magnitudes ("normal").
-        output_scale: factor on the last layer's scale. It is a temperature: signs have one size, so a network with
-            Kaiming's scale is sure of itself after a round, its loss near 0 and its gradients mostly noise
-            (measured in docs/method.md).
+        logit_deviation: size of the logits that the last layer's scale is set for (`coordinator.calibrate`);
+            0: Kaiming's scale there too.
         budget: on the device's work, time or memory; a note "binds" says whether it or the density ended pruning.
         progress: told (passes done, passes in all).
 
@@ -115,22 +116,26 @@ def prune(
         plan=plan,
         seed=seed,
         magnitudes=magnitudes,
-        layers=tuple(
-            _keep(layer, mask, output_scale if layer is layers[-1] else 1.0)
-            for layer, mask in zip(layers, kept, strict=True)
-        ),
+        layers=tuple(_keep(layer, mask) for layer, mask in zip(layers, kept, strict=True)),
         made=made,
     )
     _check_paths(ticket)
-    return ticket
+    return _calibrated(ticket, logit_deviation) if logit_deviation else ticket
 
 
-def _keep(layer: Blocks, mask: int | NDArray[np.bool_], factor: float) -> Keep:
-    """What the ticket stores: c = factor x sqrt(2 / kept fan-in), Kaiming's rule for what is left of the layer."""
+def _keep(layer: Blocks, mask: int | NDArray[np.bool_]) -> Keep:
+    """What the ticket stores: c = sqrt(2 / kept fan-in), Kaiming's rule for what is left of the layer."""
     count = mask if isinstance(mask, int) else int(np.count_nonzero(mask))
     stored = mask if isinstance(mask, int) else bits.encode(mask.reshape(-1))
-    scale = float(np.float32(factor * math.sqrt(2 * layer.shape.out_units / (count * layer.size))))
+    scale = float(np.float32(math.sqrt(2 * layer.shape.out_units / (count * layer.size))))
     return Keep(block=layer.size, mask=stored, scale=scale)
+
+
+def _calibrated(ticket: Ticket, deviation: float) -> Ticket:
+    """The ticket with a last layer that makes the random network's logits deviate that much."""
+    *layers, last = ticket.layers
+    scale = float(np.float32(last.scale * deviation / calibrate.logit_deviation(ticket)))
+    return replace(ticket, layers=(*layers, replace(last, scale=scale)))
 
 
 def _by_flow(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from coordinator.aggregate import MEMORY, next_votes
 from coordinator.baselines.method import Floats, Local, Method, Samples, Settings, State, Task, Update
 from coordinator.estimate import macs_budget
-from coordinator.prune import DEFAULT_BLOCK, OUTPUT_SCALE, PASSES, prune
+from coordinator.prune import DEFAULT_BLOCK, LOGIT_DEVIATION, PASSES, prune
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Runtime
 from edge_client.trainer import Trained, train
@@ -38,7 +38,7 @@ class HideNseekSettings(Settings):
         passes: of iterative SynFlow.
         block: output rows that share kept positions.
         magnitudes: "constant" or "normal".
-        output_scale: factor on the last layer's weights.
+        logit_deviation: of the random network, by the last layer's scale; 0: Kaiming's scale.
         macs: share of the dense network's multiply-adds that the kept weights may need; 0: no limit.
         optimiser: "adam" or "sgd".
         epsilon: Adam's: a score whose gradients are smaller than this moves less than the learning rate.
@@ -54,7 +54,7 @@ class HideNseekSettings(Settings):
     passes: int = PASSES
     block: int = DEFAULT_BLOCK
     magnitudes: str = "constant"
-    output_scale: float = OUTPUT_SCALE
+    logit_deviation: float = LOGIT_DEVIATION
     macs: float = 0.0
     optimiser: str = Training.optimiser
     epsilon: float = Training.epsilon
@@ -91,7 +91,7 @@ class HideNseek(Method[HideNseekSettings]):
             block=settings.block,
             passes=settings.passes,
             magnitudes=settings.magnitudes,
-            output_scale=settings.output_scale,
+            logit_deviation=settings.logit_deviation,
             budget=macs_budget(round(settings.macs * dense)) if settings.macs else None,
         )
 

@@ -25,7 +25,7 @@ class PaperSettings(HideNseekSettings):
     passes: int = 1
     block: int = 1
     magnitudes: str = "normal"
-    output_scale: float = 1.0
+    logit_deviation: float = 0.0
     epsilon: float = 1e-8
     memory: float = 0.0
 
