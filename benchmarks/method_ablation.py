@@ -1,9 +1,9 @@
 """What every part of the recipe is worth: one setting changed at a time, on HAPT's validation split.
 
-    python -m benchmarks.method_ablation                 # about 20 minutes on two cores; resumable
+    python -m benchmarks.method_ablation                 # about 20 minutes on two quiet cores; resumable
     python -m benchmarks.method_ablation --only memory   # variants whose name holds a word
 
-Two seeds, 30 rounds, 25 people, 10 a round; accuracies are means of the last five rounds. Test data is not used.
+Two seeds, 15 rounds, 25 people, 10 a round; accuracies are means of the last five rounds. Test data is not used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from coordinator.simulate_command import simulate_with_progress
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "method-ablation.json"
 SEEDS = (100, 101)
-ROUNDS = 30
+ROUNDS = 15
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "Kaiming's scale in the last layer": {"logit_deviation": 0.0},

@@ -101,6 +101,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
         per_round=arguments.per_round,
         evaluate_every=arguments.evaluate_every,
     )
+    experiment.about()  # complains about method and settings before anything is shown
     workers = arguments.workers or len(os.sched_getaffinity(0))
     console = Console()
     results = []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -121,5 +121,10 @@ def worker_pool(method: Method[Any], workers: int) -> Iterator[Executor]:
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(method,))
     try:
         yield pool
+    except BaseException:
+        # An interrupted pool can wait for its workers for ever; they hold nothing that is not on disk.
+        for child in active_children():
+            child.terminate()
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
