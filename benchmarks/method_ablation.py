@@ -71,6 +71,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", default="", metavar="WORD", help="variants whose name holds this")
+    parser.add_argument("--done", action="store_true", help="run nothing, only write the results of finished variants")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "method", metavar="DIR", help="where runs are kept")
     arguments = parser.parse_args()
@@ -82,13 +83,15 @@ def main() -> None:
     for name, (method, settings) in every.items():
         if arguments.only not in name:
             continue
+        experiment = Experiment(method=method, settings=settings, data=DataSettings(validate=True), rounds=ROUNDS)
+        if arguments.done and any(experiment.finished(seed, arguments.out) is None for seed in SEEDS):
+            continue
         results = []
         for seed in SEEDS:
-            experiment = Experiment(method=method, settings=settings, data=DataSettings(validate=True), rounds=ROUNDS)
-            done = simulate_with_progress(
+            run = simulate_with_progress(
                 experiment, seed, out=arguments.out, workers=arguments.workers, console=console
             )
-            results.append(experiment.result(seed, done))
+            results.append(experiment.result(seed, run))
         rows.append(_row(name, settings, results))
         console.print(_line(rows[-1]), highlight=False)
     if not arguments.only:

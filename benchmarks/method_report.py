@@ -30,9 +30,9 @@ def write_markdown(path: Path, result: dict[str, Any]) -> None:
         lines += [
             f"### {task}",
             "",
-            "| method | seeds | seen % | unseen % | personalised % | up B | down B | CPU s | peak MB "
+            "| method | seeds | seen % | unseen % | personalised % | up B | ideal B | down B | CPU s | peak MB "
             f"| to {target:.0%}: rounds | MB | CPU s |",
-            "|---|" + "---:|" * 11,
+            "|---|" + "---:|" * 12,
         ]
         lines += [_line(method, rows) for method, rows in methods.items()]
         lines += ["", *_against(methods), ""]
@@ -46,6 +46,7 @@ def _line(method: str, rows: Sequence[Row]) -> str:
         str(len(rows)),
         *(_accuracy([row[name] for row in rows]) for name in ("seen", "unseen", "personalised")),
         f"{_mean(rows, 'up_bytes_per_device_round'):,.0f}",
+        f"{_mean(rows, 'ideal_up_bytes_per_device_round'):,.0f}",
         f"{_mean(rows, 'down_bytes_per_device_round'):,.0f}",
         f"{_mean(rows, 'cpu_seconds'):,.0f}",
         f"{_mean(rows, 'peak_kb') / 1024:,.0f}",
@@ -79,9 +80,14 @@ def _against(methods: dict[str, list[Row]]) -> list[str]:
         total = sum(_total(mine) for mine, _ in pairs) / max(sum(_total(theirs) for _, theirs in pairs), 1)
         lines.append(
             f"| {method} | {_points(pairs, 'personalised')} | {_points(pairs, 'seen')} "
-            f"| {f'{total - 1:+.1%}' if up else '-'} | {f'1/{up / own_up:,.0f}' if up else '-'} | {_time(pairs)} |"
+            f"| {f'{total - 1:+.1%}' if up else '-'} | {_times(up / own_up) if up else '-'} | {_time(pairs)} |"
         )
     return lines
+
+
+def _times(ratio: float) -> str:
+    factor, word = (ratio, "less") if ratio >= 1 else (1 / ratio, "more")
+    return f"{factor:,.0f}x {word}" if factor >= 10 else f"{factor:.1f}x {word}"
 
 
 def _time(pairs: Sequence[tuple[Row, Row]]) -> str:
