@@ -2,8 +2,8 @@
 
 A sign network cannot make its weights smaller, so the size of its logits is fixed when it is pruned. Kaiming's
 rule sets it by the mean fan-in of a layer; but saliency gathers the kept weights on few channels, whose real
-fan-in is several times that, and the logits grow with every such layer: up to fivefold at density 0.03. Such a
-network is sure of itself from the start and learns badly (docs/method.md has the figures).
+fan-in is several times that, and the logits grow with every such layer, the lower the density the more. Such a
+network is sure of itself from the start and learns badly.
 """
 
 from __future__ import annotations

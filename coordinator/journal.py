@@ -57,13 +57,17 @@ class Journal:
             part.replace(path)
         return rows
 
-    def memory(self, device: str, number: int, *, exact: bool = False) -> Path:
-        """What a device keeps from round `number`, or (not exact) from its last one before or then."""
-        if not exact:
-            for path in sorted((self.folder / "devices").glob(f"{device}.*.npz"), reverse=True):
-                if int(path.name.split(".")[1]) <= number:
-                    return path
+    def memory(self, device: str, number: int) -> Path:
+        """Where a device keeps what it remembers of round `number`."""
         return self.folder / "devices" / f"{device}.{number:05d}.npz"
+
+    def newest_memory(self, device: str, before: int) -> Path | None:
+        """What a device remembers of its last round before `before`; a later one is of a round that was cut off."""
+        return max(self._memories(device, before), default=None)
+
+    def _memories(self, device: str, before: int) -> list[Path]:
+        every = (self.folder / "devices").glob(f"{device}.*.npz")
+        return [path for path in every if int(path.name.split(".")[1]) < before]
 
     def load_state(self, number: int) -> State:
         """The coordinator's state after a round."""
@@ -77,9 +81,8 @@ class Journal:
             file.write(json.dumps(row) + "\n")
         self._state(number - 1).unlink(missing_ok=True)
         for device in selected:
-            for path in (self.folder / "devices").glob(f"{device}.*.npz"):
-                if int(path.name.split(".")[1]) < number:
-                    path.unlink()
+            for path in self._memories(device, before=number):
+                path.unlink()
 
     def _state(self, number: int) -> Path:
         return self.folder / f"state.{number:05d}.npz"

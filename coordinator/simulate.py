@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -120,8 +121,7 @@ class _Loop:
 
     def play(self, state: State, first: int) -> Iterator[Row]:
         """Play the rounds from number `first` on."""
-        now, outcome = 0.0, _all_online(self.plan.schedule, list(self.data.devices), first)
-        standing, actions = outcome
+        standing, actions = _all_online(self.plan.schedule, list(self.data.devices), first)
         while not standing.over:
             (opened,) = [action for action in actions if isinstance(action, rounds.Announce)]
             began = time.monotonic()
@@ -130,7 +130,7 @@ class _Loop:
             self.journal.commit(state, row, opened.selected)
             yield row
             for device in opened.selected:
-                standing, actions = rounds.handle(standing, rounds.MaskStored(device=device), now)
+                standing, actions = rounds.handle(standing, rounds.MaskStored(device=device), now_s=0.0)
 
     def _round(self, state: State, number: int, selected: tuple[str, ...]) -> tuple[State, Row]:
         futures: dict[str, Future[Done]] = {}
@@ -150,8 +150,8 @@ class _Loop:
                 device=device,
                 down=payload.votes,
                 data=self.data.devices[device],
-                memory=self.journal.memory(device, number - 1),
-                keep=self.journal.memory(device, number, exact=True),
+                memory=self.journal.newest_memory(device, before=number),
+                keep=self.journal.memory(device, number),
                 seed=mix(self.plan.schedule.seed, number, device),
             )
             futures[device] = self.executor.submit(train, job)
@@ -190,7 +190,7 @@ class _Loop:
             "down_bytes": down_bytes,
             "payload_bytes": sum(len(update.payload) for update in updates),
             "ideal_up_bytes": round(up_bytes - saved),
-            "loss": _mean([done.loss for done in results.values()]),
+            "loss": fmean(done.loss for done in results.values()),
             "personalised": sum(done.correct for done in results.values()) / tests if tests else None,
             "cpu_s": round(sum(done.cpu_s for done in results.values()), 3),
             "peak_kb": max(done.peak_kb for done in results.values()),
@@ -231,7 +231,3 @@ def _all_online(schedule: Schedule, devices: list[str], first: int) -> rounds.Ou
     """Open round `first` with every device online."""
     standing = Rounds(schedule=schedule, number=first, online=frozenset(devices))
     return rounds.handle(standing, rounds.Tick(), 0.0)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

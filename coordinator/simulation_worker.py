@@ -32,7 +32,7 @@ class Job:
     device: str
     down: bytes
     data: DeviceData
-    memory: Path
+    memory: Path | None
     keep: Path
     seed: int
 
@@ -68,7 +68,7 @@ def _begin(method: Method[Any]) -> None:
 def train(job: Job) -> Done:
     """One device's part in a round."""
     assert _method is not None
-    memory: State = load(job.memory) if job.memory.exists() else {}
+    memory: State = load(job.memory) if job.memory else {}
     began = time.process_time()
     samples = Samples(x=job.data.x_train, y=job.data.y_train)
     local = _method.train(job.down, samples, memory, job.seed)

@@ -55,6 +55,16 @@ def cut(data: bytes) -> list[bytes]:
     return parts
 
 
+def packed(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Bits (n,) -> uint8 (ceil(n / 8),): what a `State` keeps of them, for every device."""
+    return np.frombuffer(bits.pack(mask), dtype=np.uint8)
+
+
+def unpacked(kept: NDArray[np.uint8], n: int) -> NDArray[np.bool_]:
+    """Inverse of `packed`: bool (n,)."""
+    return bits.unpack(kept.tobytes(), n)
+
+
 def sparse(values: NDArray[np.float32], kept: NDArray[np.bool_]) -> bytes:
     """Which positions of (n,) and their float32 values."""
     return join([bits.encode(kept), floats(values[kept])])

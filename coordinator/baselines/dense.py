@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -37,12 +38,8 @@ class Dense:
         return self.plan.weights
 
     def initial(self, seed: int) -> Floats:
-        """Kaiming-normal weights; the very ones tickets of this seed are pruned from (`coordinator.prune`)."""
-        layers = [
-            np.where(prng.signs(seed, shape.index, shape.weights), 1.0, -1.0) * magnitudes.reshape(-1)
-            for shape, magnitudes in zip(self.plan.weight_layers(), initial_magnitudes(self.plan, seed), strict=True)
-        ]
-        return np.concatenate(layers).astype(np.float32)
+        """Kaiming-normal weights, read-only; the very ones tickets of this seed are pruned from."""
+        return _initial(self.plan, seed)
 
     def slices(self) -> list[slice]:
         """Where each weight layer lies in the flat array."""
@@ -116,6 +113,18 @@ class Dense:
             parameter.grad = None
             parameter.requires_grad = False
         return loss_sum / count
+
+
+@lru_cache(maxsize=1)
+def _initial(plan: Plan, seed: int) -> Floats:
+    """Made once a process: masked methods start from them in every round, and conv2's take half a second."""
+    layers = [
+        np.where(prng.signs(seed, shape.index, shape.weights), 1.0, -1.0) * magnitudes.reshape(-1)
+        for shape, magnitudes in zip(plan.weight_layers(), initial_magnitudes(plan, seed), strict=True)
+    ]
+    weights = np.concatenate(layers).astype(np.float32)
+    weights.flags.writeable = False
+    return weights
 
 
 def sgd(settings: Settings, momentum: float = 0.9) -> Callable[[Layers], torch.optim.Optimizer]:

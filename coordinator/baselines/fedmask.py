@@ -17,16 +17,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.baselines.blobs import cut, join
-from coordinator.baselines.dense import Dense, Layers, adam
+from coordinator.baselines.blobs import cut, join, packed, unpacked
+from coordinator.baselines.dense import Layers, adam
+from coordinator.baselines.dense_method import DenseMethod
 from coordinator.baselines.method import (
     Floats,
     Local,
-    Method,
     Samples,
     Settings,
     State,
-    Task,
     Update,
     require_share,
 )
@@ -55,14 +54,10 @@ class FedMaskSettings(Settings):
         require_share(self, "density")
 
 
-class FedMask(Method[FedMaskSettings]):
+class FedMask(DenseMethod[FedMaskSettings]):
     """Masks of frozen weights."""
 
     Config: ClassVar[type[Settings]] = FedMaskSettings
-
-    def __init__(self, task: Task, settings: FedMaskSettings) -> None:
-        super().__init__(task, settings)
-        self.net = Dense(task.plan)
 
     def frozen(self, share: float) -> Floats:
         """The random weights, rescaled for the share of them that a mask can switch on."""
@@ -77,10 +72,10 @@ class FedMask(Method[FedMaskSettings]):
         """Which positions of the device's structure are shared, and the averaged mask there; empty at first."""
         if device is None:
             return join([bits.encode(state["shared"]), bits.encode(state["on"])])
-        packed = state.get(f"structure/{device}")
-        if packed is None:
+        known = state.get(f"structure/{device}")
+        if known is None:
             return b""
-        structure = bits.unpack(packed.tobytes(), self.net.size)
+        structure = unpacked(known, self.net.size)
         shared = state["shared"][structure]
         return join([bits.encode(shared), bits.encode(state["on"][structure][shared])])
 
@@ -144,9 +139,9 @@ class FedMask(Method[FedMaskSettings]):
             parts = cut(update.payload)
             if len(parts) == 2:
                 structure = bits.decode(parts[1], self.net.size)
-                after[f"structure/{update.device}"] = np.frombuffer(bits.pack(structure), dtype=np.uint8)
+                after[f"structure/{update.device}"] = packed(structure)
             else:
-                structure = bits.unpack(state[f"structure/{update.device}"].tobytes(), self.net.size)
+                structure = unpacked(state[f"structure/{update.device}"], self.net.size)
             have += structure
             on[structure] += bits.decode(parts[0], int(np.count_nonzero(structure)))
         shared = have >= self.settings.shared
@@ -159,10 +154,6 @@ class FedMask(Method[FedMaskSettings]):
         shared_bits, on_bits = cut(down)
         shared, on = bits.decode(shared_bits, self.net.size), bits.decode(on_bits, self.net.size)
         return self._masked(shared, on[shared]) if shared.any() else np.zeros(self.net.size, dtype=np.float32)
-
-    def logits(self, model: Floats, x: Floats) -> Floats:
-        """Run the network."""
-        return self.net.logits(model, x)
 
     def _masked(self, structure: Mask, on: Mask) -> Floats:
         weights = self.frozen(float(structure.mean())) * structure

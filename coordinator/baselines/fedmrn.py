@@ -16,24 +16,22 @@ import numpy as np
 import torch
 
 from coordinator.baselines.blobs import cut, floats, join, read_floats
-from coordinator.baselines.dense import Dense, Layers, sgd, weighted_mean
-from coordinator.baselines.method import Floats, Local, Method, Samples, Settings, State, Task, Update, require
+from coordinator.baselines.dense import Layers, sgd, weighted_mean
+from coordinator.baselines.dense_method import SGDMethod, SGDSettings
+from coordinator.baselines.method import Floats, Local, Samples, Settings, State, Update, require
 from wire import bits
 
 SEED = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedMRNSettings(Settings):
+class FedMRNSettings(SGDSettings):
     """Local SGD on the update.
 
     Attributes:
-        momentum: of local SGD.
         noise: the noise is uniform in [-noise, noise].
     """
 
-    learning_rate: float = 0.01
-    momentum: float = 0.9
     noise: float = 0.01
 
     def __post_init__(self) -> None:
@@ -41,14 +39,10 @@ class FedMRNSettings(Settings):
         require("noise", self.noise, self.noise > 0, "a positive number")
 
 
-class FedMRN(Method[FedMRNSettings]):
+class FedMRN(SGDMethod[FedMRNSettings]):
     """Masked random noise."""
 
     Config: ClassVar[type[Settings]] = FedMRNSettings
-
-    def __init__(self, task: Task, settings: FedMRNSettings) -> None:
-        super().__init__(task, settings)
-        self.net = Dense(task.plan)
 
     def noise(self, seed: int) -> Floats:
         """Uniform float32 (weights,), never 0."""
@@ -114,7 +108,3 @@ class FedMRN(Method[FedMRNSettings]):
     def model(self, down: bytes) -> Floats:
         """The weights."""
         return read_floats(down, self.net.size)
-
-    def logits(self, model: Floats, x: Floats) -> Floats:
-        """Run the network."""
-        return self.net.logits(model, x)

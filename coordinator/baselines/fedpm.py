@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from coordinator.baselines.blobs import floats, read_floats
-from coordinator.baselines.dense import Dense, Layers, adam
-from coordinator.baselines.method import Floats, Local, Method, Samples, Settings, State, Task, Update
+from coordinator.baselines.dense import Layers, adam
+from coordinator.baselines.dense_method import DenseMethod
+from coordinator.baselines.method import Floats, Local, Samples, Settings, State, Update
 from wire import bits
 
 CLIP = 0.01  # probabilities stay in [CLIP, 1 - CLIP], so that every score can still move
@@ -29,14 +30,10 @@ class FedPMSettings(Settings):
     learning_rate: float = 0.03
 
 
-class FedPM(Method[FedPMSettings]):
+class FedPM(DenseMethod[FedPMSettings]):
     """Probabilistic masks."""
 
     Config: ClassVar[type[Settings]] = FedPMSettings
-
-    def __init__(self, task: Task, settings: FedPMSettings) -> None:
-        super().__init__(task, settings)
-        self.net = Dense(task.plan)
 
     def frozen(self) -> Floats:
         """Signed constants, Kaiming's deviation of each layer, made up for the half that a mask switches off."""
@@ -85,10 +82,6 @@ class FedPM(Method[FedPMSettings]):
     def model(self, down: bytes) -> Floats:
         """One drawn network, as the paper evaluates it."""
         return self._masked(draw_mask(read_floats(down, self.net.size), self.task.seed))
-
-    def logits(self, model: Floats, x: Floats) -> Floats:
-        """Run the network."""
-        return self.net.logits(model, x)
 
     def _masked(self, mask: NDArray[np.bool_]) -> Floats:
         return self.frozen() * mask

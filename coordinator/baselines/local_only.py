@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.baselines.dense import sgd
 from coordinator.baselines.fedavg import FedAvg
 from coordinator.baselines.method import Local, Samples, State, Update
 
@@ -24,10 +23,8 @@ class LocalOnly(FedAvg):
 
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Go on where this device stopped."""
-        layers = self.net.layers(memory.get("weights", self.net.initial(self.task.seed)))
-        optimiser = sgd(self.settings, self.settings.momentum)
-        loss = self.net.fit(layers, samples, settings=self.settings, optimiser=optimiser, seed=seed)
-        weights = self.net.flat(layers)
+        start = memory["weights"] if memory else self.net.initial(self.task.seed)
+        weights, loss = self.sgd_from(start, samples, seed)
         return Local(up=b"", memory={"weights": weights}, model=weights, loss=loss)
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:

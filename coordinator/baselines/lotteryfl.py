@@ -16,16 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coordinator.baselines.blobs import cut, floats, join, read_floats
-from coordinator.baselines.dense import Dense, Layers, sgd
+from coordinator.baselines.blobs import cut, floats, join, packed, read_floats, unpacked
+from coordinator.baselines.dense import Layers, sgd
+from coordinator.baselines.dense_method import SGDMethod, SGDSettings
 from coordinator.baselines.method import (
     Floats,
     Local,
-    Method,
     Samples,
     Settings,
     State,
-    Task,
     Update,
     require_share,
 )
@@ -36,18 +35,15 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LotteryFLSettings(Settings):
+class LotteryFLSettings(SGDSettings):
     """Local SGD and pruning.
 
     Attributes:
-        momentum: of local SGD.
         density: share of the weights at which pruning stops.
         prune: share of the live weights of a layer pruned at a time.
         gate: validation accuracy from which a device prunes.
     """
 
-    learning_rate: float = 0.01
-    momentum: float = 0.9
     density: float = 0.10
     prune: float = 0.2
     gate: float = 0.5
@@ -57,14 +53,10 @@ class LotteryFLSettings(Settings):
         require_share(self, "density", "prune")
 
 
-class LotteryFL(Method[LotteryFLSettings]):
+class LotteryFL(SGDMethod[LotteryFLSettings]):
     """Personal tickets."""
 
     Config: ClassVar[type[Settings]] = LotteryFLSettings
-
-    def __init__(self, task: Task, settings: LotteryFLSettings) -> None:
-        super().__init__(task, settings)
-        self.net = Dense(task.plan)
 
     def start(self) -> State:
         """Random weights, and no device's mask yet."""
@@ -75,8 +67,8 @@ class LotteryFL(Method[LotteryFLSettings]):
         return floats(state["weights"][self._known(state, device)])
 
     def _known(self, state: State, device: str | None) -> Mask:
-        packed = state.get(f"mask/{device}")
-        return np.ones(self.net.size, np.bool_) if packed is None else bits.unpack(packed.tobytes(), self.net.size)
+        known = state.get(f"mask/{device}")
+        return np.ones(self.net.size, np.bool_) if known is None else unpacked(known, self.net.size)
 
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Prune and rewind if it is time, then train what is left."""
@@ -127,17 +119,13 @@ class LotteryFL(Method[LotteryFLSettings]):
             mask = self._known(state, update.device) & ~bits.decode(pruned, self.net.size)
             total[mask] += read_floats(values, int(np.count_nonzero(mask)))
             voters += mask
-            after[f"mask/{update.device}"] = np.frombuffer(bits.pack(mask), dtype=np.uint8)
+            after[f"mask/{update.device}"] = packed(mask)
         after["weights"] = np.where(voters > 0, total / np.maximum(voters, 1), state["weights"]).astype(np.float32)
         return after
 
     def model(self, down: bytes) -> Floats:
         """All global weights."""
         return read_floats(down, self.net.size)
-
-    def logits(self, model: Floats, x: Floats) -> Floats:
-        """Run the network."""
-        return self.net.logits(model, x)
 
 
 def _blank(layers: Layers, live: Layers) -> None:

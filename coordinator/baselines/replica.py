@@ -6,6 +6,7 @@ all weights where that is shorter. The initial weights follow from the seed and 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,7 +14,8 @@ from typing import TypeAlias
 import numpy as np
 
 from coordinator.baselines.blobs import cut, floats, join, read_floats
-from coordinator.baselines.method import Floats, State
+from coordinator.baselines.dense_method import SGDMethod, T
+from coordinator.baselines.method import Floats, State, Task
 
 WHOLE, UPDATES = b"\x00", b"\x01"
 Apply: TypeAlias = Callable[[Floats, bytes], Floats]
@@ -77,3 +79,32 @@ class Replica:
             total += update.size
             if total > 4 * self.size:
                 del state[f"update/{number}"]
+
+
+class ReplicaMethod(SGDMethod[T]):
+    """A method whose devices keep such a copy, under "weights" in their memory."""
+
+    def __init__(self, task: Task, settings: T) -> None:
+        super().__init__(task, settings)
+        self.replica = Replica(self.net.size, self.apply)
+
+    @abstractmethod
+    def apply(self, weights: Floats, update: bytes) -> Floats:
+        """Apply one round's update, on both sides."""
+
+    def start(self) -> State:
+        """Random weights that every device makes for itself."""
+        return self.replica.start(self.net.initial(self.task.seed))
+
+    def announce(self, state: State, device: str | None) -> bytes:
+        """The updates that the device missed."""
+        return self.replica.announce(state, device)
+
+    def present(self, down: bytes, memory: State) -> Floats:
+        """The weights of this round, from what came down and what the device remembers."""
+        own = memory["weights"] if memory else self.net.initial(self.task.seed)
+        return self.replica.receive(down, own)
+
+    def model(self, down: bytes) -> Floats:
+        """All weights."""
+        return self.replica.receive(down, np.empty(0, dtype=np.float32))

@@ -14,37 +14,29 @@ from typing import ClassVar
 import numpy as np
 
 from coordinator.baselines.blobs import cut, floats, join, read_floats
-from coordinator.baselines.dense import Dense, sgd
-from coordinator.baselines.method import Floats, Local, Method, Samples, Settings, State, Task, Update
-from coordinator.baselines.replica import Replica
+from coordinator.baselines.dense_method import SGDSettings
+from coordinator.baselines.method import Floats, Local, Samples, Settings, State, Update
+from coordinator.baselines.replica import ReplicaMethod
 from wire import bits
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignSGDSettings(Settings):
+class SignSGDSettings(SGDSettings):
     """Local SGD and the coordinator's step.
 
     Attributes:
-        momentum: of local SGD.
         step: how far every weight moves in a round; without error feedback.
         error_feedback: send update + residual.
     """
 
-    learning_rate: float = 0.01
-    momentum: float = 0.9
     step: float = 0.001
     error_feedback: bool = False
 
 
-class SignSGD(Method[SignSGDSettings]):
+class SignSGD(ReplicaMethod[SignSGDSettings]):
     """Signs of updates."""
 
     Config: ClassVar[type[Settings]] = SignSGDSettings
-
-    def __init__(self, task: Task, settings: SignSGDSettings) -> None:
-        super().__init__(task, settings)
-        self.net = Dense(task.plan)
-        self.replica = Replica(self.net.size, self.apply)
 
     def apply(self, weights: Floats, update: bytes) -> Floats:
         """One round's update: signs, or the mean of scaled signs."""
@@ -53,22 +45,10 @@ class SignSGD(Method[SignSGDSettings]):
         signs = bits.unpack(update, self.net.size)
         return weights + np.where(signs, np.float32(self.settings.step), np.float32(-self.settings.step))
 
-    def start(self) -> State:
-        """Random weights that every device makes for itself."""
-        return self.replica.start(self.net.initial(self.task.seed))
-
-    def announce(self, state: State, device: str | None) -> bytes:
-        """The updates that the device missed."""
-        return self.replica.announce(state, device)
-
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Local SGD; the signs of where it went."""
-        own = memory.get("weights")
-        start = self.replica.receive(down, self.net.initial(self.task.seed) if own is None else own)
-        layers = self.net.layers(start)
-        optimiser = sgd(self.settings, self.settings.momentum)
-        loss = self.net.fit(layers, samples, settings=self.settings, optimiser=optimiser, seed=seed)
-        trained = self.net.flat(layers)
+        start = self.present(down, memory)
+        trained, loss = self.sgd_from(start, samples, seed)
         wanted = trained - start
         kept: State = {"weights": start}
         scale = b""
@@ -91,11 +71,3 @@ class SignSGD(Method[SignSGDSettings]):
         else:
             message = bits.pack(total >= 0)
         return self.replica.advance(state, message, [update.device for update in updates])
-
-    def model(self, down: bytes) -> Floats:
-        """All weights."""
-        return self.replica.receive(down, np.empty(0, dtype=np.float32))
-
-    def logits(self, model: Floats, x: Floats) -> Floats:
-        """Run the network."""
-        return self.net.logits(model, x)

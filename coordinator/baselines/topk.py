@@ -13,32 +13,27 @@ from typing import ClassVar
 import numpy as np
 
 from coordinator.baselines.blobs import read_sparse, sparse
-from coordinator.baselines.dense import Dense, sgd
+from coordinator.baselines.dense_method import SGDSettings
 from coordinator.baselines.method import (
     Floats,
     Local,
-    Method,
     Samples,
     Settings,
     State,
-    Task,
     Update,
     require_share,
 )
-from coordinator.baselines.replica import Replica
+from coordinator.baselines.replica import ReplicaMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopKSettings(Settings):
+class TopKSettings(SGDSettings):
     """Local SGD and the share that is sent.
 
     Attributes:
-        momentum: of local SGD.
         share: of the weights, in (0, 1].
     """
 
-    learning_rate: float = 0.01
-    momentum: float = 0.9
     share: float = 0.01
 
     def __post_init__(self) -> None:
@@ -46,15 +41,10 @@ class TopKSettings(Settings):
         require_share(self, "share")
 
 
-class TopK(Method[TopKSettings]):
+class TopK(ReplicaMethod[TopKSettings]):
     """Large updates only."""
 
     Config: ClassVar[type[Settings]] = TopKSettings
-
-    def __init__(self, task: Task, settings: TopKSettings) -> None:
-        super().__init__(task, settings)
-        self.net = Dense(task.plan)
-        self.replica = Replica(self.net.size, self.apply)
 
     def apply(self, weights: Floats, update: bytes) -> Floats:
         """Add one round's mean update."""
@@ -63,22 +53,10 @@ class TopK(Method[TopKSettings]):
         after[kept] += values
         return after
 
-    def start(self) -> State:
-        """Random weights that every device makes for itself."""
-        return self.replica.start(self.net.initial(self.task.seed))
-
-    def announce(self, state: State, device: str | None) -> bytes:
-        """The updates that the device missed."""
-        return self.replica.announce(state, device)
-
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Local SGD; the largest part of where it went, and of what was left over."""
-        own = memory.get("weights")
-        start = self.replica.receive(down, self.net.initial(self.task.seed) if own is None else own)
-        layers = self.net.layers(start)
-        optimiser = sgd(self.settings, self.settings.momentum)
-        loss = self.net.fit(layers, samples, settings=self.settings, optimiser=optimiser, seed=seed)
-        trained = self.net.flat(layers)
+        start = self.present(down, memory)
+        trained, loss = self.sgd_from(start, samples, seed)
         wanted = trained - start + memory.get("residual", np.float32(0))
         count = max(round(self.settings.share * wanted.size), 1)
         kept = np.zeros(wanted.size, dtype=np.bool_)
@@ -96,11 +74,3 @@ class TopK(Method[TopKSettings]):
             touched |= kept
         mean = (total / len(updates)).astype(np.float32)
         return self.replica.advance(state, sparse(mean, touched), [update.device for update in updates])
-
-    def model(self, down: bytes) -> Floats:
-        """All weights."""
-        return self.replica.receive(down, np.empty(0, dtype=np.float32))
-
-    def logits(self, model: Floats, x: Floats) -> Floats:
-        """Run the network."""
-        return self.net.logits(model, x)
