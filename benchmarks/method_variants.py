@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.baselines.hidenseek import HideNseek, votes_of
+from coordinator.baselines.hidenseek import HideNseek, Network, votes_of
 from coordinator.baselines.method import Floats, Local, Samples, State, Update
 from wire import mask, prng
 from wire.mask import Votes
+from wire.personal import blend
 
 Signs = NDArray[np.bool_]
 
@@ -52,6 +53,8 @@ class Plain(HideNseek):
         training, count = self.training, samples.y.size
         steps = training.epochs * -(-count // training.batch)
         ones = np.ones(training.batch, dtype=np.float32)
+        prior = self.prior(samples)
+        self.runtime.set_log_prior(prior)
         step, loss = 0, 0.0
         for epoch in range(training.epochs):
             order, loss = prng.permutation(seed, epoch, count), 0.0
@@ -64,7 +67,8 @@ class Plain(HideNseek):
                 scores = self.update(scores, self.gradient(scores, straight), first, second, step, steps)
         signs = self.finish(scores, seed)
         up = mask.encode_signs(signs, votes.signs)
-        return Local(up=up, memory=self.keep(scores, votes), model=mask.as_multipliers(signs), loss=loss / count)
+        own = Network(multipliers=blend(signs, votes), log_prior=prior)
+        return Local(up=up, memory=self.keep(scores, votes), model=own, loss=loss / count)
 
     def update(self, scores: Floats, g: Floats, first: Floats, second: Floats, step: int, steps: int) -> Floats:
         """One step of Adam; moments are changed in place."""

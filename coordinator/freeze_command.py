@@ -38,6 +38,7 @@ class Source:
     Attributes:
         ticket: the network.
         multipliers: of the initial weights, float32 (kept,): own signs, +-1, or the mean vote, in [-1, 1].
+        log_prior: added to the logits of a personal network, float32 (classes,).
         what: whose they are, for people.
         run: the run they were trained in, 8 bytes.
         number: the last round they learned in.
@@ -45,6 +46,7 @@ class Source:
 
     ticket: Ticket
     multipliers: NDArray[np.float32]
+    log_prior: NDArray[np.float32] | None
     what: str
     run: bytes
     number: int
@@ -78,8 +80,9 @@ def _freeze(arguments: argparse.Namespace) -> int:
 
     source = from_state(arguments.state) if arguments.state else from_database(arguments.database)
     notes = {"network": source.what, "run": source.run.hex(), "round": str(source.number)}
-    model = frozen.freeze(source.ticket, source.multipliers, {**notes, "software": f"hidenseek {__version__}"})
-    checked = frozen.check(model, source.ticket, source.multipliers)
+    notes["software"] = f"hidenseek {__version__}"
+    model = frozen.freeze(source.ticket, source.multipliers, notes, log_prior=source.log_prior)
+    checked = frozen.check(model, source.ticket, source.multipliers, log_prior=source.log_prior)
     command.write_whole(arguments.output, model)
     plan = source.ticket.plan
     shape = ", ".join(map(str, plan.input_shape))
@@ -103,13 +106,13 @@ def from_state(folder: Path) -> Source:
     Raises:
         StateError: if the folder holds none that can be read.
     """
-    from wire.mask import as_multipliers
     from wire.state_folder import read_learned
 
     learned = read_learned(folder)
     return Source(
         ticket=learned.bundle.ticket,
-        multipliers=as_multipliers(learned.personal.signs),
+        multipliers=learned.personal.multipliers,
+        log_prior=learned.personal.log_prior,
         what="personal network",
         run=learned.personal.run,
         number=learned.personal.number,
@@ -146,5 +149,10 @@ def from_database(path: Path) -> Source:
     ticket = decode_ticket(run.ticket, where=f"ticket of run {run.id.hex()}")
     votes = decode_votes(rounds[-1].votes, ticket.kept)
     return Source(
-        ticket=ticket, multipliers=votes.mean, what="global network", run=run.id, number=rounds[-1].number - 1
+        ticket=ticket,
+        multipliers=votes.mean,
+        log_prior=None,
+        what="global network",
+        run=run.id,
+        number=rounds[-1].number - 1,
     )

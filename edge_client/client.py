@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from edge_client import agent, profiler, trainer
 from edge_client.data import DeviceData
-from edge_client.runtimes.base import Runtime
+from edge_client.runtimes.base import Floats, Runtime
 from edge_client.runtimes.registry import open_runtime
 from edge_client.store import Store
 from wire import mask
@@ -177,11 +177,16 @@ class Client:
             runtime,
             self.data.x_train,
             self.data.y_train,
+            prior=self._prior(),
             training=federation.training,
             start=votes.start_scores(federation.training.start),
             seed=mix(federation.seed, announced.number, self.device.name),
         )
         log.info("round %d: training on %d samples", announced.number, self.data.y_train.size)
+
+    def _prior(self) -> Floats:
+        bundle, _ = self._ready()
+        return trainer.log_prior(self.data.y_train, bundle.ticket.plan.classes)
 
     def _train_one_step(self) -> None:
         if self._training is None:
@@ -196,11 +201,17 @@ class Client:
         bundle, runtime = self._ready()
         announced = self._round
         assert announced is not None
-        self.store.save_personal(
-            Personal(ticket=bundle.ticket.id, run=announced.run, number=announced.number, signs=trained.signs)
+        personal = Personal(
+            ticket=bundle.ticket.id,
+            run=announced.run,
+            number=announced.number,
+            log_prior=self._prior(),
+            votes=mask.decode_votes(announced.votes, bundle.ticket.kept),
+            signs=trained.signs,
         )
-        reference = mask.decode_votes(announced.votes, bundle.ticket.kept).signs
-        correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test)
+        self.store.save_personal(personal)
+        runtime.set_multipliers(personal.multipliers)
+        correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test, personal.log_prior)
         log.info(
             "round %d: loss %.3f, %d of %d test samples right, %.1f ms a step",
             announced.number,
@@ -213,7 +224,7 @@ class Client:
             run=announced.run,
             number=announced.number,
             ticket=bundle.ticket.id[:TICKET_PREFIX_BYTES],
-            signs=mask.encode_signs(trained.signs, reference),
+            signs=mask.encode_signs(trained.signs, personal.votes.signs),
             train_samples=int(self.data.y_train.size),
             loss=trained.loss,
             correct=correct,

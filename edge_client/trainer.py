@@ -14,6 +14,7 @@ from wire import prng
 from wire.settings import Training
 
 EVALUATION_BATCH = 64
+ABSENT = -20.0  # added to the logit of a class that a device does not have: e^-20 is nothing to its softmax
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,8 +36,23 @@ class Trained:
     step_ms: float
 
 
+def log_prior(y: Labels, classes: int) -> Floats:
+    """Which classes a device has, float32 (classes,): 0 for those of its samples, ABSENT for others.
+
+    Added to the logits, it keeps training from teaching the network that classes never happen which just do not
+    happen here: a vote of devices with different classes could not put that together again (restricted softmax;
+    Li and Zhan, FedRS, KDD 2021, with scaling factor 0). Added again in use, it makes the device's own predictions.
+
+    Args:
+        y: labels, int64 (n,).
+        classes: of the network.
+    """
+    present = np.bincount(y, minlength=classes) > 0
+    return np.where(present, np.float32(0), np.float32(ABSENT))
+
+
 def train(
-    runtime: Runtime, x: Floats, y: Labels, *, training: Training, start: Floats, seed: int
+    runtime: Runtime, x: Floats, y: Labels, *, prior: Floats, training: Training, start: Floats, seed: int
 ) -> Iterator[Trained | None]:
     """Train from `start` and yield None after every step, at last a `Trained`.
 
@@ -44,10 +60,12 @@ def train(
         runtime: a loaded ticket.
         x: samples, float32 (n, *input_shape).
         y: labels, int64 (n,).
+        prior: `log_prior` of the labels, float32 (classes,); zeros for the plain loss.
         training: epochs, batch size and optimiser.
         start: scores to start from, float32 (kept,).
         seed: fixes the order of the samples, which is another in every epoch.
     """
+    runtime.set_log_prior(prior)
     runtime.set_scores(start)
     ones = np.ones(training.batch, dtype=np.float32)
     durations: list[float] = []
@@ -72,13 +90,10 @@ def train(
     )
 
 
-def count_correct(runtime: Runtime, x: Floats, y: Labels) -> int:
-    """Count the samples whose largest logit is their label, with the runtime's present scores."""
-    return sum(
-        int(
-            np.count_nonzero(
-                runtime.logits(x[at : at + EVALUATION_BATCH]).argmax(axis=1) == y[at : at + EVALUATION_BATCH]
-            )
-        )
-        for at in range(0, y.size, EVALUATION_BATCH)
-    )
+def count_correct(runtime: Runtime, x: Floats, y: Labels, prior: Floats | float = 0.0) -> int:
+    """Count the samples whose largest logit, plus prior (classes,), is their label, with the runtime's weights."""
+    correct = 0
+    for at in range(0, y.size, EVALUATION_BATCH):
+        logits = runtime.logits(x[at : at + EVALUATION_BATCH]) + prior
+        correct += int(np.count_nonzero(logits.argmax(axis=1) == y[at : at + EVALUATION_BATCH]))
+    return correct

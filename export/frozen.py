@@ -30,6 +30,7 @@ OPSET, IR_VERSION = 13, 7  # of ONNX 1.8 (2020), so that programs of several yea
 TOLERANCE = 1e-5  # of the largest logit
 SAMPLES = 64
 Multipliers: TypeAlias = NDArray[np.float32]
+LogPrior: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +50,29 @@ class Check:
     runtime: str
 
 
-def freeze(ticket: Ticket, multipliers: Multipliers, notes: Mapping[str, str]) -> bytes:
+def freeze(
+    ticket: Ticket, multipliers: Multipliers, notes: Mapping[str, str], *, log_prior: LogPrior | None = None
+) -> bytes:
     """Return the ONNX file of a ticket whose kept weights are multipliers x initial weights.
 
     Args:
         ticket: the network.
         multipliers: float32 (kept,) in ticket order: a device's signs, +-1, or the mean vote, in [-1, 1].
         notes: metadata for the file, beside what is known of the ticket itself.
+        log_prior: added to the logits, float32 (classes,), for a device's own predictions.
 
     Raises:
         ExportError: if the multipliers are not the ticket's, or a layer has no ONNX form.
     """
     if multipliers.shape != (ticket.kept,):
         raise ExportError(f"multipliers of shape {multipliers.shape}, the ticket keeps {ticket.kept} weights")
+    if log_prior is not None and log_prior.shape != (ticket.plan.classes,):
+        raise ExportError(f"log prior of shape {log_prior.shape}, the network has {ticket.plan.classes} classes")
     g = GraphBuilder()
-    g.name(forward_pass(g, ticket, _Frozen(g, multipliers), training=False)[-1].y, "logits")
+    logits = forward_pass(g, ticket, _Frozen(g, multipliers), training=False)[-1].y
+    if log_prior is not None:
+        logits = g.add("Add", logits, g.constant(log_prior, "log_prior"))
+    g.name(logits, "logits")
     return g.build(
         ticket.plan.name,
         [samples_input(ticket)],
@@ -93,13 +102,22 @@ class _Frozen:
         return self._g.constant(flat.reshape(layer.shape.weight_shape), f"{layer.shape.name}.weight")
 
 
-def check(model: bytes, ticket: Ticket, multipliers: Multipliers, *, samples: int = SAMPLES, seed: int = 0) -> Check:
+def check(
+    model: bytes,
+    ticket: Ticket,
+    multipliers: Multipliers,
+    *,
+    log_prior: LogPrior | None = None,
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> Check:
     """Run a frozen graph in onnxruntime and compare it with torch in float64, on random samples.
 
     Args:
         model: the ONNX file.
         ticket: the network it was made of.
         multipliers: what it was made of, float32 (kept,).
+        log_prior: the same, float32 (classes,).
         samples: tried as one batch, and the first of them alone.
         seed: of the samples.
 
@@ -111,7 +129,8 @@ def check(model: bytes, ticket: Ticket, multipliers: Multipliers, *, samples: in
     net = TorchNet(ticket, dtype=torch.float64)
     with torch.no_grad():
         weights = net.multiplied(torch.from_numpy(multipliers).to(torch.float64))
-        expected: NDArray[np.float64] = forward(ticket.plan, weights, torch.from_numpy(x).to(torch.float64)).numpy()
+        logits = forward(ticket.plan, weights, torch.from_numpy(x).to(torch.float64))
+    expected: NDArray[np.float64] = logits.numpy() + (0 if log_prior is None else log_prior)
     difference = max(float(np.abs(found - expected).max()), float(np.abs(_run(model, x[:1]) - expected[:1]).max()))
     largest = float(np.abs(expected).max())
     if not difference <= TOLERANCE * largest:  # nor if it is not a number

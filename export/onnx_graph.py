@@ -7,6 +7,7 @@ a graph unpack both, and onnxruntime folds those nodes into constants while it l
 Training graph (kept = kept weights of the ticket, n = samples in the batch):
 
     in    x (n, *input_shape), y int64 (n,), weight (n,), scores (kept,)
+          log_prior (classes,)                                       added to the logits before the loss
           m (kept,), v (kept,), t () the step's number from 1        adam
           momentum (kept,)                                           sgd
           learning_rate, beta1, beta2, epsilon, clip ()              as in `wire.settings.Training`; sgd has no
@@ -45,7 +46,7 @@ def training_graph(ticket: Ticket, training: Training) -> bytes:
     signs = g.add("Where", g.add("GreaterOrEqual", "scores", g.scalar(0)), g.scalar(1), g.scalar(-1))
     weights = _Weights(g, ticket, signs)
     passes = forward_pass(g, ticket, weights, training=True)
-    loss, correct, dy = _loss(g, passes[-1].y, ticket.plan.classes)
+    loss, correct, dy = _loss(g, g.add("Add", passes[-1].y, "log_prior"), ticket.plan.classes)
     g.name(loss, "loss")
     g.name(correct, "correct")
     gradients: list[Name] = []
@@ -61,7 +62,8 @@ def training_graph(ticket: Ticket, training: Training) -> bytes:
     gradient = g.add("Mul", g.add("Concat", *reversed(gradients), axis=0), weights.initial)
     g.name(gradient, "gradient")
     state = _optimiser(g, training.optimiser, gradient)
-    inputs = [*_batch_inputs(ticket), *(_value(name, [ticket.kept]) for name in ("scores", *state))]
+    inputs = [*_batch_inputs(ticket), _value("log_prior", [ticket.plan.classes])]
+    inputs += [_value(name, [ticket.kept]) for name in ("scores", *state)]
     scalars = ["learning_rate", "beta1", "clip"] + (["t", "beta2", "epsilon"] if training.optimiser == "adam" else [])
     inputs += [_value(name, []) for name in scalars]
     outputs = [_value(name, []) for name in ("loss", "correct")]

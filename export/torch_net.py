@@ -136,9 +136,12 @@ class TorchNet:
         """Logits (n, classes) of samples (n, *input_shape)."""
         return forward(self.ticket.plan, self.weights(scores), x)
 
-    def loss(self, scores: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss sum(weights x cross-entropy) / sum(weights), and the weighted number of hits; both 0-d."""
-        logits = self.logits(scores, x)
+    def loss(self, scores: Tensor, x: Tensor, y: Tensor, weights: Tensor, log_prior: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss sum(weights x cross-entropy) / sum(weights), and the weighted number of hits; both 0-d.
+
+        The log prior (classes,) is added to the logits.
+        """
+        logits = self.logits(scores, x) + log_prior
         losses = F.cross_entropy(logits, y, reduction="none")
         hits = ((logits.argmax(1) == y).to(self.dtype) * weights).sum()
         return (losses * weights).sum() / weights.sum(), hits.detach()
@@ -158,7 +161,12 @@ class TorchReference:
     def __init__(self, ticket: Ticket, training: Training, *, dtype: torch.dtype = torch.float32) -> None:
         self.net = TorchNet(ticket, dtype=dtype)
         self._training = training
+        self._log_prior = torch.zeros(ticket.plan.classes, dtype=dtype)
         self.set_scores(np.full(ticket.kept, training.start))
+
+    def set_log_prior(self, log_prior: Array) -> None:
+        """Add log_prior (classes,) to the logits whose loss is trained."""
+        self._log_prior = torch.from_numpy(np.array(log_prior)).to(self.net.dtype)
 
     def set_scores(self, scores: Array) -> None:
         """Copy scores in, (kept,), and clear the optimiser's state."""
@@ -200,7 +208,11 @@ class TorchReference:
         """Loss, weighted hits, and the gradient of every score (kept,)."""
         dtype = self.net.dtype
         loss, correct = self.net.loss(
-            self._scores, torch.from_numpy(x).to(dtype), torch.from_numpy(y), torch.from_numpy(weights).to(dtype)
+            self._scores,
+            torch.from_numpy(x).to(dtype),
+            torch.from_numpy(y),
+            torch.from_numpy(weights).to(dtype),
+            self._log_prior,
         )
         (gradient,) = torch.autograd.grad(loss, self._scores)
         return float(loss.detach()), float(correct), gradient.numpy()

@@ -46,6 +46,9 @@ class OpenRuntime(Protocol):
     def set_scores(self, scores: Array, /) -> None:
         """Copy scores in and clear the optimiser's state."""
 
+    def set_log_prior(self, log_prior: Array, /) -> None:
+        """Add log_prior (classes,) to the logits whose loss is trained."""
+
     def scores(self) -> Array:
         """A copy of the scores."""
 
@@ -114,17 +117,22 @@ def check(
     scores = rng.uniform(-training.start, training.start, bundle.ticket.kept).astype(np.float32)
     # Training on a few batches again and again drives the loss to zero; Adam then amplifies what is only rounding.
     fresh = [_random_batch(bundle.ticket, batch, rng) for _ in range(steps)]
+    prior = np.log(rng.dirichlet(np.ones(bundle.ticket.plan.classes))).astype(np.float32)
+    exact = TorchReference(bundle.ticket, training, dtype=torch.float64)
+    follower, companion = (TorchReference(bundle.ticket, training) for _ in range(2))
+    runtime.set_log_prior(prior)
+    for reference in (exact, follower, companion):
+        reference.set_log_prior(prior)
     return [
-        *_compare_gradients(bundle.ticket, training, runtime, seen, scores),
+        *_compare_gradients(bundle.ticket, exact, runtime, seen, scores),
         *_compare_padding(bundle.ticket, runtime, seen),
-        *_compare_training(bundle.ticket, training, runtime, fresh, scores),
+        *_compare_training(training, runtime, follower, companion, fresh, scores),
     ]
 
 
 def _compare_gradients(
-    ticket: Ticket, training: Training, runtime: OpenRuntime, batches: Sequence[Batch], scores: Array
+    ticket: Ticket, reference: TorchReference, runtime: OpenRuntime, batches: Sequence[Batch], scores: Array
 ) -> list[Row]:
-    reference = TorchReference(ticket, training, dtype=torch.float64)
     reference.set_scores(scores)
     runtime.set_scores(scores)
     apart, repeated, losses, hits, logits = [], [], [], [], []
@@ -169,16 +177,20 @@ def _compare_padding(ticket: Ticket, runtime: OpenRuntime, batches: Sequence[Bat
 
 
 def _compare_training(
-    ticket: Ticket, training: Training, runtime: OpenRuntime, batches: Sequence[Batch], scores: Array
+    training: Training,
+    runtime: OpenRuntime,
+    follower: TorchReference,
+    companion: TorchReference,
+    batches: Sequence[Batch],
+    scores: Array,
 ) -> list[Row]:
     """Steps of the runtime against torch.optim, on the runtime's gradients and on torch's own.
 
-    The second reference starts every step from the runtime's scores, with an optimiser state of its own. Left
+    The companion starts every step from the runtime's scores, with an optimiser state of its own. Left
     to itself it may part from *any* other order of summation, torch's own float64 included, once one near-tie
     or one score within rounding of 0 has fallen to the other side: after 10 steps of Adam a percent of the
     signs differ, and nothing is wrong.
     """
-    follower, companion = (TorchReference(ticket, training) for _ in range(2))
     for trained in (runtime, follower, companion):
         trained.set_scores(scores)
     differ = 0.0
@@ -191,7 +203,7 @@ def _compare_training(
     expected = follower.scores()
     update = np.abs(runtime.scores() - expected).max() / np.abs(expected).max()
     # In a tiny network one sign is a large share: one may always differ.
-    allowed = max(SIGN_TOLERANCE, 1 / ticket.kept)
+    allowed = max(SIGN_TOLERANCE, 1 / scores.size)
     name = f"{len(batches)} steps of {training.optimiser}"
     return [
         Row(what=f"{name}: scores, given the same gradients", found=float(update), allowed=UPDATE_TOLERANCE),

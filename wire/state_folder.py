@@ -61,7 +61,8 @@ def read_learned(folder: Path) -> Learned:
             raise _no_bundle(personal.ticket_of(data), folder)
         data = newer
     try:
-        return Learned(bundle=bundle, personal=personal.decode(data, bundle.ticket.kept))
+        ticket = bundle.ticket
+        return Learned(bundle=bundle, personal=personal.decode(data, ticket.kept, ticket.plan.classes))
     except WireError as error:
         raise _damaged(path, error) from error
 

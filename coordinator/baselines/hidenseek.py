@@ -21,9 +21,10 @@ from coordinator.estimate import macs_budget
 from coordinator.prune import DEFAULT_BLOCK, LOGIT_DEVIATION, PASSES, prune
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Runtime
-from edge_client.trainer import Trained, train
+from edge_client.trainer import Trained, log_prior, train
 from export.bundle import make_bundle
 from wire import mask
+from wire.personal import blend
 from wire.settings import Training
 from wire.ticket import Ticket, decode_ticket
 
@@ -44,6 +45,7 @@ class HideNseekSettings(Settings):
         epsilon: Adam's: a score whose gradients are smaller than this moves less than the learning rate.
         start: scores start a round at start x mean vote.
         memory: share of the previous mean vote that stays.
+        restrict: a device's softmax is over the classes it has (`edge_client.trainer.log_prior`).
     """
 
     epochs: int = Training.epochs
@@ -60,6 +62,15 @@ class HideNseekSettings(Settings):
     epsilon: float = Training.epsilon
     start: float = Training.start
     memory: float = MEMORY
+    restrict: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Network:
+    """What the ticket has become: multipliers of its weights, own signs or mean votes, and what is added to logits."""
+
+    multipliers: Floats
+    log_prior: Floats | float = 0.0
 
 
 class HideNseek(Method[HideNseekSettings]):
@@ -121,14 +132,18 @@ class HideNseek(Method[HideNseekSettings]):
         """As `edge_client.client` does."""
         votes = mask.decode_votes(down, self.ticket.kept)
         trained = self._train(samples, votes.start_scores(self.settings.start), seed)
-        up = mask.encode_signs(trained.signs, votes.signs)
-        return Local(up=up, memory={}, model=mask.as_multipliers(trained.signs), loss=trained.loss)
+        own = Network(multipliers=blend(trained.signs, votes), log_prior=self.prior(samples))
+        return Local(up=mask.encode_signs(trained.signs, votes.signs), memory={}, model=own, loss=trained.loss)
 
     def _train(self, samples: Samples, start: Floats, seed: int) -> Trained:
-        for trained in train(self.runtime, samples.x, samples.y, training=self.training, start=start, seed=seed):
-            if trained is not None:
-                return trained
-        raise AssertionError("training ends with a result")
+        prior = self.prior(samples)
+        steps = train(self.runtime, samples.x, samples.y, prior=prior, training=self.training, start=start, seed=seed)
+        return [step for step in steps if step is not None][-1]
+
+    def prior(self, samples: Samples) -> Floats:
+        """What is added to a device's logits, float32 (classes,)."""
+        classes = self.task.plan.classes
+        return log_prior(samples.y, classes) if self.settings.restrict else np.zeros(classes, dtype=np.float32)
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
         """As `coordinator.server` does."""
@@ -144,14 +159,14 @@ class HideNseek(Method[HideNseekSettings]):
         context = layers * (votes.voters + 1) + votes.dissent
         return adaptive_bits(flips, context) / 8
 
-    def model(self, down: bytes) -> Floats:
+    def model(self, down: bytes) -> Network:
         """The mean vote of every weight."""
-        return mask.decode_votes(down, self.ticket.kept).mean
+        return Network(multipliers=mask.decode_votes(down, self.ticket.kept).mean)
 
-    def logits(self, model: Floats, x: Floats) -> Floats:
-        """Run the network with these multipliers of its weights: own signs, or mean votes."""
-        self.runtime.set_multipliers(model)
-        return self.runtime.logits(x)
+    def logits(self, model: Network, x: Floats) -> Floats:
+        """Run the network."""
+        self.runtime.set_multipliers(model.multipliers)
+        return self.runtime.logits(x) + model.log_prior
 
 
 def adaptive_bits(bits: NDArray[np.bool_], context: NDArray[np.integer]) -> float:

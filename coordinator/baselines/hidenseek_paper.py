@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings, adaptive_bits
-from coordinator.baselines.method import Floats, Local, Samples, Settings, State, Update
+from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings, Network, adaptive_bits
+from coordinator.baselines.method import Local, Samples, Settings, State, Update
 from wire import bits, mask
 
 
@@ -28,6 +28,7 @@ class PaperSettings(HideNseekSettings):
     logit_deviation: float = 0.0
     epsilon: float = 1e-8
     memory: float = 0.0
+    restrict: bool = False
 
 
 class HideNseekPaper(HideNseek):
@@ -45,10 +46,10 @@ class HideNseekPaper(HideNseek):
 
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Scores start at +-start, with the global signs."""
-        scores = self.model(down)
-        trained = self._train(samples, scores * np.float32(self.settings.start), seed)
-        up = mask.encode_signs(trained.signs, scores > 0)
-        return Local(up=up, memory={}, model=mask.as_multipliers(trained.signs), loss=trained.loss)
+        signs = self.model(down).multipliers
+        trained = self._train(samples, signs * np.float32(self.settings.start), seed)
+        own = Network(multipliers=mask.as_multipliers(trained.signs), log_prior=self.prior(samples))
+        return Local(up=mask.encode_signs(trained.signs, signs > 0), memory={}, model=own, loss=trained.loss)
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
         """Sign of the mean weighted by samples; a tie keeps the sign it had."""
@@ -64,6 +65,6 @@ class HideNseekPaper(HideNseek):
         flips = mask.decode_signs(update.payload, before) ^ before
         return adaptive_bits(flips, np.zeros(flips.size, dtype=np.int64)) / 8
 
-    def model(self, down: bytes) -> Floats:
+    def model(self, down: bytes) -> Network:
         """+-1 per kept weight."""
-        return mask.as_multipliers(~bits.decode(down, self.ticket.kept))
+        return Network(multipliers=mask.as_multipliers(~bits.decode(down, self.ticket.kept)))

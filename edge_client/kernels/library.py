@@ -50,7 +50,10 @@ class Network(Structure):
         ("tensor", POINTER(Tensor)),
         ("workspace", c_void_p),
         ("workspace_floats", c_int64),
-        *((name, c_void_p) for name in ("class_offset", "scores", "gradient", "first", "second", "seconds", "team")),
+        *(
+            (name, c_void_p)
+            for name in ("class_offset", "log_prior", "scores", "gradient", "first", "second", "seconds", "team")
+        ),
         ("optimiser", c_int32),
         ("input_relu", c_int32),
         *((name, c_double) for name in ("learning_rate", "beta1", "beta2", "epsilon", "clip")),

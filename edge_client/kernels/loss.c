@@ -17,16 +17,20 @@ void hs_loss(const hs_network *net, const int64_t *y, const float *weights, doub
             continue;
         }
         int64_t best = 0;
-        for (int64_t k = 1; k < net->classes; k++)
-            if (z[net->class_offset[k]] > z[net->class_offset[best]]) best = k;
-        const float largest = z[net->class_offset[best]];
+        for (int64_t k = 0; k < net->classes; k++) {
+            const int64_t at = net->class_offset[k];
+            dz[at] = z[at] + net->log_prior[k];
+            if (dz[at] > dz[net->class_offset[best]]) best = k;
+        }
+        const float largest = dz[net->class_offset[best]];
+        const double own = dz[net->class_offset[y[l]]] - largest;
         double sum = 0;
         for (int64_t k = 0; k < net->classes; k++) {
-            const float e = expf(z[net->class_offset[k]] - largest);
-            dz[net->class_offset[k]] = e;
-            sum += e;
+            const int64_t at = net->class_offset[k];
+            dz[at] = expf(dz[at] - largest);
+            sum += dz[at];
         }
-        result->loss += weight / weight_sum * (log(sum) - (double)(z[net->class_offset[y[l]]] - largest));
+        result->loss += weight / weight_sum * (log(sum) - own);
         result->correct += best == y[l] ? weight : 0;
         const double share = weight / weight_sum;
         for (int64_t k = 0; k < net->classes; k++) {

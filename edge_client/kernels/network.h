@@ -63,6 +63,7 @@ typedef struct {
     float *workspace;
     int64_t workspace_floats;
     const int64_t *class_offset; /* (classes,): every logit's offset in the last tensor */
+    const float *log_prior; /* (classes,): added to the logits that are trained; 0: the plain loss */
     float *scores, *gradient, *first, *second; /* (kept,) each; `second` only for Adam */
     double *seconds; /* (operations + 1, 3): time spent forward, at weights, at inputs; last: pack, loss, update; or NULL */
     hs_team *team; /* NULL: one thread */

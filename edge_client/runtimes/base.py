@@ -57,6 +57,9 @@ class Runtime(Protocol):
     def set_scores(self, scores: Floats) -> None:
         """Copy scores in and clear the optimiser's state."""
 
+    def set_log_prior(self, log_prior: Floats) -> None:
+        """Add log_prior, float32 (classes,), to the logits whose loss is trained; 0, as at first, changes nothing."""
+
     def scores(self) -> Floats:
         """A copy of the scores, float32 (kept,)."""
 
@@ -70,4 +73,4 @@ class Runtime(Protocol):
         """Let `logits` use multipliers (see `Inference`), not the scores' signs, until scores are set or trained."""
 
     def logits(self, x: Floats) -> Floats:
-        """Inference with the scores' signs, or the multipliers set: float32 (n, classes)."""
+        """Inference with the scores' signs, or the multipliers set, and no prior: float32 (n, classes)."""

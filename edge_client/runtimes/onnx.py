@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_client.runtimes.base import Floats, Labels, StepResult
 from wire.bundle import Bundle
-from wire.errors import RuntimeMissing, TicketError
+from wire.errors import DataError, RuntimeMissing, TicketError
 from wire.mask import as_multipliers
 from wire.settings import Training
 
@@ -39,9 +39,12 @@ class OnnxInference:
         self._multipliers: Floats = np.ones(bundle.ticket.kept, dtype=np.float32)
 
     def set_multipliers(self, multipliers: Floats) -> None:
-        """Copy multipliers in, float32 (kept,)."""
-        if multipliers.shape != self._multipliers.shape:
-            raise ValueError(f"multipliers have shape {multipliers.shape}, {self._multipliers.shape} expected")
+        """Copy multipliers in, float32 (kept,).
+
+        Raises:
+            DataError: if there are not as many as kept weights.
+        """
+        _same_shape("multipliers", multipliers, self._multipliers)
         self._multipliers = np.array(multipliers, dtype=np.float32)
 
     def logits(self, x: Floats) -> Floats:
@@ -81,6 +84,7 @@ class OnnxRuntime:
                     f"train.onnx has input '{name}' of shape {inputs.get(name)}, [{self._kept}] expected",
                     hint=f"Was the bundle made for another ticket, or another optimiser than {training.optimiser}?",
                 )
+        self._log_prior: Floats = np.zeros(bundle.ticket.plan.classes, dtype=np.float32)
         self._settings = {
             name: np.array(getattr(training, name), dtype=np.float32) for name in _SETTINGS[training.optimiser]
         }
@@ -97,6 +101,15 @@ class OnnxRuntime:
         self._state = {name: np.zeros(self._kept, dtype=np.float32) for name in self._state_names}
         self._steps = 0
         self._multiplied = False
+
+    def set_log_prior(self, log_prior: Floats) -> None:
+        """Add log_prior, float32 (classes,), to the logits whose loss is trained; 0, as at first, changes nothing.
+
+        Raises:
+            DataError: if there are not as many as classes.
+        """
+        _same_shape("log prior", log_prior, self._log_prior)
+        self._log_prior = np.array(log_prior, dtype=np.float32)
 
     def scores(self) -> Floats:
         """A copy of the scores, float32 (kept,)."""
@@ -135,11 +148,17 @@ class OnnxRuntime:
 
     def _run(self, outputs: Sequence[str], x: Floats, y: Labels, weights: Floats) -> tuple[StepResult, list[Floats]]:
         feeds: dict[str, Any] = {"x": x, "y": y, "weight": weights, "scores": self._scores}
+        feeds["log_prior"] = self._log_prior
         feeds |= self._state | self._settings
         if "m" in self._state:
             feeds["t"] = np.array(self._steps + 1, dtype=np.float32)
         loss, correct, *values = self._train.run(["loss", "correct", *outputs], feeds)
         return StepResult(loss=float(loss), correct=float(correct)), values
+
+
+def _same_shape(name: str, found: Floats, expected: Floats) -> None:
+    if found.shape != expected.shape:
+        raise DataError(f"{name} of shape {found.shape}, {expected.shape} expected", where="onnx runtime")
 
 
 def _open(bundle: Bundle, file: str, threads: int) -> Any:  # onnxruntime has no types

@@ -73,6 +73,17 @@ class SparseRuntime:
         self._library.hs_load_scores(self._network)
         self._multiplied = False
 
+    def set_log_prior(self, log_prior: Floats) -> None:
+        """Add log_prior, float32 (classes,), to the logits whose loss is trained; 0, as at first, changes nothing.
+
+        Raises:
+            DataError: if there are not as many as classes.
+        """
+        if log_prior.shape != self._log_prior.shape:
+            shapes = f"{log_prior.shape}, {self._log_prior.shape} expected"
+            raise DataError(f"log prior of shape {shapes}", where="sparse runtime")
+        self._log_prior[:] = log_prior
+
     def scores(self) -> Floats:
         """A copy of the scores, float32 (kept,)."""
         return self._ticket_order(self._scores)
@@ -199,6 +210,7 @@ class SparseRuntime:
         )
         offsets = arena.take("kept weights", np.int64, ticket.plan.classes)
         offsets[:] = (plan.tensors[-1].feature_offsets() - plan.tensors[-1].interior) * plan.lanes
+        self._log_prior: Floats = arena.take("kept weights", np.float32, ticket.plan.classes)
         adam = self._training.optimiser == "adam"
         main = library.Network(
             lanes=plan.lanes,
@@ -211,6 +223,7 @@ class SparseRuntime:
             workspace=arena.take("activations", np.uint8, self._workspace.nbytes).ctypes.data,
             workspace_floats=self._workspace.nbytes // 4,
             class_offset=offsets.ctypes.data,
+            log_prior=self._log_prior.ctypes.data,
             scores=self._scores.ctypes.data,
             gradient=arena.take("gradient", np.float32, ticket.kept).ctypes.data,
             first=arena.take("optimiser", np.float32, ticket.kept).ctypes.data,
@@ -245,6 +258,7 @@ class SparseRuntime:
     def _bytes_by_purpose(self, codes: Sequence[layout.Codes | None]) -> dict[str, int]:
         kept, ticket = _aligned(4 * self._ticket.kept), self._ticket
         indices = _aligned(8 * ticket.plan.classes)
+        indices += _aligned(4 * ticket.plan.classes)
         for code, layer in zip((c for c in codes if c is not None), ticket.kept_layers, strict=True):
             blocks = len(code.offsets)
             indices += _aligned(4 * len(code.row_start)) + _aligned(4 * blocks) + _aligned(blocks)

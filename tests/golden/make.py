@@ -109,7 +109,8 @@ def votes() -> Votes:
 
 def learned() -> Personal:
     """The golden bundle's network with the signs of `few_flips`, as if its ticket kept 100 weights."""
-    return Personal(ticket=seeded_ticket().id, run=RUN, number=3, signs=few_flips())
+    prior = np.array([0, -20, 0, -20], dtype=np.float32)
+    return Personal(ticket=seeded_ticket().id, run=RUN, number=3, log_prior=prior, votes=votes(), signs=few_flips())
 
 
 MESSAGES: dict[str, Message] = {
@@ -183,7 +184,7 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "signs-v1-raw": lambda: mask.encode_signs(many_flips(), reference_signs()),
     "signs-v1-inverted": lambda: mask.encode_signs(most_flips(), reference_signs()),
     "votes-v1": lambda: mask.encode_votes(votes()),
-    "personal-v1": lambda: personal.encode(learned()),
+    "personal-v2": lambda: personal.encode(learned()),
     "envelope-v1": lambda: _join(parts()),
     **{f"message-v1-{name}": lambda message=message: messages.encode(message) for name, message in MESSAGES.items()},
 }

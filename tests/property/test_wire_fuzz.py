@@ -61,7 +61,7 @@ def _ticket(data: bytes) -> object:
 def _personal(data: bytes) -> object:
     """Decode with the hash put right, so that what lies behind it is reached."""
     head = data[:-32]
-    return personal.decode(head + sha256(head).digest(), make.KEPT)
+    return personal.decode(head + sha256(head).digest(), make.KEPT, 4)
 
 
 def _parts(data: bytes) -> None:

@@ -12,11 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.property.wire_strategies import QUICK, bit_arrays, mutated
-from wire import personal
-from wire.errors import Mismatch, TooLarge, Truncated, WireError
+from wire import mask, personal
+from wire.errors import Mismatch, Truncated, WireError
+from wire.mask import Votes
 from wire.personal import Personal
 
-SOME = Personal(ticket=bytes(range(32)), run=b"runrunru", number=7, signs=np.arange(50) % 3 > 0)
+VOTES = Votes(signs=np.arange(50) % 2 > 0, dissent=np.arange(50, dtype=np.uint16) % 4, voters=7)
+SOME = Personal(
+    ticket=bytes(range(32)),
+    run=b"runrunru",
+    number=7,
+    log_prior=np.array([-0.5, 2.0], np.float32),
+    votes=Votes(signs=np.arange(50) % 2 > 0, dissent=np.arange(50, dtype=np.uint16) % 4, voters=7),
+    signs=np.arange(50) % 3 > 0,
+)
 FILE = personal.encode(SOME)
 HEADER = FILE[: personal.HEADER.size]
 
@@ -26,24 +35,44 @@ def _sealed(head: bytes) -> bytes:
     return head + sha256(head).digest()
 
 
-@QUICK
-@given(
-    st.builds(
-        Personal,
-        ticket=st.binary(min_size=32, max_size=32),
-        run=st.binary(min_size=8, max_size=8),
-        number=st.integers(0, 2**64 - 1),
-        signs=bit_arrays(),
+@st.composite
+def personal_networks(draw: st.DrawFn) -> Personal:
+    """Signs and votes of one length, anything else."""
+    signs = draw(bit_arrays())
+    voters = draw(st.integers(1, 65_535))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    dissent = rng.integers(0, voters // 2, signs.size, dtype=np.uint16, endpoint=True)
+    prior = draw(st.lists(st.floats(-100, 100, width=32), max_size=12))
+    return Personal(
+        ticket=draw(st.binary(min_size=32, max_size=32)),
+        run=draw(st.binary(min_size=8, max_size=8)),
+        number=draw(st.integers(0, 2**64 - 1)),
+        log_prior=np.array(prior, np.float32),
+        votes=Votes(signs=rng.random(signs.size) < 0.5, dissent=dissent, voters=voters),
+        signs=signs,
     )
-)
+
+
+@QUICK
+@given(personal_networks())
 def test_personal_networks_come_back(own: Personal) -> None:
-    """A file decodes to the ticket, run, round and signs it was made of, and is never longer than raw signs."""
+    """A file decodes to the ticket, run, round, prior, votes and signs it was made of."""
     data = personal.encode(own)
-    back = personal.decode(data, own.signs.size)
+    back = personal.decode(data, own.signs.size, own.log_prior.size)
     assert (back.ticket, back.run, back.number) == (own.ticket, own.run, own.number)
     assert np.array_equal(back.signs, own.signs)
+    assert np.array_equal(back.log_prior, own.log_prior)
+    assert np.array_equal(back.multipliers, own.multipliers)
     assert personal.ticket_of(data) == own.ticket
-    assert len(data) <= 53 + 1 + -(-own.signs.size // 8) + 32
+    votes = mask.encode_votes(own.votes)
+    assert len(data) <= 59 + 4 * own.log_prior.size + len(votes) + 1 + -(-own.signs.size // 8) + 32
+
+
+def test_a_network_is_mostly_its_devices_own() -> None:
+    """0.7 of its own sign and 0.3 of the mean vote: with all against it a weight keeps 0.4 of its size."""
+    votes = Votes(signs=np.array([True, True, False]), dissent=np.array([0, 1, 0], np.uint16), voters=4)
+    own = replace(SOME, votes=votes, signs=np.array([True, False, True]))
+    assert own.multipliers == pytest.approx([1, -0.7 + 0.15, 0.4])
 
 
 @QUICK
@@ -53,46 +82,56 @@ def test_altered_files_are_refused(data: bytes) -> None:
     if data == FILE:
         return
     with pytest.raises(WireError):
-        personal.decode(data, 50)
+        personal.decode(data, 50, 2)
 
 
 @pytest.mark.parametrize("size", range(len(FILE)))
 def test_cut_files_are_refused(size: int) -> None:
     """Whatever part of it a power cut left."""
     with pytest.raises(WireError):
-        personal.decode(FILE[:size], 50)
+        personal.decode(FILE[:size], 50, 2)
     with pytest.raises(WireError):
         personal.ticket_of(FILE[:size])
 
 
 @settings(QUICK, max_examples=50)
-@given(st.binary(max_size=120), st.sampled_from([b"", b"HNSP\x01", HEADER]), st.integers(0, 200))
+@given(st.binary(max_size=120), st.sampled_from([b"", b"HNSP\x02", HEADER]), st.integers(0, 200))
 def test_any_bytes_decode_or_raise(data: bytes, start: bytes, kept: int) -> None:
     """Arbitrary bytes behind any start, with a true hash or without, are `kept` signs or a WireError."""
     for file in (start + data, _sealed(start + data)):
         with contextlib.suppress(WireError):
-            assert personal.decode(file, kept).signs.shape == (kept,)
+            assert personal.decode(file, kept, 2).signs.shape == (kept,)
 
 
 def test_each_fault_has_its_error() -> None:
     """Another format, a newer version, too few bytes, too many, a wrong hash and another mask length are told apart."""
     with pytest.raises(WireError, match="starts with b'HNST'"):
         personal.ticket_of(b"HNST" + FILE[4:])
-    with pytest.raises(WireError, match="version 2, this program reads version 1"):
-        personal.decode(_sealed(b"HNSP\x02" + FILE[5:-32]), 50)
+    with pytest.raises(WireError, match="version 3, this program reads version 2"):
+        personal.decode(_sealed(b"HNSP\x03" + FILE[5:-32]), 50, 2)
     with pytest.raises(Truncated):
         personal.ticket_of(HEADER)
-    with pytest.raises(TooLarge):
-        personal.decode(FILE + b"\x00" * 50, 50)
+    body = FILE[len(HEADER) :]
     with pytest.raises(Mismatch, match="SHA-256"):
-        personal.decode(HEADER + FILE[53:-33] + b"\x00" + FILE[-32:], 50)
-    raw = personal.encode(replace(SOME, signs=np.arange(50) % 2 == 0))
-    with pytest.raises(Mismatch, match="60 packed bits"):
-        personal.decode(raw, 60)
+        personal.decode(HEADER + body[:-33] + b"\xff" + FILE[-32:], 50, 2)
+    with pytest.raises(Mismatch, match="60"):
+        personal.decode(personal.encode(replace(SOME, signs=np.ones(50, np.bool_))), 60, 2)
+    with pytest.raises(Mismatch, match="classes of a personal network: expected 3, got 2"):
+        personal.decode(FILE, 50, 3)
+    with pytest.raises(Truncated):
+        personal.decode(_sealed(HEADER + body[:4]), 50, 2)
+    with pytest.raises(WireError, match="not finite"):
+        personal.decode(_sealed(HEADER + b"\xff" * 8 + body[8:-32]), 50, 2)
 
 
 def test_what_could_not_be_read_again_is_a_mistake() -> None:
     """Identities of another length and numbers beyond 64 bits are ValueErrors of the caller."""
-    for wrong in ({"ticket": b"short"}, {"run": b"longer than eight"}, {"number": 2**64}, {"number": -1}):
-        with pytest.raises(ValueError, match=r"bytes|64-bit"):
+    for wrong in (
+        {"ticket": b"short"},
+        {"run": b"longer than eight"},
+        {"number": 2**64},
+        {"number": -1},
+        {"log_prior": np.array([np.inf])},
+    ):
+        with pytest.raises(ValueError, match=r"bytes|64-bit|finite"):
             replace(SOME, **wrong)

@@ -13,11 +13,12 @@ from coordinator import baselines
 from coordinator.aggregate import next_votes
 from coordinator.baselines.blobs import cut, floats, join, read_floats, read_sparse, sparse
 from coordinator.baselines.dense import Dense
+from coordinator.baselines.hidenseek import Network
 from coordinator.baselines.method import Floats, Method, Samples, Settings, Task, Update, make_settings
 from coordinator.baselines.replica import Replica
 from coordinator.prune import prune
 from edge_client.runtimes import registry
-from edge_client.trainer import train
+from edge_client.trainer import log_prior, train
 from export.bundle import make_bundle
 from wire import bits, mask
 from wire.errors import ConfigError, UnknownName
@@ -576,20 +577,26 @@ def test_hidenseek_is_what_devices_and_the_coordinator_do() -> None:
     for number in range(3):
         down = method.announce(state, "a")
         assert down == mask.encode_votes(votes)
-        assert np.array_equal(method.model(down), votes.mean), "the global network: every weight by its mean vote"
+        assert np.array_equal(method.model(down).multipliers, votes.mean), (
+            "the global network: every weight by its mean vote"
+        )
         updates, signs = [], []
         for device in "ab":
             data, start = samples(ord(device)), votes.start_scores(0.1)
-            *_, trained = train(runtime, data.x, data.y, training=training, start=start, seed=number)
+            prior = log_prior(data.y, PLAN.classes)
+            *_, trained = train(runtime, data.x, data.y, prior=prior, training=training, start=start, seed=number)
             assert trained is not None
             local = method.train(down, data, {}, number)
-            assert np.array_equal(local.model, np.where(trained.signs, 1, -1)), "a device's own network: its signs"
+            own = 0.7 * np.where(trained.signs, 1, -1) + 0.3 * votes.mean
+            assert local.model.multipliers == pytest.approx(own), "a device's own network"
+            assert np.array_equal(local.model.log_prior, prior)
             assert local.loss == trained.loss
             assert local.up == mask.encode_signs(trained.signs, votes.signs)
             updates.append(update(device, local.up))
             signs.append(trained.signs)
         state, votes = method.aggregate(state, updates), next_votes(votes, signs, 0.25)
-    assert not method.logits(np.zeros(ticket.kept, dtype=np.float32), samples().x).any(), "not their signs alone"
+    nothing = Network(multipliers=np.zeros(ticket.kept, dtype=np.float32))
+    assert not method.logits(nothing, samples().x).any(), "not their signs alone"
     assert not votes.signs.all()
     assert np.array_equal(state["signs"], votes.signs)
     assert np.array_equal(state["dissent"], votes.dissent)
@@ -609,7 +616,7 @@ def test_hidenseek_paper_sends_a_bit_a_weight_down() -> None:
     signs = np.random.default_rng(0).random(72) < 0.5
     down = method.announce({"signs": signs}, "a")
     assert len(down) == 1 + 9
-    assert np.array_equal(method.model(down), np.where(signs, 1, -1))
+    assert np.array_equal(method.model(down).multipliers, np.where(signs, 1, -1))
     assert len(method.announce(method.start(), "a")) == 5, "all +1 takes no more than the header"
 
 
@@ -632,7 +639,7 @@ def test_hidenseek_paper_trains_from_the_global_signs() -> None:
         method = make("hidenseek-paper", density=0.5, start=0.25, epochs=1, batch=32, learning_rate=learning_rate)
         local = method.train(method.announce({"signs": signs}, "a"), samples(), {}, 5)
         after = mask.decode_signs(local.up, signs)
-        assert np.array_equal(local.model, np.where(after, 1, -1))
+        assert np.array_equal(local.model.multipliers, np.where(after, 1, -1))
         flips.append(np.count_nonzero(after != signs))
     assert flips[0] == 0
     assert 10 < flips[1] < 62

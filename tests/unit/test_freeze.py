@@ -64,6 +64,17 @@ def test_frozen_models_agree_with_torch(name: str) -> None:
     frozen.check(frozen.freeze(ticket, own, {}), ticket, own, samples=8)
 
 
+def test_a_prior_is_part_of_the_logits() -> None:
+    """A device's own class frequencies are added, one for every class."""
+    prior = np.log(np.arange(1, 6, dtype=np.float32) / 15)
+    data = frozen.freeze(TICKET, OWN, {}, log_prior=prior)
+    frozen.check(data, TICKET, OWN, log_prior=prior)
+    with pytest.raises(ExportError, match="differs from torch"):
+        frozen.check(data, TICKET, OWN)
+    with pytest.raises(ExportError, match=r"log prior of shape \(3,\), the network has 5 classes"):
+        frozen.freeze(TICKET, OWN, {}, log_prior=prior[:3])
+
+
 def test_the_file_is_plain_and_says_what_it_is() -> None:
     """Dense named weights, standard operators of old opsets, any batch, notes in the metadata, the same bytes again."""
     data = frozen.freeze(TICKET, OWN, {"round": "3"})

@@ -95,9 +95,11 @@ def test_golden_votes_decode() -> None:
 
 def test_the_golden_personal_network_decodes() -> None:
     """The file reads as the personal network of its recipe."""
-    found, expected = personal.decode(make.load("personal-v1"), make.KEPT), make.learned()
+    found, expected = personal.decode(make.load("personal-v2"), make.KEPT, 4), make.learned()
     assert (found.ticket, found.run, found.number) == (expected.ticket, expected.run, expected.number)
     assert np.array_equal(found.signs, expected.signs)
+    assert np.array_equal(found.log_prior, expected.log_prior)
+    assert np.array_equal(found.votes.mean, expected.votes.mean)
 
 
 def test_golden_parts_join() -> None:

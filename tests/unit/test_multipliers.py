@@ -12,7 +12,7 @@ from edge_client.runtimes.registry import open_runtime
 from export.bundle import make_bundle
 from export.torch_net import TorchNet, forward
 from tests.helpers import random_ticket
-from wire.errors import HidenseekError
+from wire.errors import DataError
 from wire.mask import as_multipliers
 from wire.settings import Training
 from wire.ticket import Ticket
@@ -82,7 +82,9 @@ def test_multipliers_do_not_touch_training(name: str) -> None:
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_wrong_number_is_refused(name: str) -> None:
-    """One multiplier for every kept weight."""
+    """One multiplier for every kept weight, one prior for every class."""
     runtime = opened(name, random_ticket(HAR, 0.1, seed=2))
-    with pytest.raises((HidenseekError, ValueError), match=r"multipliers .*\(3,\)"):
+    with pytest.raises(DataError, match=r"multipliers .*\(3,\)"):
         runtime.set_multipliers(np.zeros(3, dtype=np.float32))
+    with pytest.raises(DataError, match=r"log prior .*\(3,\)"):
+        runtime.set_log_prior(np.zeros(3, dtype=np.float32))

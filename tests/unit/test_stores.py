@@ -18,7 +18,7 @@ from edge_client.store import Store as DeviceStore
 from tests.helpers import random_ticket
 from tests.unit.test_agent import RUN, update
 from tests.unit.test_fleet import hello
-from wire import personal
+from wire import mask, personal
 from wire.bundle import Bundle
 from wire.errors import StateError
 from wire.messages import Evaluation
@@ -129,7 +129,7 @@ def test_device_store_keeps_bundle_pending_mask_and_personal_network(tmp_path: P
     assert again.load_bundle(b"\x01" * 32) is None
     assert again.load_bundle(b"\x02" * 32) == b"two"
     assert again.load_pending() == update(1)
-    assert personal.decode((tmp_path / "personal.hnsp").read_bytes(), KEPT).number == 4
+    assert personal.decode((tmp_path / "personal.hnsp").read_bytes(), KEPT, 4).number == 4
     again.drop_pending()
     assert again.load_pending() is None
     again.close()
@@ -145,7 +145,15 @@ BUNDLES = {
 
 def learned(bundle: Bundle, number: int) -> Personal:
     """What a device has learned in a round of this bundle's run: every third sign is -1."""
-    return Personal(ticket=bundle.ticket.id, run=RUN, number=number, signs=np.arange(KEPT) % 3 > 0)
+    prior = np.zeros(4, dtype=np.float32)
+    return Personal(
+        ticket=bundle.ticket.id,
+        run=RUN,
+        number=number,
+        log_prior=prior,
+        votes=mask.unanimous(KEPT),
+        signs=np.arange(KEPT) % 3 > 0,
+    )
 
 
 def short(bundle: Bundle) -> str:
@@ -188,7 +196,7 @@ def test_the_newest_personal_network_stays_with_its_bundle(tmp_path: Path) -> No
         (lambda folder: (folder / "personal.hnsp").unlink(), "no personal network here yet"),
         (lambda folder: (folder / "personal.hnsp").write_bytes(b""), r"personal network is damaged \(starts with"),
         (lambda folder: (folder / "personal.hnsp").write_bytes(GOOD[:-1]), r"damaged \(SHA-256 of"),
-        (lambda folder: (folder / "personal.hnsp").write_bytes(TOO_LONG), r"damaged \(personal network of 12 signs"),
+        (lambda folder: (folder / "personal.hnsp").write_bytes(TOO_LONG), r"damaged \(code of 12 bits"),
         (lambda folder: files(folder)[0].unlink(), "no .hnsb file has it: there is none"),
         (lambda folder: files(folder)[0].write_bytes(b"half"), "those here have damaged bytes"),
         (
@@ -213,7 +221,7 @@ def test_state_folder_that_cannot_be_read_says_why(
 
 
 GOOD = personal.encode(learned(BUNDLES["a"], 1))
-TOO_LONG = personal.encode(replace(learned(BUNDLES["a"], 1), signs=np.arange(100) % 2 == 0))
+TOO_LONG = personal.encode(replace(learned(BUNDLES["a"], 1), votes=mask.unanimous(100), signs=np.arange(100) % 2 == 0))
 
 
 def test_reader_looks_again_when_the_device_replaces_what_it_reads(

@@ -160,14 +160,14 @@ def test_other_limits_are_those_of_the_code() -> None:
     assert ticket.MAX_SCALE == 2.0**64
     assert plan.MAX_ACTIVATIONS == plan.MAX_WEIGHTS
     assert (prng.STREAM_SIGN, prng.STREAM_MAGNITUDE, prng.STREAM_KEEP) == (1, 2, 3)
-    for module, magic in (
-        (envelope, b"HP"),
-        (messages, b"HN"),
-        (ticket, b"HNST"),
-        (bundle, b"HNSB"),
-        (personal, b"HNSP"),
+    for module, magic, version in (
+        (envelope, b"HP", 1),
+        (messages, b"HN", 1),
+        (ticket, b"HNST", 1),
+        (bundle, b"HNSB", 1),
+        (personal, b"HNSP", 2),
     ):
-        assert (magic, 1) == (module.MAGIC, module.VERSION)
+        assert (magic, version) == (module.MAGIC, module.VERSION)
         assert f"`{magic.decode()}`" in DOCUMENT
 
 
@@ -210,9 +210,11 @@ def test_the_personal_network_is_laid_out_as_documented() -> None:
     """Offsets and sizes of the table are those of the header, the file's name is the code's."""
     text = section("Personal network")
     rows = [(int(at), int(size)) for at, size in re.findall(r"^\| (\d+) \| (\d+) \|", text, re.M)]
-    assert rows == [(0, 4), (4, 1), (5, ticket.DIGEST_BYTES), (37, messages.RUN_BYTES), (45, 8)]
+    assert rows == [(0, 4), (4, 1), (5, ticket.DIGEST_BYTES), (37, messages.RUN_BYTES), (45, 8), (53, 2), (55, 4)]
     assert sum(rows[-1]) == personal.HEADER.size
-    assert f"| {personal.HEADER.size} | rest |" in text
+    assert f"| {personal.HEADER.size} | 4 C |" in text
+    assert f"| {personal.HEADER.size} + 4 C | V |" in text
+    assert f"| {personal.HEADER.size} + 4 C + V | rest |" in text
     assert f"| end - {ticket.DIGEST_BYTES} | {ticket.DIGEST_BYTES} |" in text
     assert f"`{state_folder.PERSONAL}`" in text
 
