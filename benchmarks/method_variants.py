@@ -17,7 +17,6 @@ from coordinator.baselines.hidenseek import HideNseek, Network, votes_of
 from coordinator.baselines.method import Floats, Local, Samples, State, Update
 from wire import mask, prng
 from wire.mask import Votes
-from wire.personal import blend
 
 Signs = NDArray[np.bool_]
 
@@ -67,7 +66,7 @@ class Plain(HideNseek):
                 scores = self.update(scores, self.gradient(scores, straight), first, second, step, steps)
         signs = self.finish(scores, seed)
         up = mask.encode_signs(signs, votes.signs)
-        own = Network(multipliers=blend(signs, votes), log_prior=prior)
+        own = Network(multipliers=mask.as_multipliers(signs), log_prior=prior)
         return Local(up=up, memory=self.keep(scores, votes), model=own, loss=loss / count)
 
     def update(self, scores: Floats, g: Floats, first: Floats, second: Floats, step: int, steps: int) -> Floats:

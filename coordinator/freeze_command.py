@@ -106,12 +106,13 @@ def from_state(folder: Path) -> Source:
     Raises:
         StateError: if the folder holds none that can be read.
     """
+    from wire.mask import as_multipliers
     from wire.state_folder import read_learned
 
     learned = read_learned(folder)
     return Source(
         ticket=learned.bundle.ticket,
-        multipliers=learned.personal.multipliers,
+        multipliers=as_multipliers(learned.personal.signs),
         log_prior=learned.personal.log_prior,
         what="personal network",
         run=learned.personal.run,

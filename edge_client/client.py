@@ -206,11 +206,10 @@ class Client:
             run=announced.run,
             number=announced.number,
             log_prior=self._prior(),
-            votes=mask.decode_votes(announced.votes, bundle.ticket.kept),
             signs=trained.signs,
         )
         self.store.save_personal(personal)
-        runtime.set_multipliers(personal.multipliers)
+        reference = mask.decode_votes(announced.votes, bundle.ticket.kept).signs
         correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test, personal.log_prior)
         log.info(
             "round %d: loss %.3f, %d of %d test samples right, %.1f ms a step",
@@ -224,7 +223,7 @@ class Client:
             run=announced.run,
             number=announced.number,
             ticket=bundle.ticket.id[:TICKET_PREFIX_BYTES],
-            signs=mask.encode_signs(trained.signs, personal.votes.signs),
+            signs=mask.encode_signs(trained.signs, reference),
             train_samples=int(self.data.y_train.size),
             loss=trained.loss,
             correct=correct,

@@ -15,6 +15,7 @@ from edge_client.runtimes.base import Floats, Inference, Labels
 from edge_client.runtimes.registry import open_inference
 from edge_client.trainer import EVALUATION_BATCH
 from wire.errors import ConfigError
+from wire.mask import as_multipliers
 from wire.state_folder import Learned
 
 COLUMNS = ("source", "index", "class", "probability")
@@ -59,7 +60,7 @@ def predict(learned: Learned, path: Path) -> list[Predictions]:
     plan = learned.bundle.ticket.plan
     files = data.list_files(path)
     runtime = open_inference(learned.bundle)
-    runtime.set_multipliers(learned.personal.multipliers)
+    runtime.set_multipliers(as_multipliers(learned.personal.signs))
     found = []
     for file in files:  # one at a time: together they may be more than a small board's memory
         x, labels = data.read(file)

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_client.store import Store
 from wire.bundle import Bundle
-from wire.mask import Signs, Votes
+from wire.mask import Signs
 from wire.personal import Personal
 from wire.plan import Plan
 from wire.ticket import Keep, Ticket
@@ -38,8 +38,7 @@ def random_signs(ticket: Ticket, seed: int) -> Signs:
 def write_state(folder: Path, bundle: Bundle, signs: Signs) -> Personal:
     """A device's state folder after round 3: its bundle and what it learned."""
     prior = np.log(np.arange(1, bundle.ticket.plan.classes + 1, dtype=np.float32))
-    votes = Votes(signs=np.roll(signs, 1), dissent=np.arange(signs.size, dtype=np.uint16) % 3, voters=5)
-    personal = Personal(ticket=bundle.ticket.id, run=b"run-of-3", number=3, log_prior=prior, votes=votes, signs=signs)
+    personal = Personal(ticket=bundle.ticket.id, run=b"run-of-3", number=3, log_prior=prior, signs=signs)
     with closing(Store(folder)) as store:
         store.save_bundle(bundle.id, bundle.encoded)
         store.save_personal(personal)

@@ -1,9 +1,9 @@
 """The personal network: what a device ended its last local training with, as a small file.
 
-    b"HNSP"  version u8  ticket (32 bytes)  run (8 bytes)  number u64  classes u16  votes' length u32
-    log prior (classes x float32)  votes  signs  sha256 of everything before it (32 bytes)
+    b"HNSP"  version u8  ticket (32 bytes)  run (8 bytes)  number u64  classes u16
+    log prior (classes x float32)  signs  sha256 of everything before it (32 bytes)
 
-Votes and signs are coded by `wire.mask`, the signs against those the votes agree on, so the file needs
+The signs are coded by `wire.mask` against +1 everywhere, the random network itself, so the file needs
 nothing but its ticket to be read. All integers little-endian.
 """
 
@@ -18,29 +18,13 @@ from numpy.typing import NDArray
 
 from wire import mask
 from wire.errors import Mismatch, Truncated, WireError
-from wire.mask import Signs, Votes
+from wire.mask import Signs
 from wire.messages import RUN_BYTES
 from wire.ticket import DIGEST_BYTES
 
 MAGIC = b"HNSP"
 VERSION = 2
-HEADER = struct.Struct(
-    f"<4sB{DIGEST_BYTES}s{RUN_BYTES}sQHI"
-)  # magic, version, ticket, run, number, classes, votes' length
-OWN_SHARE = 0.7  # of a device's signs in its network; the rest is the mean vote (docs/method.md)
-
-
-def blend(signs: Signs, votes: Votes) -> NDArray[np.float32]:
-    """A device's own network: multipliers of the initial weights, float32 (kept,), in [-1, 1].
-
-    Own signs, leaning on what all devices agree on (as Deng et al., arXiv 2003.13461, mix local and global weights).
-
-    Args:
-        signs: its sign mask, bool (kept,).
-        votes: of the round it was trained in.
-    """
-    mixed: NDArray[np.float32] = OWN_SHARE * mask.as_multipliers(signs) + (1 - OWN_SHARE) * votes.mean
-    return mixed
+HEADER = struct.Struct(f"<4sB{DIGEST_BYTES}s{RUN_BYTES}sQH")  # magic, version, ticket, run, number, classes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +37,6 @@ class Personal:
         number: the round it was trained in.
         log_prior: added to the logits for the device's own predictions, finite float32 (classes,): which
             classes it has seen (`edge_client.trainer.log_prior`).
-        votes: that its training started from.
         signs: its own sign mask, bool (kept,), True for +1, in ticket order.
 
     Raises:
@@ -64,13 +47,7 @@ class Personal:
     run: bytes
     number: int
     log_prior: NDArray[np.float32]
-    votes: Votes
     signs: Signs
-
-    @property
-    def multipliers(self) -> NDArray[np.float32]:
-        """Of the initial weights, float32 (kept,): see `blend`."""
-        return blend(self.signs, self.votes)
 
     def __post_init__(self) -> None:
         if (len(self.ticket), len(self.run)) != (DIGEST_BYTES, RUN_BYTES):
@@ -83,9 +60,9 @@ class Personal:
 
 def encode(personal: Personal) -> bytes:
     """The file of a personal network."""
-    prior, votes = personal.log_prior, mask.encode_votes(personal.votes)
-    head = HEADER.pack(MAGIC, VERSION, personal.ticket, personal.run, personal.number, prior.size, len(votes))
-    head += prior.astype("<f4").tobytes() + votes + mask.encode_signs(personal.signs, personal.votes.signs)
+    prior = personal.log_prior
+    head = HEADER.pack(MAGIC, VERSION, personal.ticket, personal.run, personal.number, prior.size)
+    head += prior.astype("<f4").tobytes() + mask.encode_signs(personal.signs, np.ones_like(personal.signs))
     return head + sha256(head).digest()
 
 
@@ -105,32 +82,30 @@ def decode(data: bytes, kept: int, classes: int) -> Personal:
     Raises:
         WireError: if the bytes are truncated, altered, of another format or version, or of another size of network.
     """
-    ticket, run, number, found, votes_size = _open(data)
+    ticket, run, number, found = _open(data)
     if found != classes:
         raise Mismatch("classes of a personal network", expected=str(classes), got=str(found))
-    votes_at = HEADER.size + 4 * classes
-    signs_at = votes_at + votes_size
+    signs_at = HEADER.size + 4 * classes
     if len(data) < signs_at + DIGEST_BYTES:
         raise Truncated("personal network", expected_bytes=signs_at + DIGEST_BYTES, got_bytes=len(data))
     prior = np.frombuffer(data, "<f4", classes, HEADER.size).astype(np.float32)
     if not np.isfinite(prior).all():
         raise WireError("the log prior of a personal network is not finite")
-    votes = mask.decode_votes(data[votes_at:signs_at], kept)
-    signs = mask.decode_signs(data[signs_at:-DIGEST_BYTES], votes.signs)
-    return Personal(ticket=ticket, run=run, number=number, log_prior=prior, votes=votes, signs=signs)
+    signs = mask.decode_signs(data[signs_at:-DIGEST_BYTES], np.ones(kept, dtype=np.bool_))
+    return Personal(ticket=ticket, run=run, number=number, log_prior=prior, signs=signs)
 
 
-def _open(data: bytes) -> tuple[bytes, bytes, int, int, int]:
-    """Check all but what follows the header; return ticket, run, number, classes and the votes' length."""
+def _open(data: bytes) -> tuple[bytes, bytes, int, int]:
+    """Check all but what follows the header; return ticket, run, number and classes."""
     if data[: len(MAGIC)] != MAGIC:
         raise WireError(f"starts with {data[: len(MAGIC)]!r}, a personal network starts with {MAGIC!r}")
     if len(data) < HEADER.size + DIGEST_BYTES:
         raise Truncated("personal network", expected_bytes=HEADER.size + DIGEST_BYTES, got_bytes=len(data))
-    _, version, ticket, run, number, classes, votes_size = HEADER.unpack_from(data)
+    _, version, ticket, run, number, classes = HEADER.unpack_from(data)
     if version != VERSION:
         raise WireError(f"personal network version {version}, this program reads version {VERSION}")
     digest = sha256(data[:-DIGEST_BYTES]).digest()
     if digest != data[-DIGEST_BYTES:]:
         got = f"{data[-DIGEST_BYTES:].hex()[:16]}…"
         raise Mismatch(f"SHA-256 of {len(data)} bytes", expected=f"{digest.hex()[:16]}…", got=got)
-    return ticket, run, number, classes, votes_size
+    return ticket, run, number, classes

@@ -21,10 +21,9 @@ from coordinator.estimate import macs_budget
 from coordinator.prune import DEFAULT_BLOCK, LOGIT_DEVIATION, PASSES, prune
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Runtime
-from edge_client.trainer import Trained, log_prior, train
+from edge_client.trainer import log_prior, train
 from export.bundle import make_bundle
 from wire import mask
-from wire.personal import blend
 from wire.settings import Training
 from wire.ticket import Ticket, decode_ticket
 
@@ -131,14 +130,14 @@ class HideNseek(Method[HideNseekSettings]):
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """As `edge_client.client` does."""
         votes = mask.decode_votes(down, self.ticket.kept)
-        trained = self._train(samples, votes.start_scores(self.settings.start), seed)
-        own = Network(multipliers=blend(trained.signs, votes), log_prior=self.prior(samples))
-        return Local(up=mask.encode_signs(trained.signs, votes.signs), memory={}, model=own, loss=trained.loss)
+        return self._train(samples, votes.start_scores(self.settings.start), seed, votes.signs)
 
-    def _train(self, samples: Samples, start: Floats, seed: int) -> Trained:
+    def _train(self, samples: Samples, start: Floats, seed: int, reference: mask.Signs) -> Local:
         prior = self.prior(samples)
         steps = train(self.runtime, samples.x, samples.y, prior=prior, training=self.training, start=start, seed=seed)
-        return [step for step in steps if step is not None][-1]
+        trained = [step for step in steps if step is not None][-1]
+        own = Network(multipliers=mask.as_multipliers(trained.signs), log_prior=prior)
+        return Local(up=mask.encode_signs(trained.signs, reference), memory={}, model=own, loss=trained.loss)
 
     def prior(self, samples: Samples) -> Floats:
         """What is added to a device's logits, float32 (classes,)."""

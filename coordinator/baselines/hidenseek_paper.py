@@ -47,9 +47,7 @@ class HideNseekPaper(HideNseek):
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Scores start at +-start, with the global signs."""
         signs = self.model(down).multipliers
-        trained = self._train(samples, signs * np.float32(self.settings.start), seed)
-        own = Network(multipliers=mask.as_multipliers(trained.signs), log_prior=self.prior(samples))
-        return Local(up=mask.encode_signs(trained.signs, signs > 0), memory={}, model=own, loss=trained.loss)
+        return self._train(samples, signs * np.float32(self.settings.start), seed, signs > 0)
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
         """Sign of the mean weighted by samples; a tie keeps the sign it had."""

@@ -110,7 +110,7 @@ def votes() -> Votes:
 def learned() -> Personal:
     """The golden bundle's network with the signs of `few_flips`, as if its ticket kept 100 weights."""
     prior = np.array([0, -20, 0, -20], dtype=np.float32)
-    return Personal(ticket=seeded_ticket().id, run=RUN, number=3, log_prior=prior, votes=votes(), signs=few_flips())
+    return Personal(ticket=seeded_ticket().id, run=RUN, number=3, log_prior=prior, signs=few_flips())
 
 
 MESSAGES: dict[str, Message] = {

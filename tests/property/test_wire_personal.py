@@ -12,18 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.property.wire_strategies import QUICK, bit_arrays, mutated
-from wire import mask, personal
+from wire import personal
 from wire.errors import Mismatch, Truncated, WireError
-from wire.mask import Votes
 from wire.personal import Personal
 
-VOTES = Votes(signs=np.arange(50) % 2 > 0, dissent=np.arange(50, dtype=np.uint16) % 4, voters=7)
 SOME = Personal(
     ticket=bytes(range(32)),
     run=b"runrunru",
     number=7,
     log_prior=np.array([-0.5, 2.0], np.float32),
-    votes=Votes(signs=np.arange(50) % 2 > 0, dissent=np.arange(50, dtype=np.uint16) % 4, voters=7),
     signs=np.arange(50) % 3 > 0,
 )
 FILE = personal.encode(SOME)
@@ -37,18 +34,14 @@ def _sealed(head: bytes) -> bytes:
 
 @st.composite
 def personal_networks(draw: st.DrawFn) -> Personal:
-    """Signs and votes of one length, anything else."""
+    """Any."""
     signs = draw(bit_arrays())
-    voters = draw(st.integers(1, 65_535))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    dissent = rng.integers(0, voters // 2, signs.size, dtype=np.uint16, endpoint=True)
     prior = draw(st.lists(st.floats(-100, 100, width=32), max_size=12))
     return Personal(
         ticket=draw(st.binary(min_size=32, max_size=32)),
         run=draw(st.binary(min_size=8, max_size=8)),
         number=draw(st.integers(0, 2**64 - 1)),
         log_prior=np.array(prior, np.float32),
-        votes=Votes(signs=rng.random(signs.size) < 0.5, dissent=dissent, voters=voters),
         signs=signs,
     )
 
@@ -56,23 +49,14 @@ def personal_networks(draw: st.DrawFn) -> Personal:
 @QUICK
 @given(personal_networks())
 def test_personal_networks_come_back(own: Personal) -> None:
-    """A file decodes to the ticket, run, round, prior, votes and signs it was made of."""
+    """A file decodes to the ticket, run, round, prior and signs it was made of."""
     data = personal.encode(own)
     back = personal.decode(data, own.signs.size, own.log_prior.size)
     assert (back.ticket, back.run, back.number) == (own.ticket, own.run, own.number)
     assert np.array_equal(back.signs, own.signs)
     assert np.array_equal(back.log_prior, own.log_prior)
-    assert np.array_equal(back.multipliers, own.multipliers)
     assert personal.ticket_of(data) == own.ticket
-    votes = mask.encode_votes(own.votes)
-    assert len(data) <= 59 + 4 * own.log_prior.size + len(votes) + 1 + -(-own.signs.size // 8) + 32
-
-
-def test_a_network_is_mostly_its_devices_own() -> None:
-    """0.7 of its own sign and 0.3 of the mean vote: with all against it a weight keeps 0.4 of its size."""
-    votes = Votes(signs=np.array([True, True, False]), dissent=np.array([0, 1, 0], np.uint16), voters=4)
-    own = replace(SOME, votes=votes, signs=np.array([True, False, True]))
-    assert own.multipliers == pytest.approx([1, -0.7 + 0.15, 0.4])
+    assert len(data) <= 55 + 4 * own.log_prior.size + 1 + -(-own.signs.size // 8) + 32
 
 
 @QUICK
@@ -115,7 +99,7 @@ def test_each_fault_has_its_error() -> None:
     with pytest.raises(Mismatch, match="SHA-256"):
         personal.decode(HEADER + body[:-33] + b"\xff" + FILE[-32:], 50, 2)
     with pytest.raises(Mismatch, match="60"):
-        personal.decode(personal.encode(replace(SOME, signs=np.ones(50, np.bool_))), 60, 2)
+        personal.decode(personal.encode(replace(SOME, signs=np.arange(50) % 2 == 0)), 60, 2)
     with pytest.raises(Mismatch, match="classes of a personal network: expected 3, got 2"):
         personal.decode(FILE, 50, 3)
     with pytest.raises(Truncated):

@@ -14,7 +14,7 @@ from edge_client import cli
 from edge_client.predict import predict
 from edge_client.store import Store
 from export.bundle import make_bundle
-from export.torch_net import TorchNet, forward
+from export.torch_net import TorchNet
 from tests.helpers import random_signs, random_ticket, write_state
 from tests.test_architecture import _without_heavy
 from wire.bundle import Bundle
@@ -40,11 +40,8 @@ SPARSE = Bundle(runtime="sparse", ticket=TICKET)
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((150, 2, 16)).astype(np.float32)  # more than two batches
 with torch.no_grad():
-    # as `tests.helpers.write_state` has it: the votes are the signs, moved on by one, with 0, 1, 2 of 5 dissenting
-    MEAN = np.where(np.roll(SIGNS, 1), 1, -1) * (1 - 2 * (np.arange(SIGNS.size) % 3) / 5)
-    OWN = (0.7 * np.where(SIGNS, 1, -1) + 0.3 * MEAN).astype(np.float32)
-    LOGITS = forward(PLAN, TorchNet(TICKET).multiplied(torch.from_numpy(OWN)), torch.from_numpy(X))
-    LOGITS = LOGITS + torch.log(torch.arange(1, 6))
+    LOGITS = TorchNet(TICKET).logits(torch.from_numpy(np.where(SIGNS, 1, -1).astype(np.float32)), torch.from_numpy(X))
+    LOGITS = LOGITS + torch.log(torch.arange(1, 6))  # the prior that `write_state` writes
 CLASSES = LOGITS.argmax(1).numpy()
 PROBABILITIES = LOGITS.softmax(1).numpy()
 

@@ -18,7 +18,7 @@ from edge_client.store import Store as DeviceStore
 from tests.helpers import random_ticket
 from tests.unit.test_agent import RUN, update
 from tests.unit.test_fleet import hello
-from wire import mask, personal
+from wire import personal
 from wire.bundle import Bundle
 from wire.errors import StateError
 from wire.messages import Evaluation
@@ -151,7 +151,6 @@ def learned(bundle: Bundle, number: int) -> Personal:
         run=RUN,
         number=number,
         log_prior=prior,
-        votes=mask.unanimous(KEPT),
         signs=np.arange(KEPT) % 3 > 0,
     )
 
@@ -221,7 +220,7 @@ def test_state_folder_that_cannot_be_read_says_why(
 
 
 GOOD = personal.encode(learned(BUNDLES["a"], 1))
-TOO_LONG = personal.encode(replace(learned(BUNDLES["a"], 1), votes=mask.unanimous(100), signs=np.arange(100) % 2 == 0))
+TOO_LONG = personal.encode(replace(learned(BUNDLES["a"], 1), signs=np.arange(100) % 2 == 0))
 
 
 def test_reader_looks_again_when_the_device_replaces_what_it_reads(
