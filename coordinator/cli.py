@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from coordinator import commands, freeze_command, prune_command, simulate_command
+from coordinator import commands, export_command, freeze_command, prune_command, simulate_command
 from coordinator.datasets import command as data_command
 from wire import __version__, command
 
@@ -15,6 +15,7 @@ examples:
   hidenseek demo                                        a whole federation on this machine, about a minute
   hidenseek prune --model har-cnn --density 0.1 -o har.hns
   hidenseek inspect har.hns
+  hidenseek export har.hns -o har-export               graphs that train on devices; then: hidenseek verify har-export
   hidenseek serve --config devices.yaml --broker mqtt://192.168.1.10
   hidenseek freeze --run hidenseek-default -o global.onnx
   hidenseek simulate --method fedavg --rounds 20       HideNseek's rivals, on the same data
@@ -44,6 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_demo(subparsers)
     prune_command.add_prune(subparsers)
     prune_command.add_inspect(subparsers)
+    export_command.add_export(subparsers)
+    export_command.add_verify(subparsers)
     commands.add_serve(subparsers)
     commands.add_report(subparsers)
     freeze_command.add_freeze(subparsers)

@@ -25,6 +25,8 @@ ARROWS = {"wire": set(), "edge_client": {"wire"}, "export": {"wire"}, "coordinat
 EXCEPTIONS = {
     "coordinator/simulation_worker.py": {"edge_client"},
     "coordinator/baselines/hidenseek.py": {"edge_client"},
+    # So has a check of what devices will run.
+    "coordinator/verify_worker.py": {"edge_client"},
 }
 
 # Where a heavy dependency may be imported at all, and where only inside a function (lazily).

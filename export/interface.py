@@ -1,0 +1,44 @@
+"""What an artifact takes and gives, read from the artifact itself, and which packages made it."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import onnx
+from pydantic import BaseModel, ConfigDict
+
+MADE_WITH = {"sparse": (), "onnx": ("onnx",), "executorch": ("executorch", "torch")}
+
+
+class Value(BaseModel):
+    """One input or output of a graph; a dimension is a number, or a name where any number goes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+def values_of(name: str, data: bytes) -> tuple[list[Value], list[Value]]:
+    """Inputs and outputs of an artifact.
+
+    Args:
+        name: its file name; the ending says what it is.
+        data: its bytes.
+    """
+    if name.endswith(".onnx"):
+        graph = onnx.load_from_string(data).graph
+        return [_onnx_value(one) for one in graph.input], [_onnx_value(one) for one in graph.output]
+    return [], []
+
+
+def versions(runtime: str) -> dict[str, str]:
+    """Versions of the packages that make a runtime's artifacts."""
+    return {package: metadata.version(package) for package in MADE_WITH.get(runtime, ())}
+
+
+def _onnx_value(value: onnx.ValueInfoProto) -> Value:
+    tensor = value.type.tensor_type
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return Value(name=value.name, dtype=dtype, shape=tuple(d.dim_param or d.dim_value for d in tensor.shape.dim))
