@@ -60,7 +60,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "density 0.20": {"density": 0.20},
 }
 IDEAS = ("Plain", "Bop", "TanhSurrogate", "StochasticSigns", "ResetScores", "ClampScores", "OwnMemory")
-IDEAS += ("PersonalTail", "Decay", "OneBitDown", "TwoBitsDown")
+IDEAS += ("PersonalTail", "Decay", "OneBitDown", "TwoBitsDown", "ClassFrequencies", "LeanOnVotes")
 
 
 def main() -> None:

@@ -40,6 +40,10 @@ class Plain(HideNseek):
         """The signs that are sent."""
         return scores >= 0
 
+    def own(self, signs: Signs, votes: Votes) -> Floats:
+        """Multipliers of the device's own network."""
+        return mask.as_multipliers(signs)
+
     def keep(self, scores: Floats, votes: Votes) -> State:
         """What the device remembers for its next round."""
         return {}
@@ -66,7 +70,7 @@ class Plain(HideNseek):
                 scores = self.update(scores, self.gradient(scores, straight), first, second, step, steps)
         signs = self.finish(scores, seed)
         up = mask.encode_signs(signs, votes.signs)
-        own = Network(multipliers=mask.as_multipliers(signs), log_prior=prior)
+        own = Network(multipliers=self.own(signs, votes), log_prior=prior)
         return Local(up=up, memory=self.keep(scores, votes), model=own, loss=loss / count)
 
     def update(self, scores: Floats, g: Floats, first: Floats, second: Floats, step: int, steps: int) -> Floats:
@@ -141,6 +145,23 @@ class OwnMemory(Plain):
     def keep(self, scores: Floats, votes: Votes) -> State:
         """How far the scores went."""
         return {"went": scores - votes.start_scores(self.settings.start)}
+
+
+class ClassFrequencies(Plain):
+    """The loss takes out how often a device sees each class, not only which it has (arXiv 2007.07314, 2209.00189)."""
+
+    def prior(self, samples: Samples) -> Floats:
+        """Logarithm of every class's share."""
+        counts = np.bincount(samples.y, minlength=self.task.plan.classes) + 1e-3
+        return np.log(counts / counts.sum()).astype(np.float32)
+
+
+class LeanOnVotes(Plain):
+    """A device's own network is 0.7 of its signs and 0.3 of the mean vote (as arXiv 2003.13461 mixes weights)."""
+
+    def own(self, signs: Signs, votes: Votes) -> Floats:
+        """Blend."""
+        return np.float32(0.7) * mask.as_multipliers(signs) + np.float32(0.3) * votes.mean
 
 
 class PersonalTail(Plain):
