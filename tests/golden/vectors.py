@@ -1,0 +1,122 @@
+"""One device's round in numbers and bytes, for clients in other languages: `vectors-v1.json`.
+
+    python -m tests.golden.vectors      writes it again; a test holds it to torch autograd and to our runtimes
+
+Bytes are hexadecimal. Numbers are what torch gives in float64, rounded to nine digits; with float32 a client should
+come within 1e-5 of a layer's largest gradient. Signs and bytes must be equal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from edge_client.trainer import log_prior
+from export.torch_net import TorchReference
+from tests.golden.make import FOLDER, RUN, seeded_ticket
+from wire import mask, messages, prng
+from wire.mask import Votes
+from wire.messages import TICKET_PREFIX_BYTES, MaskUpdate
+from wire.plan import plan_to_data
+from wire.settings import Training
+
+PATH = FOLDER / "vectors-v1.json"
+TRAINING = Training(epochs=2, batch=4, learning_rate=0.02)
+DEVICE, FEDERATION_SEED, ROUND = "phone-1", 7, 3
+
+
+def make() -> dict[str, Any]:
+    """All of it: ticket, votes, samples, every step of the training, mask and message."""
+    ticket = seeded_ticket()
+    rng = np.random.default_rng(1)
+    signs = rng.random(ticket.kept) < 0.8
+    votes = Votes(signs=signs, dissent=rng.integers(0, 3, ticket.kept, dtype=np.uint16), voters=5)
+    x = rng.standard_normal((6, *ticket.plan.input_shape)).round(3).astype(np.float32)
+    y = np.array([0, 1, 1, 0, 1, 0])
+    prior = log_prior(y, ticket.plan.classes)
+    reference = TorchReference(ticket, TRAINING, dtype=torch.float64)
+    reference.set_log_prior(prior)
+    start = votes.start_scores(TRAINING.start)
+    reference.set_scores(start)
+    seed = prng.mix(FEDERATION_SEED, ROUND, DEVICE)
+    steps = []
+    for epoch in range(TRAINING.epochs):
+        order = prng.permutation(seed, epoch, y.size)
+        for at in range(0, y.size, TRAINING.batch):
+            chosen = order[at : at + TRAINING.batch]
+            loss, correct, gradient = reference.gradient(x[chosen], y[chosen], np.ones(chosen.size, np.float32))
+            reference.apply(gradient)
+            steps.append(
+                {
+                    "samples": chosen.tolist(),
+                    "loss": _rounded(loss),
+                    "correct": correct,
+                    "gradient": _rounded(gradient),
+                    "scores": _rounded(reference.scores()),
+                }
+            )
+    trained = reference.scores() >= 0
+    coded = mask.encode_signs(trained, votes.signs)
+    update = MaskUpdate(
+        run=RUN,
+        number=ROUND,
+        ticket=ticket.id[:TICKET_PREFIX_BYTES],
+        signs=coded,
+        train_samples=y.size,
+        loss=0.5,
+        correct=2,
+        test_samples=3,
+        train_s=0.25,
+        step_ms=1.5,
+        peak_memory_kb=40_000,
+    )
+    return {
+        "version": 1,
+        "ticket": ticket.encoded.hex(),
+        "ticket_sha256": ticket.id.hex(),
+        "plan": plan_to_data(ticket.plan),
+        "layers": [
+            {
+                "weight_shape": layer.shape.weight_shape,
+                "indices": layer.indices.tolist(),
+                "initial_weights": _rounded(layer.weights),
+            }
+            for layer in ticket.kept_layers
+        ],
+        "training": asdict(TRAINING),
+        "votes": mask.encode_votes(votes).hex(),
+        "votes_signs": votes.signs.astype(int).tolist(),
+        "votes_mean": _rounded(votes.mean),
+        "start_scores": _rounded(start),
+        "x": _rounded(x),
+        "y": y.tolist(),
+        "log_prior": _rounded(prior),
+        "order": {"federation_seed": FEDERATION_SEED, "round": ROUND, "device": DEVICE},
+        "steps": steps,
+        "signs": trained.astype(int).tolist(),
+        "mask": coded.hex(),
+        "message": messages.encode(update).hex(),
+    }
+
+
+def _rounded(values: Any) -> Any:
+    """Nested lists of numbers with nine digits."""
+    if isinstance(values, np.ndarray):
+        return _rounded(values.tolist())
+    return [_rounded(one) for one in values] if isinstance(values, list) else float(f"{values:.9g}")
+
+
+def main() -> int:
+    """Write the file."""
+    lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in make().items())
+    PATH.write_text(f"{{\n{lines}\n}}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
