@@ -2,6 +2,7 @@
 #   make demo       a real federation on this machine, ends with the report's path
 #   make test       the fast tests        make test-all  also real brokers and slow ones
 #   make lint       format, lint, types   make clean     forget .venv and outputs
+#   make executorch   the third runtime, for programs that train in apps (make test-all does it too)
 #   make wheels     dist/*.whl for x86-64, 64-bit and 32-bit ARM
 #   make bench-kernels [NETS=conv4 DENSITIES=0.05 BATCH=32]   one training step on every runtime
 #   make bench-method [ARGS=--quick]   accuracy against bytes, HideNseek and nine rivals
@@ -14,10 +15,10 @@ KERNELS := $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h edge_clien
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench-kernels bench-method wheels lint clean
+.PHONY: help demo executorch test test-all bench-kernels bench-method wheels lint clean
 
 help:
-	@sed -n 's/^#//p' Makefile | head -7
+	@sed -n '/^$$/q; s/^#//p' Makefile
 
 # Where Python comes without venv (Debian's python3-venv is a package of its own), virtualenv does the same.
 $(BIN)/python:
@@ -38,13 +39,21 @@ $(VENV)/.kernels: $(READY) $(KERNELS)
 	@$(BIN)/python -m edge_client.kernels.build || echo "no kernels: devices here will train with the onnx runtime"
 	@touch $@
 
+# Without all that its wheel names (torchao, pandas, ...): neither making nor running programs needs it.
+$(VENV)/.executorch: $(READY) edge_client/executorch/shim.cpp edge_client/executorch/build.py
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps executorch==1.5.1 tabulate && \
+	  $(BIN)/python -m edge_client.executorch.build || echo "no executorch: its tests are skipped"
+	@touch $@
+
+executorch: $(VENV)/.executorch
+
 demo: $(VENV)/.kernels
 	@$(BIN)/hidenseek demo $(ARGS)
 
 test: $(VENV)/.kernels
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not broker" $(ARGS)
 
-test-all: $(VENV)/.kernels
+test-all: $(VENV)/.kernels $(VENV)/.executorch
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 bench-kernels: $(VENV)/.kernels

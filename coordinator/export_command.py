@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,12 @@ def add_export(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         formatter_class=command.HelpFormatter,
     )
     parser.add_argument("ticket", type=Path, metavar="TICKET", help="a file of hidenseek prune")
-    parser.add_argument("--target", action="append", metavar="NAME[,NAME]", help="sparse, onnx or executorch (all)")
+    parser.add_argument(
+        "--target",
+        action="append",
+        metavar="NAME[,NAME]",
+        help="sparse, onnx or executorch (all that can be made here)",
+    )
     parser.add_argument("--profile", action="append", metavar="NAME", help="boards to estimate for (all known)")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="samples of a training step")
     parser.add_argument("--optimiser", choices=("adam", "sgd"), default="adam", help="built into the training graphs")
@@ -79,11 +85,12 @@ def _export(arguments: argparse.Namespace) -> int:
 
     from coordinator import export_table, profiles
     from export import manifest
-    from export.bundle import RUNTIMES, make_bundle
+    from export.bundle import OPTIONAL_RUNTIMES, RUNTIMES, make_bundle, planned_bytes
     from wire.settings import Training
     from wire.ticket import read_ticket
 
-    targets = _names(arguments.target, RUNTIMES, "--target")
+    here = [name for name in OPTIONAL_RUNTIMES if find_spec(name)]
+    targets = _names(arguments.target, (*RUNTIMES, *OPTIONAL_RUNTIMES), "--target") or [*RUNTIMES, *here]
     ticket = read_ticket(arguments.ticket)
     training = Training(batch=arguments.batch, optimiser=arguments.optimiser)
     boards = profiles.known(arguments.config)
@@ -94,7 +101,8 @@ def _export(arguments: argparse.Namespace) -> int:
     for target in targets:
         with console.status(f"making {target}"):
             bundles.append(make_bundle(ticket, target, training))
-    arenas = {"sparse": _sparse_arena(ticket, training.batch)} if "sparse" in targets else {}
+    arenas = {bundle.runtime: size for bundle in bundles if (size := planned_bytes(bundle)) is not None}
+    arenas |= {"sparse": _sparse_arena(ticket, training.batch)} if "sparse" in targets else {}
     described = manifest.describe(bundles, training, arenas, _estimates(ticket, boards, training.batch))
     manifest.write(arguments.output, described, bundles)
     Console().print(export_table.written(described))
@@ -111,7 +119,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     exported = manifest.read(arguments.folder)
     results: dict[str, Verified | HidenseekError] = {}
     console = Console(stderr=True)
-    for target in _names(arguments.target, tuple(exported.bundles), "--target"):
+    for target in _names(arguments.target, tuple(exported.bundles), "--target") or exported.bundles:
         with console.status(f"{target}: a fresh process, {verify_worker.STEPS} steps"):
             try:
                 results[target] = verify_worker.verify(arguments.folder, target)
@@ -125,14 +133,12 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _names(given: Sequence[str] | None, known: Sequence[str], option: str) -> list[str]:
-    """Names of a repeatable, comma-separated option; all known ones if it was not given.
+    """Names of a repeatable, comma-separated option; none if it was not given.
 
     Raises:
         UnknownName: with the nearest name that is known.
     """
-    if not given:
-        return list(known)
-    names = list(dict.fromkeys(name.strip() for one in given for name in one.split(",")))
+    names = list(dict.fromkeys(name.strip() for one in given or () for name in one.split(",")))
     for name in names:
         if name not in known:
             raise UnknownName(f"'{name}' is not here", where=option, hint=did_you_mean(name, list(known)))

@@ -193,7 +193,7 @@ def _pick_runtime(name: str | None) -> str:
     if (name is not None and name not in installed) or not installed:
         raise RuntimeMissing(
             f"the runtime '{name}' is not installed" if name else "no runtime is installed",
-            hint="Install it: pip install onnxruntime",
+            hint=f"Install it: {registry.INSTALL.get(name or 'onnx')}",
         )
     if name is None and installed[0] != registry.RUNTIMES[0]:
         log.warning(

@@ -7,7 +7,8 @@ from wire.errors import UnknownName, did_you_mean
 from wire.settings import Training
 from wire.ticket import Ticket
 
-RUNTIMES = ("sparse", "onnx")
+RUNTIMES = ("sparse", "onnx")  # for which every coordinator can make bundles, and does unless told otherwise
+OPTIONAL_RUNTIMES = ("executorch",)  # needs a package more, so a federation has to ask for it by name
 
 
 def make_bundle(ticket: Ticket, runtime: str, training: Training) -> Bundle:
@@ -15,12 +16,12 @@ def make_bundle(ticket: Ticket, runtime: str, training: Training) -> Bundle:
 
     Args:
         ticket: the network.
-        runtime: one of `RUNTIMES`.
-        training: its optimiser is built into the graphs; all other settings stay free.
+        runtime: one of `RUNTIMES` or `OPTIONAL_RUNTIMES`.
+        training: its optimiser is built into ONNX graphs, its batch into ExecuTorch programs; all else stays free.
 
     Raises:
         UnknownName: if no runtime has this name.
-        ExportError: if the runtime cannot express the plan.
+        ExportError: if the runtime cannot express the plan, or the package that it is made with is not installed.
     """
     match runtime:
         case "sparse":
@@ -30,4 +31,23 @@ def make_bundle(ticket: Ticket, runtime: str, training: Training) -> Bundle:
 
             files = {"train.onnx": training_graph(ticket, training), "infer.onnx": inference_graph(ticket)}
             return Bundle(runtime=runtime, ticket=ticket, files=files)
-    raise UnknownName(f"no runtime is called '{runtime}'", hint=did_you_mean(runtime, list(RUNTIMES)))
+        case "executorch":
+            from export.executorch_program import capacity_for, inference_program, training_program
+
+            sizes = (ticket.plan, capacity_for(ticket.kept), training.batch)
+            files = {"train.pte": training_program(*sizes), "infer.pte": inference_program(*sizes)}
+            return Bundle(runtime=runtime, ticket=ticket, files=files)
+    raise UnknownName(f"no runtime is called '{runtime}'", hint=did_you_mean(runtime, [*RUNTIMES, *OPTIONAL_RUNTIMES]))
+
+
+def planned_bytes(bundle: Bundle) -> int | None:
+    """Memory that a training step's activations take, where the artifact says so; None where only a device knows.
+
+    Raises:
+        ExportError: if the package that can read the artifact is not installed.
+    """
+    if bundle.runtime != "executorch":
+        return None
+    from export.executorch_program import planned_bytes
+
+    return planned_bytes(bundle.files["train.pte"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 
 import onnx
@@ -30,7 +31,16 @@ def values_of(name: str, data: bytes) -> tuple[list[Value], list[Value]]:
     if name.endswith(".onnx"):
         graph = onnx.load_from_string(data).graph
         return [_onnx_value(one) for one in graph.input], [_onnx_value(one) for one in graph.output]
+    if name.endswith(".pte"):
+        from export.executorch_program import ARGUMENTS, RESULTS, tensors
+
+        inputs, outputs = tensors(data)
+        return _named(ARGUMENTS[name], inputs), _named(RESULTS[name], outputs)
     return [], []
+
+
+def _named(names: Sequence[str], tensors: Sequence[tuple[str, tuple[int, ...]]]) -> list[Value]:
+    return [Value(name=name, dtype=dtype, shape=shape) for name, (dtype, shape) in zip(names, tensors, strict=True)]
 
 
 def versions(runtime: str) -> dict[str, str]:

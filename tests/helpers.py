@@ -7,7 +7,9 @@ from math import gcd, sqrt
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from edge_client.runtimes import registry
 from edge_client.store import Store
 from wire.bundle import Bundle
 from wire.mask import Signs
@@ -28,6 +30,12 @@ def random_ticket(plan: Plan, density: float, seed: int, block: int = 4, magnitu
         scale = float(np.float32(sqrt(2 * shape.out_units / (blocks * rows))))  # He, over the pruned fan-in
         layers.append(Keep(block=rows, mask=blocks, scale=scale))
     return Ticket(plan=plan, seed=seed, magnitudes=magnitudes, layers=tuple(layers))
+
+
+# ExecuTorch takes seconds to import and seconds for a program.
+INSTALLED_RUNTIMES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "executorch" else []) for name in registry.available()
+]
 
 
 def random_signs(ticket: Ticket, seed: int) -> Signs:

@@ -39,6 +39,10 @@ def open_inference(bundle: Bundle) -> Inference:
         from edge_client.runtimes.onnx import OnnxInference
 
         return OnnxInference(bundle)
+    if bundle.runtime == "executorch":  # its training program is made for one size of batch
+        from edge_client.runtimes.executorch import ExecutorchInference
+
+        return ExecutorchInference(bundle)
     return open_runtime(bundle, Training())
 
 
@@ -58,9 +62,22 @@ def _has_onnxruntime() -> bool:
     return find_spec("onnxruntime") is not None
 
 
+def _has_executorch() -> bool:
+    """True if the executorch wheel is installed and the shim compiled for it lies there."""
+    from edge_client.executorch import library
+
+    return library.shim_path() is not None and library.package_folder() is not None
+
+
 # name: module, class, is it installed here? In order of preference.
 _RUNTIMES: dict[str, tuple[str, str, Callable[[], bool]]] = {
     "sparse": ("edge_client.runtimes.sparse", "SparseRuntime", _has_kernels),
     "onnx": ("edge_client.runtimes.onnx", "OnnxRuntime", _has_onnxruntime),
+    "executorch": ("edge_client.runtimes.executorch", "ExecutorchRuntime", _has_executorch),
 }
 RUNTIMES = list(_RUNTIMES)
+INSTALL = {
+    "sparse": "python -m edge_client.kernels.build",
+    "onnx": "pip install onnxruntime",
+    "executorch": "pip install --no-deps executorch==1.5.1 && python -m edge_client.executorch.build",
+}

@@ -11,6 +11,7 @@ from edge_client.runtimes import registry
 from edge_client.trainer import train
 from export.bundle import make_bundle
 from tests.golden import vectors
+from tests.helpers import INSTALLED_RUNTIMES
 from wire import mask, messages
 from wire.prng import mix
 from wire.settings import Training
@@ -37,7 +38,7 @@ def test_they_are_what_torch_and_the_codecs_say() -> None:
     assert len(vectors.PATH.read_bytes()) < 40_000
 
 
-@pytest.mark.parametrize("name", registry.available())
+@pytest.mark.parametrize("name", INSTALLED_RUNTIMES)
 def test_our_runtimes_agree_with_every_step(name: str) -> None:
     """Loss, hits and gradient at the vectors' scores, and the same signs and bytes after a whole round."""
     runtime = registry.open_runtime(make_bundle(TICKET, name, TRAINING), TRAINING)
