@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_client.executorch import library
+from edge_client.runtimes.registry import INSTALL
 from wire.errors import RuntimeMissing
 
 COMPILERS = ("g++", "c++", "clang++")
@@ -58,7 +59,9 @@ def build(folder: Path = library.FOLDER, *, compiler: str | None = None) -> Path
     """
     package = library.package_folder()
     if package is None:
-        raise RuntimeMissing("the package executorch is not installed", where="executorch", hint=library.INSTALL)
+        raise RuntimeMissing(
+            "the package executorch is not installed", where="executorch", hint=f"Install it: {INSTALL['executorch']}"
+        )
     headers = package / "include"
     # System headers, so that their warnings are not ours.
     include = [headers, headers / "executorch/runtime/core/portable_type/c10"]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_client.runtimes.registry import INSTALL
 from wire.errors import DataError, RuntimeMissing, TicketError
 from wire.ticket import DIGEST_BYTES
 
@@ -25,7 +26,6 @@ SHIM = "shim.so"
 # Libraries of the wheel that the shim needs, each after those it needs itself.
 PARTS = ("executorch", "executorch_threadpool", "executorch_kernels_optimized")
 INTERFACE = 1  # of shim.cpp
-INSTALL = "Install it: pip install --no-deps executorch==1.5.1 && python -m edge_client.executorch.build"
 _BUILD = "Build it: python -m edge_client.executorch.build"
 
 Array = NDArray[Any]
@@ -74,7 +74,9 @@ def load() -> ctypes.CDLL:
     """
     package, path = package_folder(), shim_path()
     if package is None:
-        raise RuntimeMissing("the runtime 'executorch' needs the package executorch", hint=INSTALL)
+        raise RuntimeMissing(
+            "the runtime 'executorch' needs the package executorch", hint=f"Install it: {INSTALL['executorch']}"
+        )
     if path is None:
         raise RuntimeMissing("the executorch shim is not built", where=str(FOLDER), hint=_BUILD)
     try:

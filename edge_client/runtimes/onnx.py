@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edge_client.runtimes.base import Floats, Labels, StepResult
+from edge_client.runtimes.registry import INSTALL
 from wire.bundle import Bundle
 from wire.errors import DataError, RuntimeMissing, TicketError
 from wire.mask import as_multipliers
@@ -172,7 +173,7 @@ def _open(bundle: Bundle, file: str, threads: int) -> Any:  # onnxruntime has no
         import onnxruntime as ort
     except ImportError as error:
         raise RuntimeMissing(
-            f"the runtime 'onnx' needs the package onnxruntime ({error})", hint="Install it: pip install onnxruntime"
+            f"the runtime 'onnx' needs the package onnxruntime ({error})", hint=f"Install it: {INSTALL['onnx']}"
         ) from error
     if file not in bundle.files:
         raise TicketError(f"the bundle for runtime '{bundle.runtime}' has no file {file}")
