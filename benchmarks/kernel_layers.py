@@ -30,7 +30,7 @@ def best_seconds(runtime: SparseRuntime, ticket: Ticket, batch: int, steps: int)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, *ticket.plan.input_shape)).astype(np.float32)
     y, weights = rng.integers(0, ticket.plan.classes, batch), np.ones(batch, dtype=np.float32)
-    seconds = np.zeros((len(runtime._layout.steps) + 1, 3))
+    seconds = np.zeros((len(runtime._parts.schedule.operations) + 1, 3))
     best = np.full_like(seconds, np.inf)
     runtime._network.seconds = seconds.ctypes.data
     for _ in range(steps):
@@ -57,17 +57,18 @@ def main() -> int:
     print(f"{machine['cpu']}, {machine['kernels']}, peak {peak:.1f} GFLOP/s, load {machine['load']}")
     best = best_seconds(runtime, ticket, options.batch, options.steps)
     conv_flops = conv_seconds = 0.0
-    for operation, seconds in zip(runtime._layout.steps, best, strict=False):
-        cells = [f"{type(operation.layer).__name__:8}"]
+    for operation, seconds in zip(runtime._parts.schedule.operations, best, strict=False):
+        kept = None if operation.weights is None else ticket.kept_layers[operation.weights]
+        cells = [f"{operation.kind.name.lower():12}"]
         for name, taken in zip(PASSES, seconds, strict=True):
             cells.append(f"{name} {taken * 1e3:7.3f} ms")
-            if operation.kept is None or taken == 0:
+            if kept is None or taken == 0:
                 cells.append(" " * 19)
                 continue
-            flops = 2 * operation.kept.kept_macs * options.batch
+            flops = 2 * kept.kept_macs * options.batch
             cells.append(f"{flops / taken * 1e-9:6.1f} GF/s {flops / taken * 1e-9 / peak:4.0%}")
             # The first layer reads one channel: too little work to say anything about the inner loops.
-            if len(operation.kept.shape.weight_shape) > 2 and operation.kept.shape.index > 0:
+            if len(kept.shape.weight_shape) > 2 and kept.shape.index > 0:
                 conv_flops, conv_seconds = conv_flops + flops, conv_seconds + taken
         print("  ".join(cells))
     print(f"samples in {best[-1][0] * 1e3:.3f} ms, loss {best[-1][1] * 1e3:.3f} ms, update {best[-1][2] * 1e3:.3f} ms")

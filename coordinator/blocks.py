@@ -16,8 +16,8 @@ from wire.plan import LayerShape, Plan
 
 
 def block_sizes(plan: Plan, block: int) -> list[int]:
-    """Rows per block of each weight layer: `block` where the layer's width divides by it, else 1."""
-    return [block if shape.out_units % block == 0 else 1 for shape in plan.weight_layers()]
+    """Rows per block of each weight layer: `block` where the rows that share inputs divide by it, else 1."""
+    return [block if shape.out_units // shape.groups % block == 0 else 1 for shape in plan.weight_layers()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ Time of a step on one core, a sum because small cores hardly overlap the two::
     2 x multiply-adds / (KERNEL_EFFICIENCY x clock x flops per cycle) + bytes / bandwidth + STEP_CYCLES / clock
 
 A kept weight is used three times per sample: forward, weight gradient, input gradient (not in the first layer).
-Memory is the runtime's arena, rebuilt here from the plan (`SparseRuntime.memory_plan()` has the exact one; a test
-holds the two within 5 %), plus what a Python process takes. The device's recordings come on top.
+Memory is the runtime's arena, from the schedule that devices execute too (`SparseRuntime.memory_plan()` has the exact
+one; a test holds the two within 5 %), plus what a Python process takes. The device's recordings come on top.
 
 All of it is a constant plus a price per kept block, so each becomes a `Budget` to prune under.
 """
@@ -18,8 +18,11 @@ from dataclasses import dataclass
 
 from coordinator.budget import Budget
 from coordinator.config import Profile
+from wire.arena import plan_workspace
 from wire.errors import ConfigError
-from wire.plan import AvgPool, Conv, Flatten, LayerShape, Linear, MaxPool, Plan, Relu
+from wire.lowering import make_schedule
+from wire.plan import LayerShape, Plan
+from wire.schedule import Schedule, lanes_for
 from wire.ticket import Ticket
 
 BATCH = 16
@@ -36,7 +39,7 @@ CODE_BYTES = 5  # a block's index and signs
 UPDATE_BYTES = 32  # score, gradient and Adam's two moments, read and written once a step
 ACTIVATION_USES = 6  # an activation is written and read twice, and so is its gradient
 ROWS = 4  # output rows the kernels share an index between
-LANES = ((1, 1), (4, 4))  # (largest batch, samples of a micro-batch); else 8
+VECTOR = 4  # floats of a vector: NEON's; wider ones change a few rows' padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +73,16 @@ def step_seconds(plan: Plan, blocks: Sequence[int], profile: Profile, batch: int
         return None
     flops = KERNEL_EFFICIENCY * profile.clock_ghz * 1e9 * profile.flops_per_cycle
     bandwidth = profile.memory_gb_s * 1e9
-    lanes = _lanes(batch)
+    schedule = _schedule(plan, batch)
+    lanes = schedule.lanes
     rounds = -(-batch // lanes)
     prices = []
     for shape, block in zip(plan.weight_layers(), blocks, strict=True):
         operations = 2 * _training_uses(shape) * block * rounds * lanes
-        moved = UPDATE_BYTES * block + CODE_BYTES * _codes(block) * _passes(shape) * rounds
+        moved = UPDATE_BYTES * block + CODE_BYTES * _codes(shape, block) * _passes(shape) * rounds
         prices.append(operations / flops + moved / bandwidth)
-    activations = 4 * rounds * lanes * sum(_positions(tensor) for tensor in _tensors(plan)[0])
+    stored = sum(tensor.geometry.positions for tensor in schedule.tensors if tensor.view_of is None)
+    activations = 4 * rounds * lanes * stored
     fixed = ACTIVATION_USES * activations / bandwidth + STEP_CYCLES / (profile.clock_ghz * 1e9)
     return StepCost(fixed=fixed, prices=tuple(prices))
 
@@ -92,10 +97,13 @@ def arena_bytes(plan: Plan, blocks: Sequence[int], magnitudes: str = "constant",
         batch: samples of a step.
     """
     weight = 4 + 4 + 8 + (8 if magnitudes == "normal" else 0)  # score, gradient, two moments
-    rows = [shape.out_units * _codes(block) // block for shape, block in zip(plan.weight_layers(), blocks, strict=True)]
+    codes = [_codes(shape, block) for shape, block in zip(plan.weight_layers(), blocks, strict=True)]
+    rows = [
+        shape.out_units * code // block for shape, code, block in zip(plan.weight_layers(), codes, blocks, strict=True)
+    ]
     return StepCost(
-        fixed=_workspace(plan, _lanes(batch)) + 4 * sum(rows) + 8 * plan.classes,
-        prices=tuple(weight * block + CODE_BYTES * _codes(block) for block in blocks),
+        fixed=plan_workspace(_schedule(plan, batch)).nbytes + 4 * sum(rows) + 8 * plan.classes,
+        prices=tuple(weight * block + CODE_BYTES * code for block, code in zip(blocks, codes, strict=True)),
     )
 
 
@@ -187,97 +195,11 @@ def _training_uses(shape: LayerShape) -> int:
     return _passes(shape) * shape.uses_per_weight
 
 
-def _codes(block: int) -> int:
-    """Indices the kernels keep for a block."""
-    return block // ROWS if block % ROWS == 0 else block
+def _codes(shape: LayerShape, block: int) -> int:
+    """Indices the kernels keep for a block; rows of different groups share none."""
+    together = block % ROWS == 0 and shape.out_units // shape.groups % ROWS == 0
+    return block // ROWS if together else block
 
 
-def _lanes(batch: int) -> int:
-    return next((lanes for largest, lanes in LANES if batch <= largest), 8)
-
-
-# -- the arena's activations ---------------------------------------------------------------------------
-
-Tensor = tuple[int, int, int, int, int]  # channels, height, width, padding of height, of width
-
-
-def _positions(tensor: Tensor) -> int:
-    """Numbers per sample; the padding right of a row is the padding left of the next."""
-    channels, height, width, pad_h, pad_w = tensor
-    return channels * ((height + 2 * pad_h) * (width + pad_w) + pad_w)
-
-
-def _pair(values: tuple[int, ...], default: int) -> tuple[int, int]:
-    return (values[0], values[1]) if len(values) == 2 else (default, values[0])
-
-
-def _tensors(plan: Plan) -> tuple[list[Tensor], list[tuple[str, bool]]]:
-    """Activations the runtime stores, and between each two the operation's kind and whether a ReLU follows."""
-    shape = plan.input_shape
-    tensors: list[Tensor] = [(shape[0], *(_pair(shape[1:], 1) if len(shape) > 1 else (1, 1)), 0, 0)]
-    steps: list[tuple[str, bool]] = []
-    for layer, out in zip(plan.layers, plan.shapes()[1:], strict=True):
-        kind = "weights"
-        match layer:
-            case Flatten():
-                continue
-            case Relu():
-                if steps:
-                    steps[-1] = (steps[-1][0], True)
-                continue
-            case Conv():
-                stride, padding = _pair(layer.stride, 1), _pair(layer.padding, 0)
-                channels, height, width, *_ = tensors[-1]
-                if stride == (1, 1):
-                    tensors[-1] = (channels, height, width, *padding)
-                else:  # a copy, one part for every phase of the stride
-                    parts = [-(-(n + 2 * p) // s) for n, p, s in zip((height, width), padding, stride, strict=True)]
-                    tensors.append((channels * stride[0] * stride[1], parts[0], parts[1], 0, 0))
-                    steps.append(("phases", False))
-            case MaxPool():
-                kind = "max"
-            case AvgPool():
-                kind = "average"
-            case Linear():
-                pass
-        steps.append((kind, False))
-        tensors.append((out[0], *(_pair(out[1:], 1) if len(out) > 1 else (1, 1)), 0, 0))
-    return tensors, steps
-
-
-def _workspace(plan: Plan, lanes: int) -> int:
-    """Bytes of one micro-batch's activations, where those that are never alive together share memory.
-
-    Tick i + 1 runs operation i forward, tick 2 n + 1 - i runs it backward.
-    """
-    tensors, steps = _tensors(plan)
-    n = len(steps)
-    first = next(i for i, (kind, _) in enumerate(steps) if kind == "weights")
-    lives: list[tuple[int, int, int]] = []  # bytes, first tick, last tick
-    for i, tensor in enumerate(tensors):
-        nbytes = 4 * lanes * _positions(tensor)
-        kind = steps[i][0] if i < n else ""
-        made_by, cut = steps[i - 1] if i else ("", False)
-        dies = n + 1 if i == n else i + 1
-        if kind == "weights" or (cut and kind not in ("", "max")):
-            dies = 2 * n + 1 - i
-        if made_by == "max":
-            dies = max(dies, 2 * n + 2 - i)
-            channels, height, width, *_ = tensor
-            lives.append((channels * height * width * lanes, i, 2 * n + 2 - i))  # which input was the largest
-        lives.append((nbytes, i, dies))
-        if i > first:
-            lives.append((nbytes, 2 * n + 1 - i, 2 * n + 2 - i))
-    return _packed(lives)
-
-
-def _packed(lives: list[tuple[int, int, int]]) -> int:
-    """Bytes that hold pieces of (bytes, first tick, last tick), the largest placed first and each as low as it fits."""
-    placed: list[tuple[int, int, int, int]] = []  # start, end, first tick, last tick
-    for nbytes, born, dies in sorted(lives, key=lambda life: (-life[0], life[1])):
-        start = 0
-        for low, high, since, until in sorted(placed):
-            if since <= dies and born <= until and low < start + nbytes:
-                start = max(start, high)
-        placed.append((start, start + nbytes, born, dies))
-    return max(end for _, end, _, _ in placed)
+def _schedule(plan: Plan, batch: int) -> Schedule:
+    return make_schedule(plan, lanes=lanes_for(batch), width=VECTOR)

@@ -30,7 +30,8 @@ def initial_magnitudes(plan: Plan, seed: int) -> Scores:
 def synaptic_flow(plan: Plan, magnitudes: Scores, masks: Masks) -> tuple[Scores, NDArray[np.float64]]:
     """Score every weight by the flow that passes through it; no data.
 
-    R = 1^T (prod |W_l|) 1 for an all-ones input, score = |dR/dw * w|.
+    R = 1^T (prod |W_l|) 1 for an all-ones input, score = |dR/dw * w|; activations and normalisation are left out, and
+    branches add up, so that a network with residuals is the sum over its paths.
     In float64: with its rounding noise of 1e-16 two machines order the scores alike.
 
     Args:
@@ -56,8 +57,7 @@ def _flow(plan: Plan, magnitudes: Scores, masks: Masks) -> tuple[Scores, NDArray
         torch.from_numpy(np.where(mask, magnitude, 0.0)).reshape(shape.weight_shape).requires_grad_()
         for shape, magnitude, mask in zip(plan.weight_layers(), magnitudes, masks, strict=True)
     ]
-    # All is >= 0, so relu is the identity, as the method wants.
-    flow = forward(plan, weights, torch.ones(1, *plan.input_shape, dtype=torch.float64))[0]
+    flow = forward(plan, weights, torch.ones(1, *plan.input_shape, dtype=torch.float64), linear=True)[0]
     gradients = torch.autograd.grad(flow.sum(), weights)
     scores = [
         (gradient * weight).detach().numpy().reshape(mask.shape)

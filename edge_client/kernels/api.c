@@ -51,10 +51,16 @@ static void forward(hs_network *net, const float *x, const float *weights, int64
     since = clocked(net, net->operations, 0, since);
     for (int64_t i = 0; i < net->operations; i++) {
         const hs_op *op = &net->ops[i];
+        if (op->kind == HS_SPLIT) continue; /* a view has its tensor's values */
         const hs_tensor *in = &net->tensor[op->input], *out = &net->tensor[op->output];
         switch (op->kind) {
         case HS_SPARSE: hs_sparse_forward(op, in, out, work); break;
         case HS_PHASES: hs_phases_forward(op, in, out, work, net->lanes); break;
+        case HS_ADD: hs_add_forward(op, net->tensor, work, net->lanes); break;
+        case HS_CONCAT: hs_concat_forward(op, net->tensor, work, net->lanes); break;
+        case HS_POINTWISE: hs_pointwise_forward(op, in, out, work, net->lanes); break;
+        case HS_NORM: hs_norm_forward(op, in, out, work, net->lanes); break;
+        case HS_COPY: hs_copy_forward(in, out, work, net->lanes); break;
         default: hs_pool_forward(op, in, out, work, net->lanes); break;
         }
         if (op->kind != HS_PHASES) hs_clear_padding(out, work + out->value, net->lanes);
@@ -62,9 +68,21 @@ static void forward(hs_network *net, const float *x, const float *weights, int64
     }
 }
 
+static void input_gradient(hs_network *net, const hs_op *op, const hs_tensor *in, const hs_tensor *out) {
+    float *work = net->workspace;
+    switch (op->kind) {
+    case HS_SPARSE: hs_sparse_input_gradient(op, in, out, work, net->lanes); break;
+    case HS_PHASES: hs_phases_backward(op, in, out, work, net->lanes); break;
+    case HS_POINTWISE: hs_pointwise_backward(op, in, out, work, net->lanes); break;
+    case HS_NORM: hs_norm_backward(op, in, out, work, net->lanes); break;
+    case HS_COPY: hs_copy_backward(in, out, work, net->lanes); break;
+    default: hs_pool_backward(op, in, out, work, net->lanes); break;
+    }
+}
+
 static void backward(hs_network *net) {
     float *work = net->workspace;
-    const hs_tensor *last = &net->tensor[net->tensors - 1];
+    const hs_tensor *last = &net->tensor[net->logits];
     double since = clocked(net, 0, 0, 0);
     hs_clear_padding(last, work + last->gradient, net->lanes);
     for (int64_t i = net->operations - 1; i >= 0; i--) {
@@ -72,13 +90,14 @@ static void backward(hs_network *net) {
         const hs_tensor *in = &net->tensor[op->input], *out = &net->tensor[op->output];
         if (op->kind == HS_SPARSE) hs_sparse_weight_gradient(op, in, out, work, net->gradient);
         since = clocked(net, i, 1, since);
-        if (in->gradient < 0) return; /* no weights before this operation */
+        if (out->gradient < 0) continue; /* no weights before this operation */
         switch (op->kind) {
-        case HS_SPARSE:
-            hs_sparse_input_gradient(op, in, out, work, net->lanes);
-            break;
-        case HS_PHASES: hs_phases_backward(op, in, out, work, net->lanes); break;
-        default: hs_pool_backward(op, in, out, work, net->lanes); break;
+        case HS_ADD: hs_add_backward(op, net->tensor, work, net->lanes); break;
+        case HS_CONCAT: hs_concat_backward(op, net->tensor, work, net->lanes); break;
+        case HS_SPLIT: hs_split_backward(in, &net->tensor[op->second], work); break;
+        default:
+            if (in->gradient < 0) continue;
+            input_gradient(net, op, in, out);
         }
         since = clocked(net, i, 2, since);
     }
@@ -150,7 +169,7 @@ int64_t hs_gradient(hs_network *net, const float *x, const int64_t *y, const flo
 }
 
 void hs_logits(hs_network *net, const float *x, int64_t n, float *logits) {
-    const hs_tensor *first = &net->tensor[0], *last = &net->tensor[net->tensors - 1];
+    const hs_tensor *first = &net->tensor[0], *last = &net->tensor[net->logits];
     const int64_t size = first->channels * first->height * first->width;
     const uint64_t mode = hs_flush_denormals();
     for (int64_t i = 0; i < n; i += net->lanes) {

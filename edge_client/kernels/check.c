@@ -26,6 +26,10 @@ static int sparse_fits(const hs_network *net, const hs_op *op) {
     return 1;
 }
 
+static int extra_fits(const hs_network *net, const hs_op *op, int64_t bytes) {
+    return op->extra >= 0 && op->extra % 4 == 0 && op->extra + bytes <= net->workspace_floats * 4;
+}
+
 static int pool_fits(const hs_network *net, const hs_op *op) {
     const hs_tensor *in = &net->tensor[op->input], *out = &net->tensor[op->output];
     const int64_t window = (int64_t)op->kernel_h * op->kernel_w;
@@ -34,9 +38,9 @@ static int pool_fits(const hs_network *net, const hs_op *op) {
     if ((out->height - 1) * op->stride_h + op->kernel_h > in->height) return 0;
     if ((out->width - 1) * op->stride_w + op->kernel_w > in->width) return 0;
     if (op->kind == HS_AVERAGE_POOL) return 1;
-    if (op->argmax_size < 4 && window > (int64_t)1 << (8 * op->argmax_size)) return 0;
-    return op->argmax >= 0 && op->argmax + out->channels * out->height * out->width * net->lanes * op->argmax_size <=
-                                  net->workspace_floats * 4;
+    if (op->place_size != 1 && op->place_size != 2 && op->place_size != 4) return 0;
+    if (op->place_size < 4 && window > (int64_t)1 << (8 * op->place_size)) return 0;
+    return extra_fits(net, op, out->channels * out->height * out->width * net->lanes * op->place_size);
 }
 
 static int phases_fit(const hs_network *net, const hs_op *op) {
@@ -47,8 +51,47 @@ static int phases_fit(const hs_network *net, const hs_op *op) {
            (in->width - 1 + op->padding_w) / op->stride_w < out->width && out->interior == 0;
 }
 
+static int same_sides(const hs_tensor *a, const hs_tensor *b) { return a->height == b->height && a->width == b->width; }
+
+/* Operations that walk over elements. */
+static int elements_fit(const hs_network *net, const hs_op *op) {
+    const hs_tensor *in = &net->tensor[op->input], *out = &net->tensor[op->output];
+    const hs_tensor *second = &net->tensor[op->second < 0 ? op->input : op->second];
+    switch (op->kind) {
+    case HS_ADD:
+        return op->second >= 0 && in->channels == out->channels && second->channels == out->channels &&
+               same_sides(in, out) && same_sides(second, out);
+    case HS_CONCAT:
+        return op->second >= 0 && in->channels + second->channels == out->channels && same_sides(in, out) &&
+               same_sides(second, out);
+    case HS_POINTWISE: return in->channels == out->channels && same_sides(in, out);
+    case HS_NORM:
+        return in->channels == out->channels && same_sides(in, out) && op->groups > 0 &&
+               in->channels % op->groups == 0 &&
+               extra_fits(net, op, 2 * op->groups * net->lanes * (int64_t)sizeof(float));
+    case HS_COPY: return out->channels == in->channels * in->height * in->width && out->height == 1 && out->width == 1;
+    case HS_SPLIT:
+        return op->second >= 0 && op->output == op->input && in->gradient >= 0 && second->gradient >= 0 &&
+               second->value == in->value && second->channels == in->channels && second->plane == in->plane;
+    default: return 0;
+    }
+}
+
+static int operation_fits(const hs_network *net, const hs_op *op) {
+    if (op->input < 0 || op->input >= net->tensors || op->output < 0 || op->output >= net->tensors) return 0;
+    if (op->second < -1 || op->second >= net->tensors) return 0;
+    switch (op->kind) {
+    case HS_SPARSE: return sparse_fits(net, op);
+    case HS_PHASES: return phases_fit(net, op);
+    case HS_MAX_POOL:
+    case HS_AVERAGE_POOL: return pool_fits(net, op);
+    default: return elements_fit(net, op);
+    }
+}
+
 /* 0 when every access of every operation lies inside its tensor; else 1 + the number of what does not fit. */
 int64_t hs_check(const hs_network *net) {
+    if (net->logits < 0 || net->logits >= net->tensors || net->tensor[net->logits].gradient < 0) return 1000;
     for (int64_t i = 0; i < net->tensors; i++) {
         const hs_tensor *t = &net->tensor[i];
         if (!fits(t, t->value, net->workspace_floats)) return 1 + i;
@@ -57,12 +100,7 @@ int64_t hs_check(const hs_network *net) {
             return 1 + i;
     }
     for (int64_t i = 0; i < net->operations; i++) {
-        const hs_op *op = &net->ops[i];
-        if (op->input < 0 || op->output != op->input + 1 || op->output >= net->tensors) return 1000 + i;
-        if (op->kind == HS_SPARSE ? !sparse_fits(net, op)
-            : op->kind == HS_PHASES ? !phases_fit(net, op)
-                                    : !pool_fits(net, op))
-            return 1000 + i;
+        if (!operation_fits(net, &net->ops[i])) return 1000 + i;
     }
     return 0;
 }

@@ -67,7 +67,7 @@ void hs_sparse_input_gradient(const hs_op *op, const hs_tensor *in, const hs_ten
     if (op->runs <= together && op->run < cut + HS_WIDTH) { /* one band, as in a linear layer */
         memset(dx, 0, (size_t)(in->channels * in->plane) * sizeof(float));
         scatter(op, dx, dy, out->plane, op->runs, op->run);
-        hs_finish_gradient(op, in, work, lanes);
+        hs_finish_gradient(in, work, lanes);
         return;
     }
     for (int64_t r = 0; r < op->runs; r += together) {
@@ -75,13 +75,13 @@ void hs_sparse_input_gradient(const hs_op *op, const hs_tensor *in, const hs_ten
         for (int64_t q = 0; q < op->run;) {
             const int64_t run = op->run - q < cut + HS_WIDTH ? op->run - q : cut; /* no rest shorter than a vector */
             const int64_t start = r * op->run_in + q, end = start + (runs - 1) * op->run_in + run + reach;
-            zero_and_mask(in, value, dx, zeroed, end, done, start, op->mask_input);
+            zero_and_mask(in, value, dx, zeroed, end, done, start, (int)in->cut);
             scatter(op, dx + start, dy + r * op->run_out + q, out->plane, runs, run);
             zeroed = end;
             done = start;
             q += run;
         }
     }
-    zero_and_mask(in, value, dx, zeroed, in->plane, done, in->plane, op->mask_input);
-    if (!op->mask_input) hs_clear_padding(in, dx, lanes);
+    zero_and_mask(in, value, dx, zeroed, in->plane, done, in->plane, (int)in->cut);
+    if (!(int)in->cut) hs_clear_padding(in, dx, lanes);
 }

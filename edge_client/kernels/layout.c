@@ -35,8 +35,8 @@ void hs_clear_padding(const hs_tensor *t, float *base, int64_t lanes) {
 }
 
 /* Complete the gradient of an operation's input: 0 where a ReLU had cut it, and 0 in the padding. */
-void hs_finish_gradient(const hs_op *op, const hs_tensor *t, float *work, int64_t lanes) {
-    if (!op->mask_input) {
+void hs_finish_gradient(const hs_tensor *t, float *work, int64_t lanes) {
+    if (!t->cut) {
         hs_clear_padding(t, work + t->gradient, lanes);
         return;
     }
@@ -75,6 +75,5 @@ void hs_phases_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *o
             for (int64_t w = 0; w < in->width; w++, to += lanes)
                 memcpy(to, work + out->gradient + phase_of(op, out, c, h, w, lanes), (size_t)lanes * sizeof(float));
         }
-    hs_clear_padding(in, work + in->gradient, lanes);
-    hs_finish_gradient(op, in, work, lanes);
+    hs_finish_gradient(in, work, lanes);
 }

@@ -12,7 +12,6 @@ from typing import ClassVar
 from wire.errors import RuntimeMissing
 
 FOLDER = Path(__file__).resolve().parent
-SPARSE, MAX_POOL, AVERAGE_POOL, PHASES = range(4)
 ADAM, SGD = range(2)
 LEVELS = {1: ("v1",), 3: ("v3", "v1"), 4: ("v4", "v3", "v1")}  # best first, by hs_cpu_level
 
@@ -21,7 +20,8 @@ class Tensor(Structure):
     """`hs_tensor`: one activation and its gradient; distances in floats."""
 
     _fields_: ClassVar = [
-        (name, c_int64) for name in ("value", "gradient", "plane", "pitch", "interior", "channels", "height", "width")
+        (name, c_int64)
+        for name in ("value", "gradient", "plane", "pitch", "interior", "channels", "height", "width", "cut")
     ]
 
 
@@ -29,15 +29,14 @@ class Operation(Structure):
     """`hs_op`: one layer."""
 
     _fields_: ClassVar = [
-        *((name, c_int32) for name in ("kind", "input", "output", "relu", "mask_input")),
-        *((name, c_int32) for name in ("block", "constant", "reserved")),
+        *((name, c_int32) for name in ("kind", "input", "second", "output", "relu", "function", "groups")),
+        *((name, c_int32) for name in ("block", "constant", "place_size")),
         *((name, c_int64) for name in ("rows", "start", "kept", "runs", "run", "run_in", "run_out", "run_chunk")),
         *((name, c_void_p) for name in ("row_start", "code", "initial", "magnitudes", "weights")),
         ("scale", c_float),
         ("table", c_float * 64),
         *((name, c_int32) for name in ("kernel_h", "kernel_w", "stride_h", "stride_w", "padding_h", "padding_w")),
-        ("argmax", c_int64),
-        ("argmax_size", c_int64),
+        ("extra", c_int64),
     ]
 
 
@@ -45,7 +44,7 @@ class Network(Structure):
     """`hs_network`: the operations and the memory they work in."""
 
     _fields_: ClassVar = [
-        *((name, c_int64) for name in ("lanes", "classes", "kept", "steps", "operations", "tensors")),
+        *((name, c_int64) for name in ("lanes", "classes", "kept", "steps", "operations", "tensors", "logits")),
         ("ops", POINTER(Operation)),
         ("tensor", POINTER(Tensor)),
         ("workspace", c_void_p),

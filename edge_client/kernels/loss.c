@@ -6,10 +6,10 @@
 /* Adds this micro-batch to `result`; the gradient is of the mean over the whole batch, so it is exact. */
 void hs_loss(const hs_network *net, const int64_t *y, const float *weights, double weight_sum, int64_t samples,
              hs_result *result) {
-    const hs_tensor *t = &net->tensor[net->tensors - 1];
+    const hs_tensor *t = &net->tensor[net->logits];
     const float *z = net->workspace + t->value + t->interior;
     float *dz = net->workspace + t->gradient + t->interior;
-    const int cut = net->ops[net->operations - 1].relu;
+    const int cut = (int)t->cut;
     for (int64_t l = 0; l < net->lanes; l++, z++, dz++) {
         const float weight = l < samples ? weights[l] : 0;
         if (weight == 0) {

@@ -10,7 +10,19 @@
 
 #include <stdint.h>
 
-enum { HS_SPARSE = 0, HS_MAX_POOL = 1, HS_AVERAGE_POOL = 2, HS_PHASES = 3 };
+enum {
+    HS_SPARSE,
+    HS_MAX_POOL,
+    HS_AVERAGE_POOL,
+    HS_PHASES,
+    HS_ADD,
+    HS_CONCAT,
+    HS_POINTWISE,
+    HS_NORM,
+    HS_COPY,
+    HS_SPLIT
+};
+enum { HS_RELU, HS_RELU6, HS_HARDSWISH, HS_GELU };
 enum { HS_ADAM = 0, HS_SGD = 1 };
 
 typedef struct {
@@ -20,18 +32,25 @@ typedef struct {
     int64_t pitch;    /* from one row to the next */
     int64_t interior; /* from a plane's start to its first real element */
     int64_t channels, height, width;
+    int64_t cut; /* a ReLU's output: its gradient is 0 where it is not positive */
 } hs_tensor;
+
+/* Start of a row among a tensor's values or gradients. */
+static inline int64_t hs_row(const hs_tensor *t, int64_t channel, int64_t row) {
+    return t->interior + channel * t->plane + row * t->pitch;
+}
 
 typedef struct {
     int32_t kind;
-    int32_t input, output; /* tensor numbers */
-    int32_t relu;          /* max(., 0) on the output */
-    int32_t mask_input;    /* the input is a ReLU's output: its gradient is 0 where it is not positive */
+    int32_t input, second, output; /* tensor numbers; second: what is added or appended, the view of a split, or -1 */
+    int32_t relu;                  /* max(., 0) on the output */
+    int32_t function;              /* of HS_POINTWISE */
+    int32_t groups;                /* of channels, of HS_NORM */
 
     /* HS_SPARSE: a convolution of stride 1, or a linear layer: one whose output is a single position. */
     int32_t block;    /* output rows that share kept positions: 4 or 1 */
     int32_t constant; /* weights are +-scale: no weight array */
-    int32_t reserved;
+    int32_t place_size; /* bytes of a max pool's winner's place in its window: 1, 2 or 4 */
     int64_t rows;              /* groups of `block` output rows */
     int64_t start, kept;       /* where the layer's weights lie in the score vector, in the order of `code` */
     int64_t runs;              /* contiguous runs one kept weight multiplies */
@@ -49,8 +68,7 @@ typedef struct {
 
     /* pools and phases */
     int32_t kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;
-    int64_t argmax;      /* byte offset in the workspace of the winners' places in their windows */
-    int64_t argmax_size; /* bytes each: 1, 2 or 4 */
+    int64_t extra; /* byte offset in the workspace of what backward needs: winners' places, means and deviations */
 } hs_op;
 
 typedef struct hs_team hs_team;
@@ -58,6 +76,7 @@ typedef struct hs_team hs_team;
 typedef struct {
     int64_t lanes, classes, kept, steps;
     int64_t operations, tensors;
+    int64_t logits; /* number of the last layer's tensor */
     hs_op *ops;
     const hs_tensor *tensor;
     float *workspace;
@@ -94,7 +113,22 @@ void hs_pack(const hs_tensor *t, float *work, const float *x, const float *weigh
 void hs_phases_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
 void hs_phases_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
 void hs_clear_padding(const hs_tensor *t, float *base, int64_t lanes);
-void hs_finish_gradient(const hs_op *op, const hs_tensor *t, float *work, int64_t lanes);
+void hs_finish_gradient(const hs_tensor *t, float *work, int64_t lanes);
+
+/* branches that meet and part */
+void hs_add_forward(const hs_op *op, const hs_tensor *tensor, float *work, int64_t lanes);
+void hs_add_backward(const hs_op *op, const hs_tensor *tensor, float *work, int64_t lanes);
+void hs_concat_forward(const hs_op *op, const hs_tensor *tensor, float *work, int64_t lanes);
+void hs_concat_backward(const hs_op *op, const hs_tensor *tensor, float *work, int64_t lanes);
+void hs_copy_forward(const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
+void hs_copy_backward(const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
+void hs_split_backward(const hs_tensor *whole, const hs_tensor *view, float *work);
+
+/* activations and normalisation */
+void hs_pointwise_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
+void hs_pointwise_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
+void hs_norm_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
+void hs_norm_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes);
 
 /* loss and update */
 void hs_loss(const hs_network *net, const int64_t *y, const float *weights, double weight_sum, int64_t samples,

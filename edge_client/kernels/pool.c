@@ -52,7 +52,7 @@ HS_INLINE void max_forward(const hs_op *op, const float *x, int64_t pitch, float
                 }
             }
         y[l] = op->relu && best < 0 ? 0 : best;
-        put_place(argmax, op->argmax_size, at + l, place);
+        put_place(argmax, op->place_size, at + l, place);
     }
 }
 
@@ -70,7 +70,7 @@ HS_INLINE void average_forward(const hs_op *op, const float *x, int64_t pitch, f
 /* How many of a row's windows the vectors took; the rest goes window by window. */
 static int64_t max_row(const hs_op *op, const float *x, int64_t pitch, float *y, uint8_t *places, int64_t windows,
                        int64_t lanes) {
-    if (op->argmax_size != 1) return 0;
+    if (op->place_size != 1) return 0;
     if (lanes % 4 == 0) {
         if (lanes % 8 == 0)
             max_row8(op, x, pitch, y, places, windows, lanes);
@@ -87,25 +87,25 @@ static int64_t max_row(const hs_op *op, const float *x, int64_t pitch, float *y,
 }
 
 static int64_t spread_row(const hs_op *op, float *dx, int64_t pitch, const float *y, const float *dy,
-                          const uint8_t *places, int64_t windows, int64_t lanes) {
-    if (op->argmax_size != 1 || op->stride_h != op->kernel_h || op->stride_w != op->kernel_w) return 0;
+                          const uint8_t *places, int64_t windows, int64_t lanes, int cut) {
+    if (op->place_size != 1 || op->stride_h != op->kernel_h || op->stride_w != op->kernel_w) return 0;
     if (lanes % 4 == 0) {
         if (lanes % 8 == 0)
-            spread_row8(op, dx, pitch, y, dy, places, windows, lanes);
+            spread_row8(op, dx, pitch, y, dy, places, windows, lanes, cut);
         else
-            spread_row4(op, dx, pitch, y, dy, places, windows, lanes);
+            spread_row4(op, dx, pitch, y, dy, places, windows, lanes, cut);
         return windows;
     }
     if (lanes != 1 || op->kernel_w != 2 || op->kernel_h > 2) return 0;
-    const int64_t done = op->kernel_h == 1 ? spread_pairs_8(op, dx, pitch, y, dy, places, windows, 1)
-                                           : spread_pairs_8(op, dx, pitch, y, dy, places, windows, 2);
+    const int64_t done = op->kernel_h == 1 ? spread_pairs_8(op, dx, pitch, y, dy, places, windows, cut, 1)
+                                           : spread_pairs_8(op, dx, pitch, y, dy, places, windows, cut, 2);
     dx += 2 * done, y += done, dy += done, places += done, windows -= done;
-    return done + (op->kernel_h == 1 ? spread_pairs_4(op, dx, pitch, y, dy, places, windows, 1)
-                                     : spread_pairs_4(op, dx, pitch, y, dy, places, windows, 2));
+    return done + (op->kernel_h == 1 ? spread_pairs_4(op, dx, pitch, y, dy, places, windows, cut, 1)
+                                     : spread_pairs_4(op, dx, pitch, y, dy, places, windows, cut, 2));
 }
 
 void hs_pool_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes) {
-    uint8_t *argmax = (uint8_t *)work + op->argmax;
+    uint8_t *argmax = (uint8_t *)work + op->extra;
     int64_t at = 0;
     for (int64_t c = 0; c < out->channels; c++)
         for (int64_t h = 0; h < out->height; h++) {
@@ -124,10 +124,10 @@ void hs_pool_forward(const hs_op *op, const hs_tensor *in, const hs_tensor *out,
 
 /* A gradient at an input that a ReLU had cut to 0 is 0; the winner's value is the pool's output. */
 HS_INLINE void max_backward(const hs_op *op, float *dx, int64_t pitch, const float *y, const float *dy,
-                            const uint8_t *argmax, int64_t at, int64_t lanes) {
+                            const uint8_t *argmax, int64_t at, int64_t lanes, int cut) {
     for (int64_t l = 0; l < lanes; l++) {
-        if (op->mask_input && !(y[l] > 0)) continue;
-        const uint32_t place = get_place(argmax, op->argmax_size, at + l);
+        if (cut && !(y[l] > 0)) continue;
+        const uint32_t place = get_place(argmax, op->place_size, at + l);
         dx[place / (uint32_t)op->kernel_w * pitch + place % (uint32_t)op->kernel_w * lanes + l] += dy[l];
     }
 }
@@ -140,10 +140,10 @@ HS_INLINE void average_backward(const hs_op *op, float *dx, int64_t pitch, const
 }
 
 void hs_pool_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *out, float *work, int64_t lanes) {
-    const uint8_t *argmax = (const uint8_t *)work + op->argmax;
-    const int maximum = op->kind == HS_MAX_POOL;
+    const uint8_t *argmax = (const uint8_t *)work + op->extra;
+    const int maximum = op->kind == HS_MAX_POOL, cut = (int)in->cut;
     int64_t at = 0;
-    if (maximum && lanes % 4 == 0 && op->argmax_size == 1 && op->stride_h == op->kernel_h &&
+    if (maximum && lanes % 4 == 0 && op->place_size == 1 && op->stride_h == op->kernel_h &&
         op->stride_w == op->kernel_w && out->height * op->kernel_h == in->height &&
         out->width * op->kernel_w == in->width)
         hs_clear_padding(in, work + in->gradient, lanes); /* the windows write everything else */
@@ -159,10 +159,10 @@ void hs_pool_backward(const hs_op *op, const hs_tensor *in, const hs_tensor *out
                     average_backward(op, dx + w * op->stride_w * lanes, in->pitch, dy + w * lanes, lanes);
                 continue;
             }
-            for (int64_t w = spread_row(op, dx, in->pitch, y, dy, argmax + at, out->width, lanes); w < out->width; w++)
+            for (int64_t w = spread_row(op, dx, in->pitch, y, dy, argmax + at, out->width, lanes, cut); w < out->width; w++)
                 max_backward(op, dx + w * op->stride_w * lanes, in->pitch, y + w * lanes, dy + w * lanes, argmax,
-                             at + w * lanes, lanes);
+                             at + w * lanes, lanes, cut);
             at += out->width * lanes;
         }
-    if (!maximum) hs_finish_gradient(op, in, work, lanes);
+    if (!maximum) hs_finish_gradient(in, work, lanes);
 }

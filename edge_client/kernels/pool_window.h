@@ -30,11 +30,12 @@ HS_INLINE void NAME(max_row_)(const hs_op *op, const float *x, int64_t pitch, fl
 
 /* Windows that do not overlap: every element is written, the winner's with the gradient, the others with 0. */
 HS_INLINE void NAME(spread_row_)(const hs_op *op, float *dx, int64_t pitch, const float *y, const float *dy,
-                                 const uint8_t *places, int64_t windows, int64_t lanes, const int KH, const int KW) {
+                                 const uint8_t *places, int64_t windows, int64_t lanes, int cut, const int KH,
+                                 const int KW) {
     for (int64_t w = 0; w < windows; w++, dx += op->stride_w * lanes, y += lanes, dy += lanes, places += lanes)
         for (int64_t l = 0; l < lanes; l += WIDTH) {
             V g = LOAD(dy + l);
-            if (op->mask_input) g = NAME(positive)(LOAD(y + l), g);
+            if (cut) g = NAME(positive)(LOAD(y + l), g);
             const INTS place = NAME(get_places)(places + l);
             for (int i = 0; i < KH; i++)
                 for (int j = 0; j < KW; j++)
@@ -66,11 +67,11 @@ HS_INLINE int64_t NAME(max_pairs_)(const hs_op *op, const float *x, int64_t pitc
 }
 
 HS_INLINE int64_t NAME(spread_pairs_)(const hs_op *op, float *dx, int64_t pitch, const float *y, const float *dy,
-                                      const uint8_t *places, int64_t windows, const int KH) {
+                                      const uint8_t *places, int64_t windows, int cut, const int KH) {
     int64_t w = 0;
     for (; w + WIDTH <= windows; w += WIDTH, dx += 2 * WIDTH) {
         V g = LOAD(dy + w);
-        if (op->mask_input) g = NAME(positive)(LOAD(y + w), g);
+        if (cut) g = NAME(positive)(LOAD(y + w), g);
         const INTS place = NAME(get_places)(places + w);
         for (int i = 0; i < KH; i++) {
             const V even = (V)((INTS)g & (place == i * 2)), odd = (V)((INTS)g & (place == i * 2 + 1));
@@ -92,13 +93,13 @@ static void NAME(max_row)(const hs_op *op, const float *x, int64_t pitch, float 
 }
 
 static void NAME(spread_row)(const hs_op *op, float *dx, int64_t pitch, const float *y, const float *dy,
-                             const uint8_t *places, int64_t windows, int64_t lanes) {
+                             const uint8_t *places, int64_t windows, int64_t lanes, int cut) {
     if (op->kernel_h == 2 && op->kernel_w == 2)
-        NAME(spread_row_)(op, dx, pitch, y, dy, places, windows, lanes, 2, 2);
+        NAME(spread_row_)(op, dx, pitch, y, dy, places, windows, lanes, cut, 2, 2);
     else if (op->kernel_h == 1 && op->kernel_w == 2)
-        NAME(spread_row_)(op, dx, pitch, y, dy, places, windows, lanes, 1, 2);
+        NAME(spread_row_)(op, dx, pitch, y, dy, places, windows, lanes, cut, 1, 2);
     else
-        NAME(spread_row_)(op, dx, pitch, y, dy, places, windows, lanes, op->kernel_h, op->kernel_w);
+        NAME(spread_row_)(op, dx, pitch, y, dy, places, windows, lanes, cut, op->kernel_h, op->kernel_w);
 }
 
 #undef V

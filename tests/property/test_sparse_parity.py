@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 from edge_client.kernels import library  # noqa: E402
 from edge_client.runtimes.sparse import SparseRuntime  # noqa: E402
 from export.torch_net import TorchReference  # noqa: E402
+from tests.graph_plans import graph_plans  # noqa: E402
 from wire.bundle import Bundle  # noqa: E402
 from wire.plan import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Plan, Relu  # noqa: E402
 from wire.settings import Training  # noqa: E402
@@ -68,9 +69,9 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 @st.composite
-def tickets(draw: st.DrawFn, magnitudes: str) -> Ticket:
+def tickets(draw: st.DrawFn, magnitudes: str, networks: st.SearchStrategy[Plan]) -> Ticket:
     """Any density, down to a single block in a layer, so that most rows keep nothing; any block size."""
-    plan = draw(plans())
+    plan = draw(networks)
     layers = []
     for shape in plan.weight_layers():
         block = draw(st.sampled_from([b for b in (1, 2, 3, 4, 8) if shape.out_units % b == 0]))
@@ -106,14 +107,28 @@ def _check(ticket: Ticket, batch: int, n: int, seed: int, exact: bool) -> None:
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(ticket=tickets("constant"), batch=st.integers(1, 64), data=st.data())
+@given(ticket=tickets("constant", plans()), batch=st.integers(1, 64), data=st.data())
 def test_constant_magnitudes_agree_with_autograd(ticket: Ticket, batch: int, data: st.DataObject) -> None:
     """Loss, hits, logits and every score's gradient are autograd's, twice in a row."""
     _check(ticket, batch, data.draw(st.integers(1, batch)), data.draw(st.integers(0, 1 << 30)), exact=True)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(ticket=tickets("normal"), batch=st.integers(1, 64), data=st.data())
+@given(ticket=tickets("normal", plans()), batch=st.integers(1, 64), data=st.data())
 def test_normal_magnitudes_agree_with_autograd(ticket: Ticket, batch: int, data: st.DataObject) -> None:
     """The same for weights with magnitudes of their own."""
+    _check(ticket, batch, data.draw(st.integers(1, batch)), data.draw(st.integers(0, 1 << 30)), exact=False)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(ticket=tickets("constant", graph_plans(exact=True)), batch=st.integers(1, 20), data=st.data())
+def test_branches_agree_with_autograd(ticket: Ticket, batch: int, data: st.DataObject) -> None:
+    """Residuals, concatenations, recalls, groups and rectifiers, tensors read by several layers."""
+    _check(ticket, batch, data.draw(st.integers(1, batch)), data.draw(st.integers(0, 1 << 30)), exact=True)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(ticket=tickets("normal", graph_plans()), batch=st.integers(1, 20), data=st.data())
+def test_norms_and_smooth_activations_agree_with_autograd(ticket: Ticket, batch: int, data: st.DataObject) -> None:
+    """The same with normalisation, hardswish and gelu."""
     _check(ticket, batch, data.draw(st.integers(1, batch)), data.draw(st.integers(0, 1 << 30)), exact=False)

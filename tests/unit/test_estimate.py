@@ -10,7 +10,7 @@ from rich.console import Console
 from coordinator import config, estimate, profiles
 from coordinator.blocks import block_sizes
 from coordinator.config import Profile
-from coordinator.models import build_plan
+from coordinator.models import MODELS, build_plan
 from coordinator.prune import prune
 from coordinator.ticket_table import render
 from edge_client.runtimes.sparse import SparseRuntime
@@ -21,10 +21,6 @@ from wire.settings import Training
 from wire.ticket import Keep, Ticket
 
 ROOT = Path(__file__).parents[2]
-MODELS = {
-    "mlp": ((1, 28, 28), 10), "lenet": ((1, 28, 28), 10), "conv2": ((1, 28, 28), 10),
-    "conv4": ((3, 32, 32), 10), "har-cnn": ((6, 128), 6),
-}  # fmt: skip
 ODD = Plan(
     name="odd",
     input_shape=(3, 17, 13),
@@ -59,8 +55,7 @@ def planned(ticket: Ticket, batch: int) -> int:
 @pytest.mark.parametrize("name", MODELS)
 def test_arena_is_that_of_the_runtime(name: str) -> None:
     """Within 5 % of `memory_plan()` for every model, sparse and dense, small batches and large."""
-    shape, classes = MODELS[name]
-    plan = build_plan(name, input_shape=shape, classes=classes)
+    plan = build_plan(name)
     for density in (0.02, 0.2):
         ticket = seeded(plan, density)
         for batch in (1, 4, 16):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from coordinator.models import build_plan
 from edge_client.kernels import library
-from edge_client.kernels.layout import Buffer, place
 from edge_client.runtimes.base import Floats, Labels
 from edge_client.runtimes.sparse import SparseRuntime
 from tests.helpers import random_ticket
+from wire.arena import Buffer, place
 from wire.bundle import Bundle
 from wire.errors import ConfigError, DataError, RuntimeMissing
 from wire.plan import Conv, Flatten, Linear, MaxPool, Plan, Relu
