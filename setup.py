@@ -71,7 +71,7 @@ class BdistWheel(bdist_wheel):
         if not kernels:
             platform = "any"
         elif not self.plat_name_supplied:
-            platform = build.platform_tag(kernels, build.machine_of(build.find_compiler())) or platform
+            platform = build.platform_tag(kernels, build.machine_of(build.COMPILER.find())) or platform
         return "py3", "none", platform
 
     def _kernels(self) -> tuple[Path, ...]:

@@ -14,9 +14,11 @@ from wire.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from coordinator.broker import EmbeddedBroker
     from coordinator.config import DevicesFile
     from coordinator.evaluate import Evaluator
     from coordinator.report.summary import Summary
+    from wire.mqtt import Broker
     from wire.ticket import Ticket
 
 Subparsers = argparse._SubParsersAction
@@ -163,11 +165,8 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
     from rich.console import Console
 
     from coordinator import federation as fed
-    from coordinator.broker import COORDINATOR, EmbeddedBroker, parse_listen
-    from coordinator.report.summary import summarise
-    from coordinator.store import Store
-    from coordinator.terminal import Board
-    from wire.mqtt import parse_url
+    from coordinator.broker import EmbeddedBroker
+    from coordinator.serving import serving
     from wire.settings import Training
 
     console = Console()
@@ -176,7 +175,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
     recipe = fed.Recipe(
         ticket=arguments.config.parent / wanted.ticket if wanted.ticket else None,
         model=wanted.model,
-        input_shape=tuple(wanted.input_shape),
+        input_shape=tuple(wanted.input_shape) if wanted.input_shape else None,
         classes=wanted.classes,
         density=wanted.density,
         method=wanted.method,
@@ -194,50 +193,43 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
             evaluate=wanted.evaluate,
         )
         evaluator = _read_unseen(arguments.unseen, federation.ticket)
-    embedded = None
-    channel = None
-    store = Store(state / fed.DATABASE)
-    board = Board(
+    broker = _broker(arguments, settings, state)
+    with serving(
+        federation,
+        broker,
         console,
         title=f"{wanted.name}: {federation.ticket.plan.name}, {federation.ticket.kept:,} sign bits",
-        rounds=wanted.rounds,
-        fedavg_bytes=4 * federation.ticket.plan.weights,
-    )
-    try:
-        if arguments.broker:
-            broker = parse_url(arguments.broker, password=command.read_password(arguments), ca=arguments.ca)
-        else:
-            if not settings.devices:
-                raise ConfigError(
-                    "no devices listed, and the embedded broker gives every device an account of its own",
-                    where=str(arguments.config),
-                    hint="List them under `devices:`, or name a broker with --broker",
-                )
-            host, port = parse_listen(arguments.listen)
-            embedded = EmbeddedBroker(state / "broker", wanted.name, sorted(settings.devices), host, port)
-            embedded.start()
-            broker = parse_url(embedded.url(COORDINATOR), password=embedded.passwords[COORDINATOR])
-            console.print(f"broker: {embedded.url()}; passwords of the devices: {embedded.folder / 'passwords.json'}")
-        channel = fed.connect(
-            broker,
-            wanted.name,
-            federation.ticket,
-            timeout_s=arguments.connect_timeout,
-            packet_bytes=wanted.packet_kb * 1024,
-        )
-        coordinator = fed.prepare(
-            federation, store=store, channel=channel, observer=board, evaluator=evaluator, new=arguments.new
-        )
-        with board:
-            coordinator.serve()
-        _conclude(console, summarise(store), state / "report.html")
-    finally:
-        if channel is not None:
-            channel.transport.close()
-        if embedded is not None:
-            embedded.stop()
-        store.close()
+        state=state,
+        timeout_s=arguments.connect_timeout,
+        packet_bytes=wanted.packet_kb * 1024,
+        evaluator=evaluator,
+        new=arguments.new,
+    ) as service:
+        if isinstance(broker, EmbeddedBroker):
+            console.print(f"broker: {broker.url()}; passwords of the devices: {broker.folder / 'passwords.json'}")
+        _conclude(console, service.run(), state / "report.html")
     return 0
+
+
+def _broker(arguments: argparse.Namespace, settings: DevicesFile, state: Path) -> Broker | EmbeddedBroker:
+    """The broker that was named, or one to start.
+
+    Raises:
+        ConfigError: if there is no device that the one to start could let in.
+    """
+    from coordinator.broker import EmbeddedBroker, parse_listen
+    from wire.mqtt import parse_url
+
+    if arguments.broker:
+        return parse_url(arguments.broker, password=command.read_password(arguments), ca=arguments.ca)
+    if not settings.devices:
+        raise ConfigError(
+            "no devices listed, and the embedded broker gives every device an account of its own",
+            where=str(arguments.config),
+            hint="List them under `devices:`, or name a broker with --broker",
+        )
+    host, port = parse_listen(arguments.listen)
+    return EmbeddedBroker(state / "broker", settings.federation.name, sorted(settings.devices), host, port)
 
 
 def _read_unseen(path: Path | None, ticket: Ticket) -> Evaluator | None:

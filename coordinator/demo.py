@@ -8,19 +8,19 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from coordinator.broker import COORDINATOR, EmbeddedBroker
+from coordinator.broker import EmbeddedBroker
 from coordinator.datasets import FederatedData, load, natural
 from coordinator.evaluate import Evaluator
-from coordinator.federation import DATABASE, Federation, Recipe, connect, prepare
-from coordinator.report.summary import Summary, summarise
+from coordinator.federation import Federation, Recipe
+from coordinator.report.summary import Summary
 from coordinator.rounds import Schedule
-from coordinator.store import Store
-from coordinator.terminal import Board
+from coordinator.serving import serving
 from wire.command import PASSWORD_VARIABLE
 from wire.errors import ConfigError, RoundFailed
 from wire.mqtt import parse_url
@@ -49,28 +49,37 @@ class DeviceProcesses:
     """The devices' processes: each its own client, its own connection, its own folder.
 
     Args:
-        broker_url: (device id) -> the broker's address with its user.
-        passwords: of the devices, if the broker wants any.
+        broker: address of one that lets anyone in, or ours, started before the first device.
         folder: where their data, state and logs lie.
     """
 
-    broker_url: dict[str, str]
-    passwords: dict[str, str]
+    broker: str | EmbeddedBroker
     folder: Path
     runtime: str | None = None
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
+    def __enter__(self) -> DeviceProcesses:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(wait_s=10.0 if kind is None else 0.0)
+
     def start(self, device: str) -> None:
         """Start one device; its words go to `<folder>/<device>/log`."""
         home = self.folder / device
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        if isinstance(self.broker, EmbeddedBroker):
+            url = self.broker.url(device)
+            environment[PASSWORD_VARIABLE] = self.broker.passwords[device]
+        else:
+            url = self.broker
         arguments = [sys.executable, "-m", "edge_client.cli", "join", "--once", "--federation", NAME]
-        arguments += ["--broker", self.broker_url[device], "--connect-timeout", str(CONNECT_S)]
+        arguments += ["--broker", url, "--connect-timeout", str(CONNECT_S)]
         arguments += ["--device", device, "--data", str(home / "data"), "--state", str(home / "state")]
         if self.runtime:
             arguments += ["--runtime", self.runtime]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        if device in self.passwords:
-            environment[PASSWORD_VARIABLE] = self.passwords[device]
         with (home / "log").open("ab") as log:
             # A session of its own, so that Ctrl-C reaches this program first and it can end them in order.
             self.running[device] = subprocess.Popen(
@@ -89,7 +98,7 @@ class DeviceProcesses:
                 words = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
                 raise RoundFailed(f"{device} ended with exit code {process.returncode}: {words[-1]}", where=str(log))
 
-    def stop(self, wait_s: float = 10.0) -> None:
+    def stop(self, wait_s: float) -> None:
         """Wait a moment for every device to leave by itself, then end it."""
         deadline = time.monotonic() + wait_s
         for process in self.running.values():
@@ -142,44 +151,23 @@ def run(settings: DemoSettings, console: Console) -> Summary:
 def _serve(
     federation: Federation, devices: list[str], evaluator: Evaluator, settings: DemoSettings, console: Console
 ) -> Summary:
-    embedded = None
-    if settings.broker is None:
-        embedded = EmbeddedBroker(folder=settings.out / "broker", federation=NAME, devices=devices)
-        embedded.start()
-        url, passwords = embedded.url(COORDINATOR), dict(embedded.passwords)
-        addresses = {device: embedded.url(device) for device in devices}
-    else:
-        url, passwords = settings.broker, {}
-        addresses = dict.fromkeys(devices, settings.broker)
-    processes = DeviceProcesses(addresses, passwords, settings.out / "devices", settings.runtime)
-    store = Store(settings.out / DATABASE)
-    board = Board(
-        console,
-        title=f"HideNseek demo: {len(devices)} people's phones, {federation.ticket.kept:,} sign bits",
-        rounds=settings.rounds,
-        fedavg_bytes=4 * federation.ticket.plan.weights,
-    )
-    channel = None
-    done = False
-    try:
-        channel = connect(
-            parse_url(url, password=passwords.get(COORDINATOR)), NAME, federation.ticket, timeout_s=CONNECT_S
-        )
-        coordinator = prepare(federation, store=store, channel=channel, observer=board, evaluator=evaluator)
-        coordinator.watch = processes.check
+    broker = settings.broker or EmbeddedBroker(folder=settings.out / "broker", federation=NAME, devices=devices)
+    with (
+        serving(
+            federation,
+            parse_url(broker) if isinstance(broker, str) else broker,
+            console,
+            title=f"HideNseek demo: {len(devices)} people's phones, {federation.ticket.kept:,} sign bits",
+            state=settings.out,
+            timeout_s=CONNECT_S,
+            evaluator=evaluator,
+        ) as service,
+        DeviceProcesses(broker, settings.out / "devices", settings.runtime) as processes,
+    ):
+        service.coordinator.watch = processes.check
         for device in devices:
             processes.start(device)
-        with board:
-            coordinator.serve()
-        done = True
-        return summarise(store)
-    finally:
-        processes.stop(wait_s=10.0 if done else 0.0)
-        if channel is not None:
-            channel.transport.close()
-        store.close()
-        if embedded is not None:
-            embedded.stop()
+        return service.run()
 
 
 def _write_data(data: FederatedData, devices: list[str], folder: Path) -> None:

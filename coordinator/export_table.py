@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from coordinator.board_estimates import BoardEstimate, as_table
 from coordinator.verify_worker import Verified
 from export.manifest import Exported, Manifest
 from wire.errors import HidenseekError
 
-LEFT = ("target", "", "comparison", "files", "profile", "hardware", "from")
+LEFT = ("target", "", "comparison", "files")
 
 
-def written(manifest: Manifest) -> RenderableType:
+def written(manifest: Manifest, boards: Iterable[BoardEstimate]) -> RenderableType:
     """What `hidenseek export` wrote: sizes of every target, and estimates for boards."""
     network = manifest.network
     shape = "x".join(map(str, network.input_shape))
@@ -31,16 +32,10 @@ def written(manifest: Manifest) -> RenderableType:
         size = manifest.ticket.bytes + sum(file.bytes for file in target.files.values())
         arena = "–" if target.arena_bytes is None else f"{target.arena_bytes / 1e6:.2f} MB"
         files.add_row(name, ", ".join(parts), f"{size:,}", arena)
-    boards = Table(header_style="bold", box=None, pad_edge=False)
-    for name in ("profile", "hardware", "step ms", "MB", "from"):
-        boards.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name == "from")
-    for one in manifest.estimates:
-        step = "–" if one.step_ms is None else f"{one.step_ms:,.1f}"
-        boards.add_row(one.profile, one.title, step, f"{one.process_mb:.1f}", Text(one.source, style="dim"))
     note = Text.assemble(
         ("estimated", "bold"), ", not measured: a training step of the sparse runtime on one core, its process"
     )
-    return Group(heading, Text(), files, Text(), note, boards, Text())
+    return Group(heading, Text(), files, Text(), note, as_table(boards), Text())
 
 
 def verified(exported: Exported, results: Mapping[str, Verified | HidenseekError], *, verbose: bool) -> RenderableType:
@@ -54,14 +49,12 @@ def verified(exported: Exported, results: Mapping[str, Verified | HidenseekError
             table.add_row(target, Text("not checked", style="yellow"))
             parts += [Text(), Text(f"{target}: {result}", style="yellow")]
             continue
-        gradients = [row.found for row in result.rows if row.what.startswith("gradient of")]
-        apart = [row.found for row in result.rows if "signs" in row.what]
         table.add_row(
             target,
             Text("agrees", style="green") if result.ok else Text("DIFFERS", style="bold red"),
             f"{sum(row.ok for row in result.rows)} of {len(result.rows)}",
-            f"{max(gradients):.1e}",
-            f"{max(apart):.2%}",
+            f"{result.worst_gradient:.1e}",
+            f"{result.signs_apart:.2%}",
             f"{result.step_ms:.2f}",
             f"{result.runtime_mb:.1f}",
             f"{result.seconds:.1f}",

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator import estimate
+from coordinator.board_estimates import as_table, on_boards
 from coordinator.config import Profile
 from wire.ticket import Keep, KeptLayer, Ticket
 
@@ -51,15 +52,6 @@ def render(ticket: Ticket, profiles: Mapping[str, Profile]) -> RenderableType:
 
 def _estimates(ticket: Ticket, profiles: Mapping[str, Profile]) -> list[RenderableType]:
     """Predicted time of a training step and memory of the process, for every profile."""
-    blocks = [keep.block for keep in ticket.layers]
-    memory = estimate.process_bytes(ticket.plan, blocks, ticket.magnitudes).of(ticket)
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for name in ("profile", "hardware", "step ms", "memory MB", "estimated from (one core)"):
-        table.add_column(name, justify="right" if name in ("step ms", "memory MB") else "left")
-    for name, profile in profiles.items():
-        cost = estimate.step_seconds(ticket.plan, blocks, profile)
-        step = f"{cost.of(ticket) * 1e3:,.1f}" if cost else "–"
-        table.add_row(name, profile.title, step, f"{memory / 1e6:.1f}", Text(estimate.figures(profile), style="dim"))
     heading = Text.assemble(
         ("estimated", "bold"), f", not measured: training on the sparse runtime, batch {estimate.BATCH}, one core"
     )
@@ -68,7 +60,7 @@ def _estimates(ticket: Ticket, profiles: Mapping[str, Profile]) -> list[Renderab
         f"Memory: what is trained and {estimate.PROCESS_BYTES / 1e6:.0f} MB of Python, without recordings.",
         style="dim",
     )
-    return [heading, table, note]
+    return [heading, as_table(on_boards(ticket, profiles)), note]
 
 
 def _row(layer: KeptLayer, keep: Keep) -> list[str]:

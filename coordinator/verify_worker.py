@@ -16,25 +16,12 @@ import numpy as np
 from edge_client.profiler import peak_memory_kb
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Runtime
+from export.comparison import GRADIENT_OF, SIGNS_APART, Row, largest
 from wire.errors import ExportError
 from wire.settings import Training
 
 STEPS = 50
 TIMED_STEPS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One comparison, as `export.verify.Row`."""
-
-    what: str
-    found: float
-    allowed: float
-
-    @property
-    def ok(self) -> bool:
-        """True if the difference is small enough; not a number is never."""
-        return self.found <= self.allowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +35,7 @@ class Verified:
         seconds: that all of it took.
     """
 
-    rows: tuple[Compared, ...]
+    rows: tuple[Row, ...]
     step_ms: float
     runtime_mb: float
     seconds: float
@@ -57,6 +44,16 @@ class Verified:
     def ok(self) -> bool:
         """True if nothing differs by too much."""
         return all(row.ok for row in self.rows)
+
+    @property
+    def worst_gradient(self) -> float:
+        """Largest error of a layer's gradient, over the layer's largest gradient."""
+        return largest(self.rows, GRADIENT_OF)
+
+    @property
+    def signs_apart(self) -> float:
+        """Largest share of signs that differed after one of the training steps, 0 to 1."""
+        return largest(self.rows, SIGNS_APART)
 
 
 def verify(folder: Path, runtime: str) -> Verified:
@@ -93,7 +90,7 @@ def _verify(folder: Path, name: str) -> Verified:
 
     rows = check(bundle, training, runtime, batch=training.batch, steps=STEPS)
     return Verified(
-        rows=tuple(Compared(what=row.what, found=row.found, allowed=row.allowed) for row in rows),
+        rows=tuple(rows),
         step_ms=step_ms,
         runtime_mb=grown * 1024 / 1e6,
         seconds=time.monotonic() - began,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export.comparison import GRADIENT_OF, SIGNS_APART, Row
 from export.torch_net import TorchReference
 from wire import prng
 from wire.bundle import Bundle
@@ -60,26 +60,6 @@ class OpenRuntime(Protocol):
 
     def logits(self, x: Array, /) -> Array:
         """Inference."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One comparison.
-
-    Attributes:
-        what: what was compared.
-        found: the difference, as `what` says in which unit.
-        allowed: the largest difference that passes.
-    """
-
-    what: str
-    found: float
-    allowed: float
-
-    @property
-    def ok(self) -> bool:
-        """True if the difference is small enough; not a number is never."""
-        return self.found <= self.allowed
 
 
 def check(
@@ -156,7 +136,7 @@ def _compare_gradients(
         Row(what="weighted hits", found=float(np.median(hits)), allowed=GRADIENT_TOLERANCE),
         Row(what="logits, relative to the largest", found=float(np.max(logits)), allowed=GRADIENT_TOLERANCE),
         *(
-            Row(what=f"gradient of {name}, relative to its largest", found=float(error), allowed=GRADIENT_TOLERANCE)
+            Row(what=f"{GRADIENT_OF}{name}, relative to its largest", found=float(error), allowed=GRADIENT_TOLERANCE)
             for name, error in zip(names, np.median(apart, axis=0), strict=True)
         ),
         Row(what="gradient, second call against first", found=float(np.max(repeated)), allowed=REPEAT_TOLERANCE),
@@ -207,7 +187,7 @@ def _compare_training(
     name = f"{len(batches)} steps of {training.optimiser}"
     return [
         Row(what=f"{name}: scores, given the same gradients", found=float(update), allowed=UPDATE_TOLERANCE),
-        Row(what=f"{name}: share of signs that differ after a step, largest", found=differ, allowed=allowed),
+        Row(what=f"{name}: {SIGNS_APART}, largest", found=differ, allowed=allowed),
     ]
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from edge_client.runtimes import registry
+from edge_client.runtimes.base import Floats, Labels
 from edge_client.store import Store
 from wire.bundle import Bundle
 from wire.mask import Signs
 from wire.personal import Personal
-from wire.plan import Plan
+from wire.plan import Conv, Flatten, Linear, MaxPool, Plan, Relu
 from wire.ticket import Keep, Ticket
 
 
@@ -30,6 +31,29 @@ def random_ticket(plan: Plan, density: float, seed: int, block: int = 4, magnitu
         scale = float(np.float32(sqrt(2 * shape.out_units / (blocks * rows))))  # He, over the pruned fan-in
         layers.append(Keep(block=rows, mask=blocks, scale=scale))
     return Ticket(plan=plan, seed=seed, magnitudes=magnitudes, layers=tuple(layers))
+
+
+def pooled_plan(name: str, length: int, classes: int) -> Plan:
+    """A small 1-D network with one of every usual layer, of two channels of `length` samples."""
+    layers = (
+        Conv(out_channels=8, kernel=(3,), stride=(1,), padding=(1,)),
+        Relu(),
+        MaxPool(kernel=(2,), stride=(2,)),
+        Flatten(),
+        Linear(out_features=classes),
+    )
+    return Plan(name=name, input_shape=(2, length), layers=layers)
+
+
+SMALL = pooled_plan("small", 16, 5)
+TINY = pooled_plan("tiny", 12, 4)
+TINY_TICKET = random_ticket(TINY, 0.4, seed=2, magnitudes="normal")
+
+
+def tiny_batch(n: int) -> tuple[Floats, Labels, Floats]:
+    """Random samples, labels and weights for `TINY`."""
+    rng = np.random.default_rng(n)
+    return rng.standard_normal((n, 2, 12), dtype=np.float32), rng.integers(0, 4, n), np.ones(n, dtype=np.float32)
 
 
 # ExecuTorch takes seconds to import and seconds for a program.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wire import mask
-from wire.errors import Mismatch, Truncated, WireError
+from wire.errors import Mismatch, TooLarge, Truncated, WireError
 from wire.mask import Signs
 from wire.messages import RUN_BYTES
 from wire.ticket import DIGEST_BYTES
@@ -67,13 +67,12 @@ def encode(personal: Personal) -> bytes:
 
 
 def ticket_of(data: bytes) -> bytes:
-    """SHA-256 of the ticket that a personal network belongs to, 32 bytes; needed to know its number of signs.
+    """SHA-256 of the ticket that a personal network belongs to, 32 bytes; needed to know how long its signs are.
 
     Raises:
         WireError: if the bytes are truncated, altered, or of another format or version.
     """
-    ticket: bytes = _open(data)[0]
-    return ticket
+    return _open(data)[0]
 
 
 def decode(data: bytes, kept: int, classes: int) -> Personal:
@@ -82,6 +81,9 @@ def decode(data: bytes, kept: int, classes: int) -> Personal:
     Raises:
         WireError: if the bytes are truncated, altered, of another format or version, or of another size of network.
     """
+    longest = HEADER.size + 4 * classes + 1 + -(-kept // 8) + DIGEST_BYTES  # raw signs; nothing longer is hashed
+    if len(data) > longest:
+        raise TooLarge(f"personal network of {kept} signs", limit=longest, got=len(data))
     ticket, run, number, found = _open(data)
     if found != classes:
         raise Mismatch("classes of a personal network", expected=str(classes), got=str(found))

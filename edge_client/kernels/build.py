@@ -19,19 +19,18 @@ import argparse
 import os
 import platform
 import re
-import shlex
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from wire.errors import RuntimeMissing
+from edge_client.compiler import Compiler, put_library, tell
 
 FOLDER = Path(__file__).resolve().parent
-COMPILERS = ("gcc", "cc", "clang")
+COMPILER = Compiler(
+    language="C", variable="CC", programs=("gcc", "cc", "clang"), where="kernels", otherwise="use the onnx runtime"
+)
 # -fno-math-errno lets sqrtf be one instruction; -ffp-contract=fast lets a * b + c be one rounding. No -ffast-math:
 # its reassociation is not needed (the accumulators are written out) and its no-NaN promise is not ours to make.
 FLAGS = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-fvisibility=default")
@@ -73,21 +72,6 @@ def levels(machine: str) -> Mapping[str, tuple[str, ...]]:
             return {"v1": ()}
 
 
-def find_compiler(compiler: str | None = None) -> list[str]:
-    """The command that compiles C: `compiler` if given, else `$CC`, else gcc, cc or clang, whichever is there.
-
-    Raises:
-        RuntimeMissing: if there is none, or the one that was named does not exist.
-    """
-    named = compiler or os.environ.get("CC")
-    command = shlex.split(named) if named else [name for name in COMPILERS if shutil.which(name)][:1]
-    if not command:
-        raise RuntimeMissing("no C compiler found", where="kernels", hint="Install gcc, or use the onnx runtime")
-    if shutil.which(command[0]) is None:
-        raise RuntimeMissing(f"no program '{command[0]}'", where="kernels", hint="Install it, or name another in $CC")
-    return command
-
-
 def machine_of(command: Sequence[str]) -> str:
     """What a compiler compiles for, in the words of `platform.machine`: x86_64, aarch64, armv7l, armv6l, ...
 
@@ -97,7 +81,7 @@ def machine_of(command: Sequence[str]) -> str:
     Raises:
         RuntimeMissing: if the compiler does not say.
     """
-    name = _run([*command, "-dumpmachine"]).strip().partition("-")[0].lower()
+    name = COMPILER.run([*command, "-dumpmachine"]).strip().partition("-")[0].lower()
     if name.startswith("arm") and name != "arm64":
         return "armv6l" if platform.machine() == "armv6l" else "armv7l"  # the first Pi and the Zero lack NEON
     return {"amd64": "x86_64"}.get(name, name)
@@ -108,7 +92,7 @@ def build(folder: Path = FOLDER, *, compiler: str | None = None, sanitize: bool 
 
     Args:
         folder: where the libraries go.
-        compiler: see `find_compiler`; a cross compiler builds for its own machine.
+        compiler: see `Compiler.find`; a cross compiler builds for its own machine.
         sanitize: one build with address and undefined-behaviour checks instead.
 
     Returns:
@@ -117,7 +101,7 @@ def build(folder: Path = FOLDER, *, compiler: str | None = None, sanitize: bool 
     Raises:
         RuntimeMissing: if there is no compiler, or it fails.
     """
-    command = find_compiler(compiler)
+    command = COMPILER.find(compiler)
     machine = machine_of(command)
     builds, flags = levels(machine), FLAGS
     if sanitize:  # run where it was built, so it may use all that this processor has
@@ -135,25 +119,14 @@ def build(folder: Path = FOLDER, *, compiler: str | None = None, sanitize: bool 
             for level in builds
             for source, target in zip(sources(), objects[level], strict=True)
         ]
-        list(pool.map(_run, compilations))
+        list(pool.map(COMPILER.run, compilations))
         for level in builds:
             draft, target = scratch / f"{level}.so", folder / f"sparse-{level}.so"
             checks = SANITIZE if sanitize else ()
-            _run([*command, *LINK, *checks, *map(str, objects[level]), "-o", str(draft), "-lm"])
-            draft.chmod(0o755)  # whoever installs it, everybody may load it
-            draft.replace(target)
+            COMPILER.run([*command, *LINK, *checks, *map(str, objects[level]), "-o", str(draft), "-lm"])
+            put_library(draft, target)
             written.append(target)
     return written
-
-
-def _run(command: Sequence[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise RuntimeMissing(f"{command[0]} cannot be run ({error})", where="kernels") from error
-    if done.returncode:
-        raise RuntimeMissing(f"{command[0]} failed: {done.stderr.strip()[-2000:]}", where="kernels")
-    return done.stdout
 
 
 def platform_tag(libraries: Iterable[Path], machine: str) -> str | None:
@@ -187,13 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--compiler", help="default: $CC, gcc, cc or clang; a cross compiler builds for its machine")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the libraries go")
     options = parser.parse_args(arguments)
-    try:
-        written = build(options.folder, compiler=options.compiler, sanitize=options.sanitize)
-    except RuntimeMissing as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    sys.stdout.writelines(f"{path}\n" for path in written)
-    return 0
+    return tell(lambda: build(options.folder, compiler=options.compiler, sanitize=options.sanitize))
 
 
 if __name__ == "__main__":

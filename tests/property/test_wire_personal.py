@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.property.wire_strategies import QUICK, bit_arrays, mutated
 from wire import personal
-from wire.errors import Mismatch, Truncated, WireError
+from wire.errors import Mismatch, TooLarge, Truncated, WireError
 from wire.personal import Personal
 
 SOME = Personal(
@@ -95,10 +95,12 @@ def test_each_fault_has_its_error() -> None:
         personal.decode(_sealed(b"HNSP\x03" + FILE[5:-32]), 50, 2)
     with pytest.raises(Truncated):
         personal.ticket_of(HEADER)
+    with pytest.raises(TooLarge):
+        personal.decode(FILE + b"\x00" * 50, 50, 2)
     body = FILE[len(HEADER) :]
     with pytest.raises(Mismatch, match="SHA-256"):
         personal.decode(HEADER + body[:-33] + b"\xff" + FILE[-32:], 50, 2)
-    with pytest.raises(Mismatch, match="60"):
+    with pytest.raises(Mismatch, match="60 packed bits"):
         personal.decode(personal.encode(replace(SOME, signs=np.arange(50) % 2 == 0)), 60, 2)
     with pytest.raises(Mismatch, match="classes of a personal network: expected 3, got 2"):
         personal.decode(FILE, 50, 3)

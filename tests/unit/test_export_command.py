@@ -16,13 +16,12 @@ from coordinator.prune import prune
 from edge_client.kernels import library
 from export import manifest
 from export.bundle import make_bundle
-from tests.helpers import random_ticket
-from tests.unit.test_predict import PLAN
+from tests.helpers import SMALL, random_ticket
 from wire.errors import ConfigError, DataError, ExportError, RuntimeMissing, UnknownName
 from wire.settings import Training
 from wire.ticket import decode_ticket
 
-TICKET = random_ticket(PLAN, 0.5, seed=1)
+TICKET = random_ticket(SMALL, 0.5, seed=1)
 BOTH = "sparse,onnx"
 kernels = pytest.mark.skipif(library.library_path() is None, reason="kernels not built")
 

@@ -15,7 +15,7 @@ from coordinator.store import Store
 from export import frozen
 from tests.helpers import random_signs, random_ticket, write_state
 from tests.unit.test_onnx_graph import ODD_PLANS, model_ticket, odd_ticket
-from tests.unit.test_predict import CLASSES, PLAN, SIGNS, SPARSE, TICKET, X
+from tests.unit.test_predict import CLASSES, SIGNS, SPARSE, TICKET, X
 from wire import __version__, mask
 from wire.errors import ExportError, StateError
 from wire.mask import Votes, as_multipliers
@@ -85,7 +85,7 @@ def test_the_file_is_plain_and_says_what_it_is() -> None:
     assert {node.op_type for node in model.graph.node} == {"Conv", "Relu", "MaxPool", "Flatten", "Gemm", "Identity"}
     weights = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
     assert {name: (w.shape, w.dtype) for name, w in weights.items()} == {
-        f"{shape.name}.weight": (shape.weight_shape, np.float32) for shape in PLAN.weight_layers()
+        f"{shape.name}.weight": (shape.weight_shape, np.float32) for shape in TICKET.plan.weight_layers()
     }
     assert sum(np.count_nonzero(w) for w in weights.values()) == TICKET.kept
     (x,), (logits,) = model.graph.input, model.graph.output

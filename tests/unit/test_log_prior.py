@@ -8,22 +8,10 @@ import pytest
 from edge_client.runtimes import registry
 from edge_client.trainer import ABSENT, count_correct, log_prior, train
 from export.bundle import make_bundle
-from tests.helpers import INSTALLED_RUNTIMES, random_ticket
-from wire.plan import Conv, Flatten, Linear, MaxPool, Plan, Relu
+from tests.helpers import INSTALLED_RUNTIMES, SMALL, random_ticket
 from wire.settings import Training
 
-PLAN = Plan(
-    name="small",
-    input_shape=(2, 16),
-    layers=(
-        Conv(out_channels=8, kernel=(3,), stride=(1,), padding=(1,)),
-        Relu(),
-        MaxPool(kernel=(2,), stride=(2,)),
-        Flatten(),
-        Linear(out_features=5),
-    ),
-)
-TICKET = random_ticket(PLAN, 0.5, seed=1, block=1)
+TICKET = random_ticket(SMALL, 0.5, seed=1, block=1)
 RNG = np.random.default_rng(0)
 Y = np.repeat([1, 3], 20)
 X = (RNG.standard_normal((40, 2, 16)) + (Y == 3)[:, None, None]).astype(np.float32)

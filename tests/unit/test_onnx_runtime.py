@@ -18,34 +18,15 @@ from edge_client.runtimes.onnx import OnnxRuntime
 from edge_client.runtimes.registry import available, open_runtime
 from export.bundle import RUNTIMES, make_bundle
 from export.verify import check
-from tests.helpers import random_ticket
+from tests.helpers import TINY_TICKET, tiny_batch
 from wire.bundle import decode_bundle
 from wire.errors import RuntimeMissing, TicketError, UnknownName
-from wire.plan import Conv, Flatten, Linear, MaxPool, Plan, Relu
 from wire.settings import Training
 
 torch.set_num_threads(1)
 
 TRAINING = Training()
-PLAN = Plan(
-    name="tiny",
-    input_shape=(2, 12),
-    layers=(
-        Conv(out_channels=8, kernel=(3,), stride=(1,), padding=(1,)),
-        Relu(),
-        MaxPool(kernel=(2,), stride=(2,)),
-        Flatten(),
-        Linear(out_features=4),
-    ),
-)
-TICKET = random_ticket(PLAN, 0.4, seed=2, magnitudes="normal")
-BUNDLE = make_bundle(TICKET, "onnx", TRAINING)
-
-
-def batch(n: int) -> tuple[Floats, Labels, Floats]:
-    """Random samples, labels and weights."""
-    rng = np.random.default_rng(n)
-    return rng.standard_normal((n, 2, 12), dtype=np.float32), rng.integers(0, 4, n), np.ones(n, dtype=np.float32)
+BUNDLE = make_bundle(TINY_TICKET, "onnx", TRAINING)
 
 
 def test_bundle_survives_the_wire() -> None:
@@ -53,7 +34,7 @@ def test_bundle_survives_the_wire() -> None:
     again = decode_bundle(BUNDLE.encoded, expected_id=BUNDLE.id)
     runtimes = [open_runtime(bundle, TRAINING) for bundle in (BUNDLE, again)]
     for runtime in runtimes:
-        runtime.step(*batch(4))
+        runtime.step(*tiny_batch(4))
     assert np.array_equal(runtimes[0].scores(), runtimes[1].scores())
 
 
@@ -61,16 +42,16 @@ def test_setting_scores_clears_the_optimiser() -> None:
     """After set_scores a runtime does what a fresh one does."""
     used, fresh = OnnxRuntime(BUNDLE, TRAINING), OnnxRuntime(BUNDLE, TRAINING)
     start = fresh.scores()
-    used.step(*batch(4))
+    used.step(*tiny_batch(4))
     used.set_scores(start)
-    assert used.step(*batch(3)) == fresh.step(*batch(3))
+    assert used.step(*tiny_batch(3)) == fresh.step(*tiny_batch(3))
     assert np.array_equal(used.scores(), fresh.scores())
 
 
 def test_scores_are_copied_both_ways() -> None:
     """The caller's arrays and the runtime's never share memory."""
     runtime = OnnxRuntime(BUNDLE, TRAINING)
-    mine = np.full(TICKET.kept, 0.5, dtype=np.float32)
+    mine = np.full(TINY_TICKET.kept, 0.5, dtype=np.float32)
     runtime.set_scores(mine)
     mine[:] = -1
     runtime.scores()[:] = -1
@@ -81,13 +62,13 @@ def test_scores_are_clipped() -> None:
     """No step carries a score past the clip."""
     training = Training(learning_rate=10, clip=0.25)
     runtime = OnnxRuntime(BUNDLE, training)
-    runtime.step(*batch(4))
+    runtime.step(*tiny_batch(4))
     assert np.abs(runtime.scores()).max() == np.float32(0.25)
 
 
 def test_wrong_number_of_scores_is_refused() -> None:
     """Scores of another ticket do not fit."""
-    with pytest.raises(ValueError, match=rf"\({TICKET.kept},\) expected"):
+    with pytest.raises(ValueError, match=rf"\({TINY_TICKET.kept},\) expected"):
         OnnxRuntime(BUNDLE, TRAINING).set_scores(np.zeros(3, dtype=np.float32))
 
 
@@ -114,7 +95,7 @@ def test_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch)
 def test_unknown_runtime() -> None:
     """Neither side makes or opens a bundle for a runtime nobody has heard of."""
     with pytest.raises(UnknownName, match="Did you mean 'onnx'"):
-        make_bundle(TICKET, "onxx", TRAINING)
+        make_bundle(TINY_TICKET, "onxx", TRAINING)
     with pytest.raises(UnknownName, match="Did you mean 'onnx'"):
         open_runtime(replace(BUNDLE, runtime="onxx"), TRAINING)
 
@@ -122,7 +103,7 @@ def test_unknown_runtime() -> None:
 def test_sparse_bundle_has_no_files() -> None:
     """The sparse runtime reads the ticket itself."""
     assert RUNTIMES == ("sparse", "onnx")
-    assert make_bundle(TICKET, "sparse", TRAINING).files == {}
+    assert make_bundle(TINY_TICKET, "sparse", TRAINING).files == {}
 
 
 def test_available_imports_nothing_heavy() -> None:

@@ -105,11 +105,11 @@ def test_the_compiler_is_the_one_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     """An argument goes before $CC, $CC before gcc; both may carry options; a name that is no program is an error."""
     fake = _fake_compiler(tmp_path, "")
     monkeypatch.setenv("CC", f"{fake} -m64")
-    assert build.find_compiler() == [fake, "-m64"]
-    assert build.find_compiler(f"{fake} --sysroot='/a b'") == [fake, "--sysroot=/a b"]
+    assert build.COMPILER.find() == [fake, "-m64"]
+    assert build.COMPILER.find(f"{fake} --sysroot='/a b'") == [fake, "--sysroot=/a b"]
     monkeypatch.setenv("CC", "nosuchcompiler")
     with pytest.raises(RuntimeMissing, match="nosuchcompiler"):
-        build.find_compiler()
+        build.COMPILER.find()
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_the_wheel_works_without_the_source_tree(tmp_path: Path) -> None:
     source = copy_tree(tmp_path / "source")
     (source / "edge_client/kernels/sparse-sanitize.so").write_bytes(b"left from a test")
     wheel = build_wheel(source, tmp_path / "wheel")
-    machine = build.machine_of(build.find_compiler())
+    machine = build.machine_of(build.COMPILER.find())
     kernels = sorted(f"edge_client/kernels/sparse-{level}.so" for level in build.levels(machine))
     names = zipfile.ZipFile(wheel).namelist()
     assert sorted(name for name in names if name.endswith((".so", ".c", ".h"))) == kernels
@@ -254,7 +254,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     shutil.copytree(ROOT / "tests", source / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "edge_client.kernels.build", "--sanitize"]
     subprocess.run(command, cwd=source, env=environment(), check=True, capture_output=True)
-    compiler = build.find_compiler()[0]
+    compiler = build.COMPILER.find()[0]
     libraries = [
         subprocess.run(
             [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True

@@ -15,26 +15,14 @@ from edge_client.predict import predict
 from edge_client.store import Store
 from export.bundle import make_bundle
 from export.torch_net import TorchNet
-from tests.helpers import random_signs, random_ticket, write_state
+from tests.helpers import SMALL, random_signs, random_ticket, write_state
 from tests.test_architecture import _without_heavy
 from wire.bundle import Bundle
 from wire.errors import DataError
-from wire.plan import Conv, Flatten, Linear, MaxPool, Plan, Relu
 from wire.settings import Training
 from wire.state_folder import read_learned
 
-PLAN = Plan(
-    name="small",
-    input_shape=(2, 16),
-    layers=(
-        Conv(out_channels=8, kernel=(3,), stride=(1,), padding=(1,)),
-        Relu(),
-        MaxPool(kernel=(2,), stride=(2,)),
-        Flatten(),
-        Linear(out_features=5),
-    ),
-)
-TICKET = random_ticket(PLAN, 0.5, seed=1, magnitudes="normal")
+TICKET = random_ticket(SMALL, 0.5, seed=1, magnitudes="normal")
 SIGNS = random_signs(TICKET, seed=2)
 SPARSE = Bundle(runtime="sparse", ticket=TICKET)
 RNG = np.random.default_rng(3)

@@ -195,7 +195,7 @@ def test_the_newest_personal_network_stays_with_its_bundle(tmp_path: Path) -> No
         (lambda folder: (folder / "personal.hnsp").unlink(), "no personal network here yet"),
         (lambda folder: (folder / "personal.hnsp").write_bytes(b""), r"personal network is damaged \(starts with"),
         (lambda folder: (folder / "personal.hnsp").write_bytes(GOOD[:-1]), r"damaged \(SHA-256 of"),
-        (lambda folder: (folder / "personal.hnsp").write_bytes(TOO_LONG), r"damaged \(code of 12 bits"),
+        (lambda folder: (folder / "personal.hnsp").write_bytes(TOO_LONG), r"damaged \(personal network of 12 signs"),
         (lambda folder: files(folder)[0].unlink(), "no .hnsb file has it: there is none"),
         (lambda folder: files(folder)[0].write_bytes(b"half"), "those here have damaged bytes"),
         (

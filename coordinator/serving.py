@@ -1,0 +1,100 @@
+"""A coordinator with all that it needs to serve: database, broker, connection, board; and their end, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from coordinator.broker import COORDINATOR, EmbeddedBroker
+from coordinator.evaluate import Evaluator
+from coordinator.federation import DATABASE, Federation, connect, prepare
+from coordinator.report.summary import Summary, summarise
+from coordinator.server import Coordinator
+from coordinator.store import Store
+from coordinator.terminal import Board
+from wire.envelope import DEFAULT_PACKET_BYTES
+from wire.mqtt import Broker, parse_url
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A coordinator ready to serve.
+
+    Attributes:
+        coordinator: connected.
+        board: its observer.
+        store: its database.
+    """
+
+    coordinator: Coordinator
+    board: Board
+    store: Store
+
+    def run(self) -> Summary:
+        """Run all rounds, shown on the board; what they came to.
+
+        Raises:
+            RoundFailed, BrokerRefused: as `Coordinator.serve`.
+        """
+        with self.board:
+            self.coordinator.serve()
+        return summarise(self.store)
+
+
+@contextmanager
+def serving(
+    federation: Federation,
+    broker: Broker | EmbeddedBroker,
+    console: Console,
+    *,
+    title: str,
+    state: Path,
+    timeout_s: float,
+    packet_bytes: int = DEFAULT_PACKET_BYTES,
+    evaluator: Evaluator | None = None,
+    new: bool = False,
+) -> Iterator[Service]:
+    """Open the database, start the broker if it is ours, connect; at the end close and stop all of it again.
+
+    Args:
+        federation: what to run.
+        broker: one that runs, or one to start.
+        console: where the board is shown.
+        title: of the board.
+        state: folder of the database.
+        timeout_s: of connecting, in seconds.
+        packet_bytes: largest MQTT packet.
+        evaluator: held-out samples.
+        new: abandon an unfinished run instead of taking it up.
+
+    Raises:
+        StateError: as `prepare`, or if the database cannot be used.
+        ConfigError, RuntimeMissing, BrokerUnreachable, BrokerRefused: as starting and connecting do.
+    """
+    board = Board(
+        console, title=title, rounds=federation.schedule.rounds, fedavg_bytes=4 * federation.ticket.plan.weights
+    )
+    with closing(Store(state / DATABASE)) as store, _address(broker) as address:
+        channel = connect(address, federation.name, federation.ticket, timeout_s=timeout_s, packet_bytes=packet_bytes)
+        with closing(channel.transport):
+            coordinator = prepare(
+                federation, store=store, channel=channel, observer=board, evaluator=evaluator, new=new
+            )
+            yield Service(coordinator=coordinator, board=board, store=store)
+
+
+@contextmanager
+def _address(broker: Broker | EmbeddedBroker) -> Iterator[Broker]:
+    """The coordinator's way to a broker, which runs for as long as this is open if it is ours."""
+    if isinstance(broker, Broker):
+        yield broker
+        return
+    try:
+        broker.start()
+        yield parse_url(broker.url(COORDINATOR), password=broker.passwords[COORDINATOR])
+    finally:
+        broker.stop()
