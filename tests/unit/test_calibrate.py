@@ -9,7 +9,8 @@ from coordinator.calibrate import logit_deviation
 from coordinator.models import build_plan
 from coordinator.prune import LOGIT_DEVIATION, prune
 from wire import bits
-from wire.plan import Flatten, Linear, Plan, Relu
+from wire.layers import Add, Concat, Conv, Flatten, Gelu, Hardswish, Linear, Norm, Recall, Relu, Relu6
+from wire.plan import Plan
 from wire.ticket import Keep, Ticket
 
 DEEP = Plan(
@@ -78,3 +79,47 @@ def test_pruning_sets_the_last_layer_by_it(density: float, magnitudes: str) -> N
     assert logit_deviation(tickets[0.0]) > 1.2
     assert tickets[0.0].layers[:-1] == tickets[1.0].layers[:-1]
     assert tickets[0.0].layers[-1].mask == tickets[1.0].layers[-1].mask
+
+
+def test_a_network_that_normalises_gets_larger_logits() -> None:
+    """Its features cannot grow, so its logits start four times as large."""
+    plan = build_plan("har-resnet")
+    ticket = prune(plan, density=0.1, seed=3, passes=5, logit_deviation=0.25)
+    assert logit_deviation(ticket) == pytest.approx(1.0, rel=1e-6)
+
+
+BRANCHES = Plan(
+    name="branches",
+    input_shape=(6, 12),
+    layers=(
+        Conv(out_channels=8, kernel=(3,), stride=(1,), padding=(1,), groups=2),
+        Gelu(),
+        Recall(source=0),
+        Conv(out_channels=8, kernel=(1,), stride=(1,), padding=(0,)),
+        Hardswish(),
+        Concat(source=2),
+        Norm(groups=4),
+        Relu6(),
+        Conv(out_channels=16, kernel=(1,), stride=(1,), padding=(0,), groups=4),
+        Add(source=8),
+        Flatten(),
+        Linear(out_features=5),
+    ),
+)
+
+
+def test_branches_norms_and_smooth_activations_by_random_signs() -> None:
+    """Every kind of layer that changes the mean square: within 25 % of 300 draws of all signs in torch."""
+    torch = pytest.importorskip("torch")
+    from export.torch_net import TorchNet
+
+    ticket = prune(BRANCHES, density=0.6, seed=1, passes=3, block=1, logit_deviation=0)
+    net = TorchNet(ticket)
+    generator = torch.Generator().manual_seed(0)
+    squares = []
+    with torch.no_grad():
+        for _ in range(300):
+            x = torch.randn(16, 6, 12, generator=generator)
+            signs = torch.where(torch.rand(ticket.kept, generator=generator) < 0.5, -1.0, 1.0)
+            squares.append(float((net.logits(signs, x) ** 2).mean()))
+    assert logit_deviation(ticket) == pytest.approx(float(np.sqrt(np.mean(squares))), rel=0.25)
