@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,12 +19,14 @@ import torch
 
 from edge_client.trainer import log_prior
 from export.torch_net import TorchReference
+from tests.golden import make as golden
 from tests.golden.make import FOLDER, RUN, seeded_ticket
-from wire import mask, messages, prng
+from wire import bits, mask, messages, prng
 from wire.mask import Votes
 from wire.messages import TICKET_PREFIX_BYTES, MaskUpdate
 from wire.plan import plan_to_data
 from wire.settings import Training
+from wire.ticket import Ticket
 
 PATH = FOLDER / "vectors-v1.json"
 TRAINING = Training(epochs=2, batch=4, learning_rate=0.02)
@@ -80,14 +83,7 @@ def make() -> dict[str, Any]:
         "ticket": ticket.encoded.hex(),
         "ticket_sha256": ticket.id.hex(),
         "plan": plan_to_data(ticket.plan),
-        "layers": [
-            {
-                "weight_shape": layer.shape.weight_shape,
-                "indices": layer.indices.tolist(),
-                "initial_weights": _rounded(layer.weights),
-            }
-            for layer in ticket.kept_layers
-        ],
+        "layers": _layers(ticket),
         "training": asdict(TRAINING),
         "votes": mask.encode_votes(votes).hex(),
         "votes_signs": votes.signs.astype(int).tolist(),
@@ -101,7 +97,56 @@ def make() -> dict[str, Any]:
         "signs": trained.astype(int).tolist(),
         "mask": coded.hex(),
         "message": messages.encode(update).hex(),
+        **_formats(),
     }
+
+
+def _formats() -> dict[str, Any]:
+    """What the round above does not show: the other kind of ticket, every form of coded bits, every message, parts."""
+    explicit = golden.explicit_ticket()
+    arrays = [golden.few_flips(), golden.reference_signs(), golden.most_flips() ^ golden.reference_signs()]
+    arrays.append(golden.few_flips() ^ golden.reference_signs())
+    whole = messages.encode(golden.MESSAGES["bundle-bytes"])
+    return {
+        "explicit_ticket": {"ticket": explicit.encoded.hex(), "layers": _layers(explicit)},
+        "codes": [{"bits": "".join("01"[int(bit)] for bit in one), "coded": bits.encode(one).hex()} for one in arrays],
+        "messages": {
+            name: {"fields": _plain(vars(message)), "bytes": messages.encode(message).hex()}
+            for name, message in golden.MESSAGES.items()
+        },
+        "parts": {
+            "topic": golden.parts()[0][0].rpartition("/")[0],
+            "packet_bytes": 100,
+            "whole": whole.hex(),
+            "packets": [[topic, payload.hex()] for topic, payload in golden.parts()],
+        },
+    }
+
+
+def _layers(ticket: Ticket) -> list[dict[str, Any]]:
+    """A ticket's layers, unpacked."""
+    return [
+        {
+            "weight_shape": layer.shape.weight_shape,
+            "indices": layer.indices.tolist(),
+            "initial_weights": _rounded(layer.weights),
+        }
+        for layer in ticket.kept_layers
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A message's field for JSON: bytes as hexadecimal, settings as a map."""
+    match value:
+        case bytes():
+            return value.hex()
+        case Training():
+            return asdict(value)
+        case Mapping():
+            return {name: _plain(one) for name, one in value.items()}
+        case tuple():
+            return [_plain(one) for one in value]
+    return value
 
 
 def _rounded(values: Any) -> Any:

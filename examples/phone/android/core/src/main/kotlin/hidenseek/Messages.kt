@@ -1,0 +1,135 @@
+package hidenseek
+
+/** Everything the two sides say to each other. Which device a message is from is said by its topic alone. */
+sealed class Message
+
+/** Device -> coordinator, on every connect. [instance] is 8 random bytes made when the process started. */
+data class Hello(
+    val instance: Bytes, val software: String, val runtime: String, val profile: String,
+    val trainSamples: Int, val testSamples: Int,
+) : Message()
+
+/** Device -> coordinator, retained; with false also its last will. */
+data class State(val instance: Bytes, val online: Boolean) : Message()
+
+/** Coordinator -> device: this instance takes part. */
+data class Welcome(val instance: Bytes) : Message()
+
+/** Coordinator -> device; [code] is "duplicate", "unknown-device", "runtime", or "mask" (about one mask only). */
+data class Refusal(val instance: Bytes, val code: String, val reason: String) : Message()
+
+/** Coordinator -> all, retained: what is trained, and how. */
+data class Federation(
+    val run: Bytes, val name: String, val rounds: Long, val ticket: Bytes, val bundles: Map<String, Bytes>,
+    val training: Training, val seed: Long,
+) : Message()
+
+/** Coordinator -> all, retained, one topic for every runtime: an encoded [Bundle]. */
+data class BundleBytes(val data: Bytes) : Message()
+
+/** Coordinator -> all, retained: a round opens, or the run is over ([final]). */
+data class Round(
+    val run: Bytes, val number: Long, val selected: List<String>, val evaluate: Boolean, val final: Boolean, val votes: Bytes,
+) : Message()
+
+/** Device -> coordinator: its sign mask after local training, and what that cost. */
+data class MaskUpdate(
+    val run: Bytes, val number: Long, val ticket: Bytes, val signs: Bytes, val trainSamples: Int, val loss: Double,
+    val correct: Int, val testSamples: Int, val trainS: Double, val stepMs: Double, val peakMemoryKb: Long,
+) : Message()
+
+/** Device -> coordinator: accuracy of a round's announced network on its test samples. */
+data class Evaluation(val run: Bytes, val number: Long, val correct: Int, val testSamples: Int) : Message()
+
+/** Coordinator -> device: the mask of this round is on disk; it will not be asked for again. */
+data class Receipt(val run: Bytes, val number: Long) : Message()
+
+/** Local training, as the federation announces it, in the order it travels. */
+data class Training(
+    val optimiser: String, val learningRate: Double, val beta1: Double, val beta2: Double, val epsilon: Double,
+    val clip: Double, val start: Double, val epochs: Int, val batch: Int,
+)
+
+/** Messages as bytes: "HN", version 1, the kind, then a CBOR map of field numbers to values. */
+object Messages {
+    private const val HEADER_BYTES = 4
+    private const val MAX_INT = 1L shl 53
+    private const val MAX_TEXT = 512
+
+    /** Encode what a device says. */
+    fun encode(message: Message): ByteArray = when (message) {
+        is Hello -> pack(1, message.instance.array, message.software, message.runtime, message.profile,
+            message.trainSamples, message.testSamples)
+        is State -> pack(2, message.instance.array, message.online)
+        is MaskUpdate -> pack(8, message.run.array, message.number, message.ticket.array, message.signs.array,
+            message.trainSamples, message.loss, message.correct, message.testSamples, message.trainS, message.stepMs,
+            message.peakMemoryKb)
+        is Evaluation -> pack(9, message.run.array, message.number, message.correct, message.testSamples)
+        else -> throw IllegalArgumentException("a device does not send ${message::class}")
+    }
+
+    /** Decode what a device hears, and masks it has written down. */
+    fun decode(data: ByteArray): Message {
+        if (data.size < HEADER_BYTES || String(data, 0, 2, Charsets.ISO_8859_1) != "HN") throw WireError("no message")
+        if (data[2].toInt() != 1) throw WireError("message version ${data[2]}, this program speaks version 1")
+        val body = Cbor.decode(data.copyOfRange(HEADER_BYTES, data.size))
+        val field = Fields(body as? Map<*, *> ?: throw WireError("a map of fields expected"))
+        return when (val kind = data[3].toInt()) {
+            3 -> Welcome(field.bytes(1, 8))
+            4 -> Refusal(field.bytes(1, 8), field.text(2), field.text(3))
+            5 -> Federation(field.bytes(1, 8), field.text(2), field.long(3), field.bytes(4, 32), field.hashes(5),
+                field.training(6), field.long(7))
+            6 -> BundleBytes(field.bytes(1))
+            7 -> Round(field.bytes(1, 8), field.long(2), field.texts(3), field.bool(4), field.bool(5), field.bytes(6))
+            8 -> MaskUpdate(field.bytes(1, 8), field.long(2), field.bytes(3, 8), field.bytes(4), field.int(5), field.float(6),
+                field.int(7), field.int(8), field.float(9), field.float(10), field.long(11))
+            10 -> Receipt(field.bytes(1, 8), field.long(2))
+            else -> throw WireError("message of kind $kind, which no device is sent")
+        }
+    }
+
+    private fun pack(kind: Int, vararg fields: Any): ByteArray =
+        byteArrayOf('H'.code.toByte(), 'N'.code.toByte(), 1, kind.toByte()) +
+            Cbor.encode(fields.withIndex().associate { (i, value) -> i + 1 to value })
+
+    /** Takes fields out of a decoded map; numbers it is not asked for are of later programs, and ignored. */
+    private class Fields(private val body: Map<*, *>) {
+        private inline fun <reified T> get(number: Int): T =
+            body[number.toLong()] as? T ?: throw WireError("field $number is missing or of another type")
+
+        fun bytes(number: Int, size: Int? = null): Bytes = get<ByteArray>(number).let {
+            if (size != null && it.size != size) throw WireError("field $number: $size bytes expected, got ${it.size}")
+            Bytes(it)
+        }
+
+        fun long(number: Int): Long = get<Long>(number).also { if (it !in 0..MAX_INT) throw WireError("field $number is $it") }
+        fun int(number: Int): Int = long(number).also { if (it > Int.MAX_VALUE) throw WireError("field $number is $it") }.toInt()
+        fun bool(number: Int): Boolean = get(number)
+        fun text(number: Int): String = checked(get(number))
+        fun texts(number: Int): List<String> = get<List<*>>(number).map { checked(it) }
+        fun float(number: Int): Double = finite(get(number))
+
+        fun hashes(number: Int): Map<String, Bytes> = get<Map<*, *>>(number).entries.associate { (name, hash) ->
+            if (hash !is ByteArray || hash.size != 32) throw WireError("field $number: hashes of 32 bytes expected")
+            checked(name) to Bytes(hash)
+        }
+
+        fun training(number: Int): Training {
+            val values = get<List<*>>(number)
+            if (values.size != 9 || values[0] !in setOf("adam", "sgd")) throw WireError("training settings $values")
+            val numbers = values.drop(1).map { finite(it) }
+            if (numbers[6] !in 1.0..1000.0 || numbers[7] !in 1.0..4096.0) throw WireError("training settings $values")
+            return Training(values[0] as String, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
+                numbers[6].toInt(), numbers[7].toInt())
+        }
+
+        private fun checked(value: Any?): String =
+            (value as? String)?.takeIf { it.codePointCount(0, it.length) <= MAX_TEXT } ?: throw WireError("a short text expected")
+
+        private fun finite(value: Any?): Double = when (value) {
+            is Long -> value.toDouble()
+            is Double -> value.takeIf { it.isFinite() }
+            else -> null
+        } ?: throw WireError("a finite number expected")
+    }
+}

@@ -1,0 +1,177 @@
+import Foundation
+
+/// What can happen.
+public enum Event {
+    case heard(Message)
+    case online // the connection stands (again)
+    case bundleOpened(digest: [UInt8]) // the programs are loaded and the data fits them
+    case bundleNeeded(digest: [UInt8]) // not on this device yet, or damaged
+    case trainingDone(MaskUpdate)
+    case tick // time has passed
+}
+
+/// What can be asked of the client.
+public enum Action: Equatable {
+    case subscribe // and mark the device online
+    case sayHello
+    case openBundle(Federation) // answers bundleOpened or bundleNeeded
+    case download // subscribe to the bundle topic
+    case keepBundle(digest: [UInt8], data: [UInt8])
+    case evaluate(Round)
+    case train(Round) // replaces any training under way
+    case stopTraining
+    case sendMask(MaskUpdate, new: Bool) // write it down first if it is new
+    case dropPending // confirmed, or nobody wants it any more
+    case log(String)
+    case stop(error: String?) // leave; without an error because the run is over
+}
+
+/// Which round of which run.
+public struct Key: Equatable {
+    let run: [UInt8]
+    let number: Int
+
+    init(_ run: [UInt8], _ number: Int) {
+        (self.run, self.number) = (run, number)
+    }
+}
+
+/// All a device knows.
+public struct Device {
+    public let name: String
+    public let hello: Hello
+    public let stay: Bool // wait for another run when one is over
+    var federation: Federation?
+    var ready = false // the federation's programs are loaded
+    var announced: Round? // newest round heard of
+    var handled: Key? // newest round acted upon
+    var training: Key? // round being trained for
+    var pending: MaskUpdate? // mask without receipt
+    var sentS = 0.0
+    var tries = 0
+    var confirmed: Key? // newest round whose mask has a receipt
+    var welcomed = false
+
+    public init(name: String, hello: Hello, stay: Bool = true) {
+        (self.name, self.hello, self.stay) = (name, hello, stay)
+    }
+}
+
+/// What a device does next: it changes what it knows, given what happened and the time, and returns what to do.
+extension Device {
+    private static let resendAfterS = 20.0 // an unconfirmed mask is sent again after this, then after twice as long, ...
+    private static let resendAtMostS = 300.0
+
+    public mutating func handle(_ event: Event, _ nowS: Double) -> [Action] {
+        switch event {
+        case .online: return sendAgain(nowS, ready ? [.subscribe, .sayHello] : [.subscribe])
+        case .bundleNeeded: return [.download, .log("downloading the bundle")]
+        case .bundleOpened(let digest):
+            if federation?.bundles[hello.runtime] != digest { return [] }
+            // Only now: who is online can be selected, and must be able to train.
+            ready = true
+            return actOnRound([.sayHello])
+        case .trainingDone(let update):
+            if training != Key(update.run, update.number) { return [] }
+            (training, pending, sentS, tries) = (nil, update, nowS, 1)
+            return [.sendMask(update, new: true)]
+        case .tick:
+            let waitS = min(Device.resendAfterS * pow(2.0, Double(max(tries - 1, 0))), Device.resendAtMostS)
+            return pending == nil || nowS - sentS < waitS ? [] : sendAgain(nowS, [])
+        case .heard(let message):
+            switch message {
+            case .federation(let message): return onFederation(message)
+            case .bundleBytes(let data): return onBundle(data)
+            case .round(let message): return onRound(message)
+            case .receipt(let message): return onReceipt(message)
+            case .refusal(let message): return onRefusal(message)
+            case .welcome(let message):
+                if message.instance != hello.instance || welcomed { return [] }
+                welcomed = true
+                return [.log("joined; waiting for a round")]
+            default: return [] // what other devices say is none of our business
+            }
+        }
+    }
+
+    private mutating func onFederation(_ event: Federation) -> [Action] {
+        if federation == event { return [] }
+        if event.bundles[hello.runtime] == nil {
+            return [.stop(error: "federation '\(event.name)' offers no bundle for runtime '\(hello.runtime)'")]
+        }
+        var actions: [Action] = []
+        if training != nil { actions.append(.stopTraining) }
+        if let mask = pending, mask.run != event.run {
+            pending = nil
+            actions.append(.dropPending)
+        }
+        (federation, ready, training, handled) = (event, false, nil, nil)
+        return actions + [.log("federation '\(event.name)'"), .openBundle(event)]
+    }
+
+    private func onBundle(_ data: [UInt8]) -> [Action] {
+        guard let federation, !ready, let digest = federation.bundles[hello.runtime] else { return [] }
+        return [.keepBundle(digest: digest, data: data), .openBundle(federation)]
+    }
+
+    private mutating func onRound(_ event: Round) -> [Action] {
+        // The network may repeat and reorder; and there may be leftovers of an earlier run.
+        if let seen = announced, seen.run == event.run, event.number < seen.number { return [] }
+        if let seen = announced, seen.run == federation?.run, seen.run != event.run { return [] }
+        announced = event
+        return actOnRound([])
+    }
+
+    /// Do what the newest announced round asks of this device, once, as soon as its programs are loaded.
+    private mutating func actOnRound(_ first: [Action]) -> [Action] {
+        guard let announced, ready, announced.run == federation?.run else { return first }
+        var actions = first
+        let key = Key(announced.run, announced.number)
+        if training != nil, training != key {
+            actions.append(.stopTraining)
+            training = nil
+        }
+        if let mask = pending, Key(mask.run, mask.number) != key {
+            // Its round closed without it: nobody waits for it any more.
+            actions.append(.dropPending)
+            pending = nil
+        }
+        if handled != key {
+            handled = key
+            if announced.evaluate { actions.append(.evaluate(announced)) }
+        }
+        if announced.final {
+            if !stay { actions.append(.stop(error: nil)) }
+            return actions
+        }
+        let wanted = announced.selected.contains(name) && confirmed != key
+        if wanted, training == nil, pending == nil {
+            actions.append(.train(announced))
+            training = key
+        }
+        return actions
+    }
+
+    private mutating func onReceipt(_ event: Receipt) -> [Action] {
+        let key = Key(event.run, event.number)
+        guard let mask = pending, Key(mask.run, mask.number) == key else { return [] }
+        (pending, tries, confirmed) = (nil, 0, key)
+        return [.dropPending, .log("round \(event.number): mask confirmed")]
+    }
+
+    private mutating func onRefusal(_ event: Refusal) -> [Action] {
+        if event.instance != hello.instance { return [] }
+        if event.code == "mask" {
+            pending = nil
+            return [.dropPending, .log("mask refused: \(event.reason)")]
+        }
+        return [.stop(error: "the coordinator refused '\(name)': \(event.reason)")]
+    }
+
+    private mutating func sendAgain(_ nowS: Double, _ actions: [Action]) -> [Action] {
+        guard let mask = pending else { return actions }
+        sentS = nowS
+        tries += 1
+        return actions + [.sendMask(mask, new: false)]
+    }
+}

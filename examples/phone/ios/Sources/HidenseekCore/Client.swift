@@ -1,0 +1,201 @@
+import Foundation
+
+/// A connection to the broker: MQTT 3.1.1, everything QoS 1, persistent session, the last will in place.
+public protocol Link {
+    func subscribe(_ pattern: String)
+    func publish(_ topic: String, _ payload: [UInt8], retain: Bool)
+    func close()
+}
+
+/// What went wrong for good; the text is for people.
+public struct Stopped: Error, CustomStringConvertible {
+    public let description: String
+
+    init(_ description: String) {
+        self.description = description
+    }
+}
+
+/// A device at work: carries out what `Device.handle` decides. One thread does everything; local training runs step by
+/// step between looks at the inbox, so a round that closes early stops the training for it at once.
+public final class Client {
+    private enum Arrival {
+        case connected, packet(String, [UInt8])
+    }
+
+    private var device: Device
+    private let topics: Topics
+    private let link: Link
+    private let train: Samples
+    private let test: Samples
+    private let store: Store
+    private let open: (DeviceBundle, Training) throws -> Graph
+    private let log: (String) -> Void
+    private let lock = NSCondition()
+    private var inbox: [Arrival] = []
+    private var joiner = Joiner()
+    private var events: [Event] = []
+    private var ticket: Ticket?
+    private var network: Network?
+    private var trainer: Trainer?
+    private var round: Round?
+    private var left: (error: String?, done: Bool) = (nil, false)
+
+    /// `open` loads a bundle's programs.
+    public init(
+        device: Device, topics: Topics, link: Link, train: Samples, test: Samples, store: Store,
+        open: @escaping (DeviceBundle, Training) throws -> Graph, log: @escaping (String) -> Void = { _ in }
+    ) {
+        precondition(train.count > 0, "a device needs samples to train on")
+        (self.device, self.topics, self.link, self.train, self.test) = (device, topics, link, train, test)
+        (self.store, self.open, self.log) = (store, open, log)
+    }
+
+    /// Called by the MQTT library, from any thread, whenever a connection stands.
+    public func connected() { arrive(.connected) }
+
+    /// Called by the MQTT library, from any thread, for every packet.
+    public func arrived(_ topic: String, _ payload: [UInt8]) { arrive(.packet(topic, payload)) }
+
+    /// Take part until the run is over, or `keepGoing` says no; throws `Stopped` if the device is turned away.
+    public func run(keepGoing: () -> Bool = { true }) throws {
+        device.pending = store.loadPending()
+        defer {
+            try? announce(online: false)
+            link.close()
+        }
+        while !left.done && keepGoing() {
+            try listen()
+            try trainOneStep()
+        }
+        if let error = left.error { throw Stopped(error) }
+    }
+
+    private func arrive(_ arrival: Arrival) {
+        lock.lock()
+        inbox.append(arrival)
+        lock.signal()
+        lock.unlock()
+    }
+
+    private func next(waitS: Double) -> Arrival? {
+        lock.lock()
+        defer { lock.unlock() }
+        if inbox.isEmpty && waitS > 0 { _ = lock.wait(until: Date(timeIntervalSinceNow: waitS)) }
+        return inbox.isEmpty ? nil : inbox.removeFirst()
+    }
+
+    private func listen() throws {
+        do {
+            switch next(waitS: trainer != nil || !events.isEmpty ? 0 : 1) {
+            case nil: events.append(.tick)
+            case .connected?: events.append(.online)
+            case .packet(let topic, let payload)?:
+                if let whole = try joiner.add(topic, payload) { events.append(.heard(try Messages.decode(whole.payload))) }
+            }
+        } catch let error as WireError {
+            log("ignored a message: \(error)")
+        }
+        while !events.isEmpty && !left.done {
+            let nowS = Double(DispatchTime.now().uptimeNanoseconds) / 1e9
+            for action in device.handle(events.removeFirst(), nowS) {
+                do {
+                    try act(action)
+                } catch let error as WireError {
+                    log("ignored: \(error)") // a device outlives a bad announcement: the next one may be good
+                }
+            }
+        }
+    }
+
+    private func act(_ action: Action) throws {
+        switch action {
+        case .subscribe:
+            for topic in [topics.down, topics.announcement, topics.round] { link.subscribe("\(topic)/#") }
+            try announce(online: true)
+        case .sayHello: try send("hello", .hello(device.hello))
+        case .openBundle(let federation): try openBundle(federation)
+        case .download: link.subscribe("\(topics.bundle(device.hello.runtime))/#")
+        case .keepBundle(let digest, let data): try store.saveBundle(digest, data)
+        case .evaluate(let announced): try evaluate(announced)
+        case .train(let announced): try startTraining(announced)
+        case .stopTraining: trainer = nil
+        case .sendMask(let update, let new):
+            if new { try store.savePending(update) }
+            try send("mask", .maskUpdate(update))
+        case .dropPending: store.dropPending()
+        case .log(let text): log(text)
+        case .stop(let error): left = (error, true)
+        }
+    }
+
+    private func send(_ kind: String, _ message: Message, retain: Bool = false) throws {
+        for packet in try Envelope.split(topics.up(kind), Messages.encode(message)) {
+            link.publish(packet.topic, packet.payload, retain: retain)
+        }
+    }
+
+    private func announce(online: Bool) throws {
+        try send("state", .state(State(instance: device.hello.instance, online: online)), retain: true)
+    }
+
+    private func openBundle(_ federation: Federation) throws {
+        let digest = federation.bundles[device.hello.runtime]!
+        guard let stored = store.loadBundle(digest), let bundle = try? DeviceBundle(stored, expectedId: digest) else {
+            events.append(.bundleNeeded(digest: digest))
+            return
+        }
+        try train.check(bundle.ticket)
+        try test.check(bundle.ticket)
+        ticket = bundle.ticket
+        network = Network(bundle.ticket, federation.training, try open(bundle, federation.training))
+        events.append(.bundleOpened(digest: digest))
+    }
+
+    private func evaluate(_ announced: Round) throws {
+        let votes = try Votes(announced.votes, kept: ticket!.kept)
+        let correct = try network!.countCorrect(votes.mean(), test)
+        try send("evaluation", .evaluation(
+            Evaluation(run: announced.run, number: announced.number, correct: correct, testSamples: test.count)))
+    }
+
+    private func startTraining(_ announced: Round) throws {
+        let federation = device.federation!
+        let votes = try Votes(announced.votes, kept: ticket!.kept)
+        round = announced
+        trainer = Trainer(
+            network!, train,
+            prior: logPrior(),
+            start: votes.startScores(federation.training.start),
+            training: federation.training,
+            seed: Prng.mix(.number(Int64(federation.seed)), .number(Int64(announced.number)), .text(device.name)))
+    }
+
+    private func logPrior() -> [Float] { Trainer.logPrior(train.y, ticket!.plan.classes) }
+
+    private func trainOneStep() throws {
+        guard let trained = try trainer?.step() else { return }
+        trainer = nil
+        events.append(.trainingDone(try finish(trained)))
+    }
+
+    private func finish(_ trained: Trained) throws -> MaskUpdate {
+        let announced = round!
+        let ticket = ticket!
+        try store.savePersonal(ticket, announced, logPrior(), trained.signs)
+        let reference = try Votes(announced.votes, kept: ticket.kept).signs
+        let own: [Float] = trained.signs.map { $0 ? 1 : -1 }
+        return MaskUpdate(
+            run: announced.run,
+            number: announced.number,
+            ticket: Array(ticket.id.prefix(8)),
+            signs: Signs.encode(trained.signs, reference),
+            trainSamples: train.count,
+            loss: trained.loss,
+            correct: try network!.countCorrect(own, test, prior: logPrior()),
+            testSamples: test.count,
+            trainS: trained.trainS,
+            stepMs: trained.stepMs,
+            peakMemoryKb: 0)
+    }
+}

@@ -1,0 +1,187 @@
+/// Everything the two sides say to each other. Which device a message is from is said by its topic alone.
+public enum Message: Equatable {
+    case hello(Hello), state(State), welcome(Welcome), refusal(Refusal), federation(Federation)
+    case bundleBytes([UInt8]), round(Round), maskUpdate(MaskUpdate), evaluation(Evaluation), receipt(Receipt)
+}
+
+/// Device -> coordinator, on every connect. `instance` is 8 random bytes made when the process started.
+public struct Hello: Equatable {
+    public var instance: [UInt8], software: String, runtime: String, profile: String, trainSamples: Int, testSamples: Int
+
+    public init(instance: [UInt8], software: String, runtime: String, profile: String, trainSamples: Int, testSamples: Int) {
+        (self.instance, self.software, self.runtime, self.profile) = (instance, software, runtime, profile)
+        (self.trainSamples, self.testSamples) = (trainSamples, testSamples)
+    }
+}
+
+/// Device -> coordinator, retained; with false also its last will.
+public struct State: Equatable {
+    public var instance: [UInt8], online: Bool
+
+    public init(instance: [UInt8], online: Bool) {
+        (self.instance, self.online) = (instance, online)
+    }
+}
+
+/// Coordinator -> device: this instance takes part.
+public struct Welcome: Equatable { public var instance: [UInt8] }
+
+/// Coordinator -> device; `code` is "duplicate", "unknown-device", "runtime", or "mask" (about one mask only).
+public struct Refusal: Equatable { public var instance: [UInt8], code: String, reason: String }
+
+/// Coordinator -> all, retained: what is trained, and how.
+public struct Federation: Equatable {
+    public var run: [UInt8], name: String, rounds: Int, ticket: [UInt8], bundles: [String: [UInt8]]
+    public var training: Training, seed: Int
+}
+
+/// Coordinator -> all, retained: a round opens, or the run is over (`final`).
+public struct Round: Equatable {
+    public var run: [UInt8], number: Int, selected: [String], evaluate: Bool, final: Bool, votes: [UInt8]
+}
+
+/// Device -> coordinator: its sign mask after local training, and what that cost.
+public struct MaskUpdate: Equatable {
+    public var run: [UInt8], number: Int, ticket: [UInt8], signs: [UInt8], trainSamples: Int, loss: Double
+    public var correct: Int, testSamples: Int, trainS: Double, stepMs: Double, peakMemoryKb: Int
+}
+
+/// Device -> coordinator: accuracy of a round's announced network on its test samples.
+public struct Evaluation: Equatable { public var run: [UInt8], number: Int, correct: Int, testSamples: Int }
+
+/// Coordinator -> device: the mask of this round is on disk; it will not be asked for again.
+public struct Receipt: Equatable { public var run: [UInt8], number: Int }
+
+/// Local training, as the federation announces it, in the order it travels.
+public struct Training: Equatable {
+    public var optimiser: String, learningRate: Double, beta1: Double, beta2: Double, epsilon: Double
+    public var clip: Double, start: Double, epochs: Int, batch: Int
+}
+
+/// Messages as bytes: "HN", version 1, the kind, then a CBOR map of field numbers to values.
+public enum Messages {
+    private static let headerBytes = 4
+
+    /// Encode what a device says.
+    public static func encode(_ message: Message) -> [UInt8] {
+        switch message {
+        case .hello(let m):
+            return pack(1, [.bytes(m.instance), .text(m.software), .text(m.runtime), .text(m.profile),
+                            number(m.trainSamples), number(m.testSamples)])
+        case .state(let m): return pack(2, [.bytes(m.instance), .bool(m.online)])
+        case .maskUpdate(let m):
+            return pack(8, [.bytes(m.run), number(m.number), .bytes(m.ticket), .bytes(m.signs), number(m.trainSamples),
+                            .float(m.loss), number(m.correct), number(m.testSamples), .float(m.trainS), .float(m.stepMs),
+                            number(m.peakMemoryKb)])
+        case .evaluation(let m): return pack(9, [.bytes(m.run), number(m.number), number(m.correct), number(m.testSamples)])
+        default: preconditionFailure("a device does not send this")
+        }
+    }
+
+    /// Decode what a device hears, and masks it has written down.
+    public static func decode(_ data: [UInt8]) throws -> Message {
+        if data.count < headerBytes || Array(data[0..<2]) != Array("HN".utf8) { throw WireError("no message") }
+        if data[2] != 1 { throw WireError("message version \(data[2]), this program speaks version 1") }
+        guard case .map(let body) = try Cbor.decode(Array(data[headerBytes...])) else { throw WireError("a map of fields expected") }
+        let field = Fields(body: body)
+        switch data[3] {
+        case 3: return .welcome(Welcome(instance: try field.bytes(1, 8)))
+        case 4: return .refusal(Refusal(instance: try field.bytes(1, 8), code: try field.text(2), reason: try field.text(3)))
+        case 5:
+            return .federation(Federation(
+                run: try field.bytes(1, 8), name: try field.text(2), rounds: try field.int(3), ticket: try field.bytes(4, 32),
+                bundles: try field.hashes(5), training: try field.training(6), seed: try field.int(7)))
+        case 6: return .bundleBytes(try field.bytes(1))
+        case 7:
+            return .round(Round(
+                run: try field.bytes(1, 8), number: try field.int(2), selected: try field.texts(3), evaluate: try field.bool(4),
+                final: try field.bool(5), votes: try field.bytes(6)))
+        case 8:
+            return .maskUpdate(MaskUpdate(
+                run: try field.bytes(1, 8), number: try field.int(2), ticket: try field.bytes(3, 8), signs: try field.bytes(4),
+                trainSamples: try field.int(5), loss: try field.float(6), correct: try field.int(7), testSamples: try field.int(8),
+                trainS: try field.float(9), stepMs: try field.float(10), peakMemoryKb: try field.int(11)))
+        case 10: return .receipt(Receipt(run: try field.bytes(1, 8), number: try field.int(2)))
+        default: throw WireError("message of kind \(data[3]), which no device is sent")
+        }
+    }
+
+    private static func number(_ value: Int) -> Cbor { .int(Int64(value)) }
+
+    private static func pack(_ kind: UInt8, _ fields: [Cbor]) -> [UInt8] {
+        let numbered = fields.enumerated().map { (Cbor.Key.int(Int64($0.offset + 1)), $0.element) }
+        return Array("HN".utf8) + [1, kind] + Cbor.map(Dictionary(uniqueKeysWithValues: numbered)).encoded()
+    }
+}
+
+/// Takes fields out of a decoded map; numbers it is not asked for are of later programs, and ignored.
+private struct Fields {
+    let body: [Cbor.Key: Cbor]
+
+    private static let maxInt: Int64 = 1 << 53
+    private static let maxText = 512
+
+    private func get(_ number: Int) throws -> Cbor {
+        guard let value = body[.int(Int64(number))] else { throw WireError("field \(number) is missing") }
+        return value
+    }
+
+    func bytes(_ number: Int, _ size: Int? = nil) throws -> [UInt8] {
+        guard case .bytes(let value) = try get(number), size == nil || value.count == size else {
+            throw WireError("field \(number): bytes expected")
+        }
+        return value
+    }
+
+    func int(_ number: Int) throws -> Int {
+        guard case .int(let value) = try get(number), (0...Fields.maxInt).contains(value) else {
+            throw WireError("field \(number): a whole number expected")
+        }
+        return Int(value)
+    }
+
+    func bool(_ number: Int) throws -> Bool {
+        guard case .bool(let value) = try get(number) else { throw WireError("field \(number): true or false expected") }
+        return value
+    }
+
+    func text(_ number: Int) throws -> String { try Fields.checked(try get(number)) }
+    func texts(_ number: Int) throws -> [String] { try get(number).list().map { try Fields.checked($0) } }
+    func float(_ number: Int) throws -> Double { try Fields.finite(try get(number)) }
+
+    func hashes(_ number: Int) throws -> [String: [UInt8]] {
+        guard case .map(let fields) = try get(number) else { throw WireError("field \(number): a map expected") }
+        var found: [String: [UInt8]] = [:]
+        for (key, value) in fields {
+            guard case .text(let name) = key, case .bytes(let hash) = value, hash.count == 32 else {
+                throw WireError("field \(number): hashes of 32 bytes expected")
+            }
+            found[name] = hash
+        }
+        return found
+    }
+
+    func training(_ number: Int) throws -> Training {
+        let values = try get(number).list(9)
+        let numbers = try values.dropFirst().map { try Fields.finite($0) }
+        guard case .text(let optimiser) = values[0], ["adam", "sgd"].contains(optimiser),
+            (1...1000).contains(numbers[6]), (1...4096).contains(numbers[7])
+        else { throw WireError("training settings") }
+        return Training(
+            optimiser: optimiser, learningRate: numbers[0], beta1: numbers[1], beta2: numbers[2], epsilon: numbers[3],
+            clip: numbers[4], start: numbers[5], epochs: Int(numbers[6]), batch: Int(numbers[7]))
+    }
+
+    private static func checked(_ value: Cbor) throws -> String {
+        guard case .text(let text) = value, text.unicodeScalars.count <= maxText else { throw WireError("a short text expected") }
+        return text
+    }
+
+    private static func finite(_ value: Cbor) throws -> Double {
+        switch value {
+        case .int(let number): return Double(number)
+        case .float(let number) where number.isFinite: return number
+        default: throw WireError("a finite number expected")
+        }
+    }
+}

@@ -1,0 +1,222 @@
+"""Programs of the phone examples, compiled and at the other end of a pipe; and what is said to them."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import threading
+from base64 import b64decode, b64encode
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_client import agent
+from edge_client.data import DeviceData
+from wire import messages
+from wire.messages import BundleBytes, Hello, MaskUpdate, Receipt, Refusal, Round, Welcome
+from wire.settings import Training
+from wire.transport import Connected, MemoryTransport, Packet
+
+PHONE = Path(__file__).parents[2] / "examples" / "phone"
+CORE = PHONE / "android" / "core" / "src"
+
+
+def compiler() -> Path | None:
+    """Kotlin's compiler: on the path, or beside kotlinc-js, which is all that the npm package kotlin-compiler links."""
+    found, javascript = shutil.which("kotlinc"), shutil.which("kotlinc-js")
+    path = Path(found) if found else Path(javascript).resolve().with_name("kotlinc") if javascript else None
+    return path if path is not None and path.exists() else None
+
+
+needs_kotlin = pytest.mark.skipif(
+    compiler() is None or shutil.which("java") is None,
+    reason="needs java and Kotlin 2 (npm install --global kotlin-compiler, or another kotlinc on the path)",
+)
+
+
+def build(folder: Path) -> Path:
+    """A jar with the Kotlin core and its checks in a folder; made once for all processes, and again for new sources."""
+    sources = sorted(CORE.rglob("*.kt"))
+    path = folder / f"phone-{sha256(b''.join(source.read_bytes() for source in sources)).hexdigest()[:16]}.jar"
+    with (folder / "phone.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            partial = path.with_suffix(".part.jar")
+            command = ["bash", str(compiler()), "-include-runtime", "-d", str(partial), *map(str, sources)]
+            compiled = subprocess.run(command, capture_output=True, text=True, timeout=900)
+            assert compiled.returncode == 0, compiled.stderr
+            partial.rename(path)
+    return path
+
+
+@dataclass
+class Program:
+    """A running `main` of the jar that speaks lines."""
+
+    process: subprocess.Popen[str]
+
+    def say(self, line: str) -> None:
+        """Write a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> str:
+        """The next line, empty at the end."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    def ask(self, line: str) -> str:
+        """One question, one answer."""
+        self.say(line)
+        answer = self.hear()
+        assert answer or self.process.poll() is None, f"it ended at: {line[:500]}"
+        return answer
+
+
+def start(jar: Path, program: str, *arguments: str) -> Program:
+    """Start a `main` of the jar; whoever starts it closes its input."""
+    command = ["java", "-cp", str(jar), f"hidenseek.check.{program}Kt", *arguments]
+    return Program(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+
+
+@dataclass
+class Phone:
+    """Broker and programs for `Join.kt`: passes packets on to a bus, runs the real .pte files.
+
+    Args:
+        program: a started `Join`.
+        transport: its connection to the bus.
+
+    Attributes:
+        said: what it subscribed to and published, in order: topic, whether retained, payload.
+    """
+
+    program: Program
+    transport: MemoryTransport
+    said: list[tuple[str, bool, bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._deliver, self._serve)]
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self, timeout_s: float) -> int:
+        """Exit code of the program once it has ended."""
+        code = self.program.process.wait(timeout_s)
+        self._over.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+        return code
+
+    def _deliver(self) -> None:
+        while not self._over.is_set():
+            match self.transport.receive(0.1):
+                case Connected():
+                    self.program.say("connected")
+                case Packet() as packet:
+                    self.program.say(f"packet {packet.topic} {b64encode(packet.payload).decode()}")
+                    packet.acknowledge()
+
+    def _serve(self) -> None:
+        from edge_client.executorch.library import Program as Pte
+
+        programs: dict[str, Pte] = {}
+        while line := self.program.hear():
+            match line.split():
+                case ["subscribe", pattern]:
+                    self.said.append((pattern, False, b""))
+                    self.transport.subscribe(pattern)
+                case ["publish", topic, retain, payload]:
+                    self.said.append((topic, retain == "true", b64decode(payload)))
+                    self.transport.publish(topic, b64decode(payload), retain=retain == "true")
+                case ["open", *files]:
+                    whole = [data + sha256(data).digest() for data in map(b64decode, files)]
+                    programs = {name: Pte(data, name) for name, data in zip(("train", "infer"), whole, strict=True)}
+                case [("train" | "infer") as name, *arrays]:
+                    inputs = [
+                        np.frombuffer(b64decode(array), tensor.dtype).reshape(tensor.shape)
+                        for array, tensor in zip(arrays, programs[name].inputs, strict=True)
+                    ]
+                    results = programs[name].run(inputs)
+                    self.program.say(" ".join(["answer", *(b64encode(one.tobytes()).decode() for one in results)]))
+                case ["close"]:
+                    self.transport.close()
+
+
+def write_samples(folder: Path, samples: DeviceData) -> None:
+    """What `Join.kt` trains on and tests with."""
+    folder.mkdir(parents=True)
+    for name, x, y in (("train", samples.x_train, samples.y_train), ("test", samples.x_test, samples.y_test)):
+        (folder / f"x-{name}").write_bytes(x.astype("<f4").tobytes())
+        (folder / f"y-{name}").write_bytes(y.astype("<i4").tobytes())
+
+
+RUNS = (b"run-0001", b"run-0002")
+HELLO = Hello(instance=b"instance", software="", runtime="executorch", profile="", train_samples=1, test_samples=1)
+
+
+def some_event(rng: np.random.Generator) -> tuple[str, agent.Event]:
+    """Anything that can happen to a device, in Kotlin's words and ours."""
+    run, number = RUNS[rng.integers(2)], int(rng.integers(1, 5))
+    instance = [b"instance", b"another_"][rng.integers(2)]
+    digest = [sha256(run).digest(), bytes(32)][rng.random() < 0.1]
+    runtime = "executorch" if rng.random() < 0.95 else "onnx"
+    update = MaskUpdate(
+        run=run, number=number, ticket=bytes(8), signs=b"\0", train_samples=1, loss=1.0, correct=0, test_samples=1,
+        train_s=0.5, step_ms=1.0, peak_memory_kb=0,
+    )  # fmt: skip
+    heard: list[messages.Message] = [
+        messages.Federation(
+            run=run, name="f", rounds=3, ticket=bytes(32), bundles={runtime: sha256(run).digest()},
+            training=Training(), seed=int(rng.integers(2)) // 2,
+        ),
+        *[
+            Round(
+                run=run, number=number, selected=("phone", "pi")[int(rng.random() < 0.2) :],
+                evaluate=bool(rng.random() < 0.5), final=bool(rng.random() < 0.1), votes=b"",
+            )
+            for _ in range(4)
+        ],
+        *[Receipt(run=run, number=number)] * 2,
+        Welcome(instance=instance),
+        Refusal(instance=instance, code=("mask", "mask", "mask", "duplicate", "runtime")[rng.integers(5)], reason=""),
+        BundleBytes(data=run),
+        update,
+    ]  # fmt: skip
+    match int(rng.integers(8)):
+        case 0:
+            return "online", agent.Online()
+        case 1:
+            return "tick", agent.Tick()
+        case 2:
+            return f"opened {digest.hex()}", agent.BundleOpened(digest=digest)
+        case 3 if rng.random() < 0.3:
+            return f"needed {digest.hex()}", agent.BundleNeeded(digest=digest)
+        case 4:
+            return f"trained {messages.encode(update).hex()}", agent.TrainingDone(update=update)
+        case _:
+            message = heard[rng.integers(len(heard))]
+            return f"heard {messages.encode(message).hex()}", message
+
+
+def named(action: agent.Action) -> str:
+    """An action as Echo.kt writes it."""
+    name = type(action).__name__
+    match action:
+        case agent.OpenBundle(federation=federation):
+            return f"{name}:{federation.run.hex()}"
+        case agent.KeepBundle():
+            return f"{name}:{action.digest.hex()}:{action.data.hex()}"
+        case agent.Evaluate() | agent.Train():
+            return f"{name}:{action.announced.run.hex()}:{action.announced.number}"
+        case agent.SendMask():
+            return f"{name}:{action.update.run.hex()}:{action.update.number}:{str(action.new).lower()}"
+        case agent.Stop():
+            return f"{name}:{'over' if action.error is None else 'error'}"
+    return name

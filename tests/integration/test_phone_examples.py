@@ -1,0 +1,275 @@
+"""The phone examples: the Kotlin client runs, against the vectors, our own code and a real coordinator.
+
+The Swift sources are not compiled here: no Swift compiler can be had on our machines. They follow the Kotlin ones.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.federation import Federation, prepare
+from coordinator.models import MODELS, build_plan
+from coordinator.rounds import Schedule
+from coordinator.store import Store
+from edge_client import agent, trainer
+from edge_client import data as device_data
+from edge_client.agent import Device
+from edge_client.runtimes import registry
+from edge_client.runtimes.base import Runtime
+from tests.golden import make, vectors
+from tests.helpers import random_ticket
+from tests.integration import kotlin
+from tests.integration.fleet import write_person
+from tests.integration.kotlin import Program, needs_kotlin
+from tests.integration.test_memory_federation import Watcher, make_ticket, start_device
+from wire import bits, mask
+from wire.channel import Channel
+from wire.errors import WireError
+from wire.prng import mix
+from wire.settings import Training
+from wire.state_folder import read_learned
+from wire.transport import MemoryBus
+
+
+@pytest.fixture(scope="session")
+def jar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Kotlin core and its checks."""
+    return kotlin.build(tmp_path_factory.getbasetemp().parent)
+
+
+@pytest.fixture
+def echo(jar: Path) -> Iterator[Program]:
+    """The Kotlin program that answers a line for every line."""
+    program = kotlin.start(jar, "Echo")
+    yield program
+    with program.process:
+        pass
+
+
+def check_vectors(jar: Path, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run the check of the vectors."""
+    command = ["java", "-cp", str(jar), "hidenseek.check.VectorsKt", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+@needs_kotlin
+def test_kotlin_agrees_with_the_vectors(jar: Path) -> None:
+    """Indices, weights, votes, order, Adam, mask, codes, messages and parts."""
+    found = check_vectors(jar, vectors.PATH)
+    assert found.returncode == 0, found.stdout + found.stderr
+    passed = re.search(r"^(\d+) passed, 0 failed$", found.stdout, flags=re.MULTILINE)
+    assert passed is not None
+    assert int(passed[1]) >= 49
+
+
+CHANGES: dict[str, tuple[tuple[Any, ...], Any]] = {
+    "ticket layer 1 indices": (("layers", 1, "indices", 3), 12),
+    "explicit_ticket layer 0 initial_weights": (("explicit_ticket", "layers", 0, "initial_weights", 0), 0.3),
+    "votes_mean": (("votes_mean", 5), 0.2001),
+    "step 2 scores": (("steps", 2, "scores", 7), 0.01),
+    "mask": (("mask",), "00ff00ff00ff"),
+    "code 4": (("codes", 3, "coded"), "04030000003a8501"),
+    "message federation decoded": (("messages", "federation", "fields", "training", "epochs"), 3),
+    "message hello encoded": (("messages", "hello", "fields", "train_samples"), 301),
+    "parts": (("parts", "packet_bytes"), 101),
+}
+
+
+@pytest.mark.slow
+@needs_kotlin
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_check_notices_a_difference(jar: Path, tmp_path: Path, name: str) -> None:
+    """Vectors in which one value is another one do not pass."""
+    every = json.loads(vectors.PATH.read_text())
+    (*way, last), value = CHANGES[name]
+    place = every
+    for step in way:
+        place = place[step]
+    assert place[last] != value
+    place[last] = value
+    path = tmp_path / "vectors.json"
+    path.write_text(json.dumps(every))
+    found = check_vectors(jar, path)
+    assert found.returncode == 1
+    assert f"differs: {name}\n" in found.stdout
+
+
+@pytest.mark.slow
+@needs_kotlin
+@pytest.mark.parametrize("model", MODELS)
+def test_kotlin_unpacks_every_models_tickets(echo: Program, model: str) -> None:
+    """Kept places and initial weights, bit by bit; seeds of 63 bits and more, blocks, both kinds of magnitudes."""
+    plan = build_plan(model)
+    for seed, block, magnitudes in ((1, 4, "constant"), (2**64 - 3, 1, "normal")):
+        ticket = random_ticket(plan, 0.05, seed=seed, block=block, magnitudes=magnitudes)
+        kept, indices, weights = echo.ask(f"ticket {ticket.encoded.hex()}").split()
+        layers = ticket.kept_layers
+        assert int(kept) == ticket.kept
+        assert indices == sha256(b"".join(layer.indices.astype("<i4").tobytes() for layer in layers)).hexdigest()
+        if magnitudes == "constant":  # others are logarithms and cosines, which differ in their last bit
+            assert weights == sha256(b"".join(layer.weights.astype("<f4").tobytes() for layer in layers)).hexdigest()
+
+
+@pytest.mark.slow
+@needs_kotlin
+def test_kotlin_codes_bits_as_python_does(echo: Program) -> None:
+    """The same bytes for arrays of every density, and the same verdict on damaged ones."""
+    rng = np.random.default_rng(5)
+    for n in (1, 7, 8, 64, 333, 4000):
+        for share in (0.0, 0.003, 0.02, 0.1, 0.3, 0.5, 0.8, 0.99, 1.0):
+            array = rng.random(n) < share
+            coded = bits.encode(array)
+            assert echo.ask("code " + "".join("01"[int(bit)] for bit in array)) == coded.hex()
+            for _ in range(3):
+                damaged = bytearray(coded)
+                damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
+                assert echo.ask(f"bits {n} {damaged.hex()}") == _decoded(bytes(damaged), n)
+            assert echo.ask(f"bits {n} {coded.hex()}") == _decoded(coded, n)
+
+
+def _decoded(data: bytes, n: int) -> str:
+    try:
+        return "".join("01"[int(bit)] for bit in bits.decode(data, n))
+    except WireError:
+        return "refused"
+
+
+@pytest.mark.slow
+@needs_kotlin
+def test_kotlin_outlives_damaged_bytes(echo: Program) -> None:
+    """Messages, votes and tickets with a wrong byte are read or refused, as Python does where a phone is addressed."""
+    rng = np.random.default_rng(6)
+    verdicts = set()
+    for name in ("welcome", "refusal", "federation", "round", "receipt", "bundle-bytes"):
+        whole = make.load(f"message-v1-{name}")
+        for at in range(4, len(whole)):
+            damaged = whole[:at] + bytes([rng.integers(256)]) + whole[at + 1 :]
+            verdicts.add(echo.ask(f"message {damaged.hex()}"))
+    assert verdicts == {"read", "refused"}
+    votes = make.load("votes-v1")
+    for at in range(len(votes)):
+        damaged = votes[:at] + bytes([votes[at] ^ 1 << int(rng.integers(8))]) + votes[at + 1 :]
+        try:
+            found = mask.decode_votes(damaged, make.KEPT)
+            expected = "".join("01"[int(bit)] for bit in found.signs) + " " + ",".join(map(str, found.dissent))
+        except WireError:
+            expected = "refused"
+        assert echo.ask(f"votes {make.KEPT} {damaged.hex()}") == expected
+    head = make.load("ticket-v1-explicit")[:-32]
+    for at in range(5, len(head)):
+        damaged = head[:at] + bytes([rng.integers(256)]) + head[at + 1 :]
+        echo.ask(f"ticket {(damaged + sha256(damaged).digest()).hex()}")
+
+
+@pytest.mark.slow
+@needs_kotlin
+@pytest.mark.parametrize("stay", [True, False])
+def test_kotlin_does_what_our_agent_does(echo: Program, stay: bool) -> None:
+    """Whatever happens in whatever order, the same actions in the same order."""
+    rng = np.random.default_rng(7 + stay)
+    seen: dict[str, int] = {}
+    for _ in range(250):
+        device, now_s = Device(name="phone", hello=kotlin.HELLO, stay=stay), 0.0
+        echo.ask(f"device phone {kotlin.HELLO.instance.hex()} executorch {str(stay).lower()}")
+        history = []
+        for _ in range(60):
+            now_s += float(rng.integers(0, 60))
+            words, event = kotlin.some_event(rng)
+            device, actions = agent.handle(device, event, now_s)
+            expected = " ".join(kotlin.named(action) for action in actions if not isinstance(action, agent.Log))
+            history.append(words)
+            assert echo.ask(f"event {now_s} {words}") == expected, history[-20:]
+            for action in actions:
+                seen[type(action).__name__] = seen.get(type(action).__name__, 0) + 1
+    unusual = {"Stop"} if stay else set()  # a device that stays stops at a refusal only
+    assert min(seen[kind.__name__] for kind in agent.Action.__args__ if kind.__name__ not in unusual) >= 20, seen
+
+
+ROUNDS = 3
+
+
+@pytest.fixture
+def federation() -> Federation:
+    """A phone and two boards, all of them in every round."""
+    return Federation(
+        name="t",
+        ticket=make_ticket(),
+        training=Training(epochs=3, learning_rate=0.05),
+        schedule=Schedule(rounds=ROUNDS, per_round=3, quorum=3, deadline_s=120, start_devices=3, seed=3),
+        runtimes=("onnx", "executorch"),
+    )
+
+
+@pytest.mark.slow
+@needs_kotlin
+@pytest.mark.skipif("executorch" not in registry.available(), reason="needs executorch (make executorch)")
+def test_the_kotlin_client_takes_part_in_a_federation(jar: Path, tmp_path: Path, federation: Federation) -> None:
+    """A real coordinator counts its mask in every round, and they are the masks our own client makes of its data."""
+    samples = device_data.load(write_person(tmp_path / "person", seed=4))
+    kotlin.write_samples(tmp_path / "phone", samples)
+    bus, watcher, store = MemoryBus(), Watcher(), Store(tmp_path / "db")
+    coordinator = prepare(federation, store=store, channel=Channel(bus.connect(), packet_bytes=4096), observer=watcher)
+    boards = [start_device(bus, name, tmp_path, "onnx") for name in ("pi-1", "pi-2")]
+    program = kotlin.start(jar, "Join", "t", "phone-1", str(tmp_path / "phone"), str(samples.x_train[0].size))
+    phone = kotlin.Phone(program, bus.connect())
+    with program.process:
+        coordinator.serve()
+        assert phone.wait(60) == 0
+    for board in boards:
+        board.join(timeout=20)
+    assert watcher.remarks == []
+    run = store.newest_run()
+    assert run is not None
+    rounds = store.rounds(run.id)
+    runtime = registry.open_runtime(coordinator.bundles["executorch"], federation.training)
+    twins = [
+        own_mask(federation, runtime, samples, number, rounds[number - 1].votes) for number in range(1, ROUNDS + 1)
+    ]
+    assert [store.masks(run.id, number)["phone-1"] for number in range(1, ROUNDS + 1)] == twins
+    assert min(map(len, twins)) > 20, "some signs have flipped, others in every round"
+    said = [(topic.removeprefix("hns/t/"), retained) for topic, retained, _ in phone.said]
+    assert said == [
+        ("down/phone-1/#", False),
+        ("all/federation/#", False),
+        ("all/round/#", False),
+        ("up/phone-1/state", True),
+        ("all/bundle/executorch/#", False),
+        ("up/phone-1/hello", False),
+        *[("up/phone-1/evaluation", False), ("up/phone-1/mask", False)] * ROUNDS,
+        ("up/phone-1/evaluation", False),
+        ("up/phone-1/state", True),
+    ]
+    state = tmp_path / "phone" / "state"
+    learned = read_learned(state)
+    reference = mask.decode_votes(rounds[ROUNDS - 1].votes, federation.ticket.kept).signs
+    assert np.array_equal(learned.personal.signs, mask.decode_signs(twins[-1], reference))
+    assert not (state / "pending.mask").exists(), "its last mask has a receipt"
+
+
+def own_mask(
+    federation: Federation, runtime: Runtime, samples: device_data.DeviceData, number: int, votes: bytes
+) -> bytes:
+    """The mask that our client would send."""
+    ticket, training = federation.ticket, federation.training
+    announced = mask.decode_votes(votes, ticket.kept)
+    *_, trained = trainer.train(
+        runtime,
+        samples.x_train,
+        samples.y_train,
+        prior=trainer.log_prior(samples.y_train, ticket.plan.classes),
+        training=training,
+        start=announced.start_scores(training.start),
+        seed=mix(federation.schedule.seed, number, "phone-1"),
+    )
+    assert trained is not None
+    return mask.encode_signs(trained.signs, announced.signs)
