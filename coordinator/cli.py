@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from coordinator import commands, export_command, freeze_command, prune_command, simulate_command
+from coordinator import commands, export_command, freeze_command, key_command, prune_command, simulate_command
 from coordinator.datasets import command as data_command
 from wire import __version__, command
 
@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     prune_command.add_inspect(subparsers)
     export_command.add_export(subparsers)
     export_command.add_verify(subparsers)
+    key_command.add_key(subparsers)
     commands.add_serve(subparsers)
     commands.add_report(subparsers)
     freeze_command.add_freeze(subparsers)

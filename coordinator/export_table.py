@@ -38,7 +38,9 @@ def written(manifest: Manifest, boards: Iterable[BoardEstimate]) -> RenderableTy
     return Group(heading, Text(), files, Text(), note, as_table(boards), Text())
 
 
-def verified(exported: Exported, results: Mapping[str, Verified | HidenseekError], *, verbose: bool) -> RenderableType:
+def verified(
+    exported: Exported, results: Mapping[str, Verified | HidenseekError], signer: str, *, verbose: bool
+) -> RenderableType:
     """What `hidenseek verify` found: a line for every target, and the comparisons that failed, or all."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     for name in ("target", "", "checks", "gradients", "signs", "step ms", "MB", "took s"):
@@ -69,7 +71,9 @@ def verified(exported: Exported, results: Mapping[str, Verified | HidenseekError
                 details.add_row(row.what, f"{row.found:.1e}", f"{row.allowed:.1e}", verdict)
             parts += [Text(), details]
     ticket = exported.manifest.ticket.sha256[:16]
-    heading = Text.assemble((exported.manifest.network.name, "bold"), f", ticket {ticket}…, against torch autograd")
+    heading = Text.assemble(
+        (exported.manifest.network.name, "bold"), f", ticket {ticket}…, {signer}; against torch autograd"
+    )
     note = Text(
         "gradients: largest error of a layer, relative to its largest gradient; signs: most that differ after one "
         "of the training steps; step and MB (loading and training, on top of Python): of this machine, one thread.",

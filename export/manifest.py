@@ -1,38 +1,44 @@
 """An exported folder: one ticket with the artifacts of several runtimes, and a manifest that names every byte of it.
 
     manifest.json            what is here: hashes, shapes and dtypes, the plan, settings, estimates (marked as such)
+    manifest.sig             who says so: an Ed25519 signature of manifest.json, and the key to check it with
     ticket.hns               the network; all that the sparse runtime needs
     onnx/train.onnx, ...     one folder for every runtime with artifacts of its own
 
-The same ticket and options give the same bytes. A runtime's files and the ticket make the `wire.bundle.Bundle`
+The same ticket, options and key give the same bytes. A runtime's files and the ticket make the `wire.bundle.Bundle`
 that a coordinator would send to a device.
 """
 
 from __future__ import annotations
 
 import shutil
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, ValidationError
 
 from export.interface import Value, values_of, versions
-from wire import __version__
+from wire import __version__, signing
 from wire.bundle import Bundle
-from wire.errors import ConfigError, DataError
+from wire.errors import ConfigError, DataError, WireError
 from wire.plan import plan_to_data
 from wire.settings import Training
 from wire.ticket import Ticket, decode_ticket
 
-MANIFEST, TICKET = "manifest.json", "ticket.hns"
+MANIFEST, SIGNATURE, TICKET = "manifest.json", "manifest.sig", "ticket.hns"
+PURPOSE = "export"  # of the signature
 MAX_FILE_BYTES = 1 << 30
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Parsed = TypeVar("Parsed", bound=_Strict)
 
 
 class File(_Strict):
@@ -68,6 +74,13 @@ class Settings(_Strict):
 
     batch: int
     optimiser: str
+
+
+class Signature(_Strict):
+    """The file `manifest.sig`: `wire.signing` over the bytes of the manifest; both values in base64."""
+
+    public_key: Base64Bytes
+    signature: Base64Bytes
 
 
 class Target(_Strict):
@@ -120,11 +133,13 @@ class Exported:
 
     Attributes:
         manifest: what it says.
+        signed_by: public key that signed it, 32 bytes; whether it is to be trusted is the caller's to say.
         ticket: the network.
         bundles: by runtime, what a device would download.
     """
 
     manifest: Manifest
+    signed_by: bytes
     ticket: Ticket
     bundles: Mapping[str, Bundle]
 
@@ -174,8 +189,8 @@ def describe(
     )
 
 
-def write(folder: Path, manifest: Manifest, bundles: Sequence[Bundle]) -> None:
-    """Write an exported folder, all of it or nothing; one that is there is replaced.
+def write(folder: Path, manifest: Manifest, bundles: Sequence[Bundle], *, key: bytes) -> None:
+    """Write an exported folder, signed by a private key, all of it or nothing; one that is there is replaced.
 
     Raises:
         ConfigError: if it cannot be written, or holds something else than an export.
@@ -191,7 +206,9 @@ def write(folder: Path, manifest: Manifest, bundles: Sequence[Bundle]) -> None:
             for name, data in bundle.files.items():
                 (fresh / bundle.runtime).mkdir(exist_ok=True)
                 (fresh / bundle.runtime / name).write_bytes(data)
-        (fresh / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+        text = (manifest.model_dump_json(indent=1) + "\n").encode()
+        (fresh / MANIFEST).write_bytes(text)
+        (fresh / SIGNATURE).write_text(_signature(key, text).model_dump_json(indent=1) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     except OSError as error:
@@ -201,7 +218,7 @@ def write(folder: Path, manifest: Manifest, bundles: Sequence[Bundle]) -> None:
 
 
 def read(folder: Path) -> Exported:
-    """Read an exported folder and check every hash.
+    """Read an exported folder and check its signature and every hash.
 
     Raises:
         DataError: naming the file, what was found and what was expected.
@@ -209,12 +226,8 @@ def read(folder: Path) -> Exported:
     """
     path = folder / MANIFEST
     text = _bytes(path, "Name a folder that hidenseek export wrote")
-    try:
-        manifest = Manifest.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "file"
-        raise DataError(f"{place}: {first['msg']}", where=str(path), hint="Export it again") from error
+    manifest = _parsed(Manifest, text, path)
+    signed_by = _signer(folder / SIGNATURE, text)
     ticket = decode_ticket(_checked(folder / TICKET, manifest.ticket), where=str(folder / TICKET))
     bundles = {}
     for runtime, target in manifest.targets.items():
@@ -225,11 +238,35 @@ def read(folder: Path) -> Exported:
                 raise DataError(f"'{name}' is not a file of '{runtime}/'", where=str(path), hint="Export it again")
             files[tail] = _checked(folder / runtime / tail, file)
         bundles[runtime] = Bundle(runtime=runtime, ticket=ticket, files=files)
-    return Exported(manifest=manifest, ticket=ticket, bundles=bundles)
+    return Exported(manifest=manifest, signed_by=signed_by, ticket=ticket, bundles=bundles)
 
 
 def _file(data: bytes, inputs: Sequence[Value] = (), outputs: Sequence[Value] = ()) -> File:
     return File(sha256=sha256(data).hexdigest(), bytes=len(data), inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _parsed(model: type[Parsed], text: bytes, path: Path) -> Parsed:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "file"
+        raise DataError(f"{place}: {first['msg']}", where=str(path), hint="Export it again") from error
+
+
+def _signature(key: bytes, text: bytes) -> Signature:
+    signature = signing.sign(key, PURPOSE, text)
+    return Signature(public_key=b64encode(signing.public_key(key)), signature=b64encode(signature))
+
+
+def _signer(path: Path, text: bytes) -> bytes:
+    """The public key that signed the manifest."""
+    signature = _parsed(Signature, _bytes(path, "Copy the folder again, or export it again"), path)
+    try:
+        signing.check(signature.public_key, PURPOSE, text, signature.signature)
+    except WireError as error:
+        raise DataError(f"{MANIFEST}: {error.what}", where=str(path), hint="Copy the folder again") from error
+    return signature.public_key
 
 
 def _checked(path: Path, file: File) -> bytes:
