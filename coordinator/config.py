@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -47,8 +47,10 @@ class FederationSettings(_Strict):
 
     name: Name = "default"
     model: str = Field(default="har-cnn", description="a model of `hidenseek prune --help`; unused if ticket is given")
-    input_shape: list[Count] = Field(default=[6, 128], description="shape of one sample")
-    classes: Count = 6
+    input_shape: list[Count] | None = Field(
+        default=None, description="shape of one sample; the model's own if not given"
+    )
+    classes: Count | None = Field(default=None, description="classes to tell apart; the model's own if not given")
     ticket: str | None = Field(default=None, description="a ticket file made by hidenseek prune")
     density: float = Field(default=0.10, gt=0, le=1)
     method: str = Field(default="synflow", description="how to prune; see hidenseek prune --help")
@@ -61,7 +63,9 @@ class FederationSettings(_Strict):
     memory: float = Field(default=MEMORY, ge=0, lt=1, description="share of the previous mean vote that stays")
     evaluate: bool = Field(default=True, description="devices report the global network's accuracy every round")
     packet_kb: Count = Field(default=256, description="largest MQTT payload sent; 128 for AWS IoT Core")
-    runtimes: list[str] = Field(default=["sparse", "onnx"], description="runtimes devices may use")
+    runtimes: list[Literal["sparse", "onnx", "executorch"]] = Field(
+        default=["sparse", "onnx"], description="runtimes devices may use"
+    )
     training: TrainingSettings = TrainingSettings()
 
     def schedule(self) -> Schedule:

@@ -1,8 +1,7 @@
 """The deeper named networks: residual blocks, depthwise convolutions, normalisation.
 
-Where the originals have batch normalisation these have group normalisation with 8 channels a group: devices see few
-samples of few classes, and one sign a weight leaves no room to exchange statistics (Hsieh et al. 2020, arXiv
-1910.00189, section 5). A shortcut that changes shape is a 1x1 convolution.
+Where the originals have batch normalisation these have group normalisation, by the rule of `export.norms`, which
+says why. A shortcut that changes shape is a 1x1 convolution.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from export.norms import norm_groups
 from wire.layers import (
     Add,
     AvgPool,
@@ -23,13 +23,7 @@ from wire.layers import (
     output_shape,
 )
 
-CHANNELS_PER_GROUP = 8
 Shape = tuple[int, ...]
-
-
-def norm_groups(channels: int) -> int:
-    """Groups of a normalisation that stands for a batch normalisation of so many channels."""
-    return channels // CHANNELS_PER_GROUP if channels % CHANNELS_PER_GROUP == 0 else 1
 
 
 def resnet8(shape: Shape) -> list[Layer]:

@@ -19,6 +19,8 @@ from coordinator.journal import Row
 from coordinator.models import build_plan
 from coordinator.rounds import Schedule
 from coordinator.simulate import LAST_ROUNDS, Report
+from wire.errors import ConfigError
+from wire.plan import Plan, plan_to_data
 
 SMOOTH = 3  # rounds whose mean must reach an accuracy for it to count as reached
 
@@ -66,6 +68,22 @@ class DataSettings:
         return validation(data) if self.validate else data
 
 
+def _plan(model: str, data: FederatedData) -> Plan:
+    """The network for a data set."""
+    if ":" not in model:
+        return build_plan(model, input_shape=data.input_shape, classes=data.classes)
+    from export.plan_from_torch import plan_from_module
+    from export.user_module import load_module
+
+    module, name = load_module(model)
+    plan, _ = plan_from_module(module, data.input_shape, name)
+    if plan.classes != data.classes:
+        raise ConfigError(
+            f"{model} tells {plan.classes} classes apart, {data.name} has {data.classes}", where="--model"
+        )
+    return plan
+
+
 @lru_cache(maxsize=1)
 def _dataset(name: str) -> Any:
     return load(name)
@@ -79,7 +97,7 @@ class Experiment:
         method: a name of `coordinator.baselines`, or "module:Class".
         settings: of the method; others have its defaults.
         data: who holds what.
-        model: the network's name; "" for the data set's usual one.
+        model: the network's name, or "module:Name" for an nn.Module of one's own; "" for the data set's usual one.
         rounds: how many.
         per_round: devices selected for a round.
         evaluate_every: rounds between two evaluations of the global network.
@@ -115,7 +133,7 @@ class Experiment:
         """
         cls = baselines.get(self.method)
         data = self.data.load(seed)
-        plan = build_plan(self._model(), input_shape=data.input_shape, classes=data.classes)
+        plan = _plan(self._model(), data)
         schedule = Schedule(
             rounds=self.rounds,
             per_round=self.per_round,
@@ -131,7 +149,7 @@ class Experiment:
             data,
             simulate.Plan(schedule=schedule, evaluate_every=self.evaluate_every, workers=workers),
             folder=out / self.folder / f"seed-{seed}",
-            about={**self.about(), "seed": seed},
+            about={**self.about(), "seed": seed, **({"plan": plan_to_data(plan)} if ":" in self._model() else {})},
             report=report,
         )
 

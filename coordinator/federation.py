@@ -31,12 +31,12 @@ DATABASE = "coordinator.db"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Which network a federation trains: a ticket file, or how to prune one."""
+    """Which network a federation trains: a ticket file, or how to prune one; sizes default to the model's own."""
 
     ticket: Path | None = None
     model: str = "har-cnn"
-    input_shape: tuple[int, ...] = (6, 128)
-    classes: int = 6
+    input_shape: tuple[int, ...] | None = None
+    classes: int | None = None
     density: float = 0.10
     method: str = "synflow"
     seed: int = 0

@@ -121,7 +121,7 @@ MODELS = {
     "har-cnn": _motion("two convolutions over time, 64 channels, and two linear layers", _har_cnn),
     "har-resnet": _motion("three residual blocks over time, 32 and 64 channels", deep_models.har_resnet),
     "ds-cnn": Model(
-        help="five depthwise-separable convolutions of 64 channels; spoken words, 49 frames of 10 MFCCs",
+        help="a convolution and four depthwise-separable ones of 64 channels; spoken words, 49 frames of 10 MFCCs",
         layers=deep_models.ds_cnn,
         shapes=((1, 49, 10),),
         classes=12,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wire import command
 from wire.errors import ConfigError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from wire.ticket import Ticket
 
 Subparsers = argparse._SubParsersAction
+DENSITY = 0.10
+METHOD = "synflow"
 
 PRUNE_EXAMPLES = """
 examples:
@@ -24,6 +26,7 @@ examples:
   hidenseek prune --model conv2 --density 0.2 --budget-mb 48 -o small.hns              # memory, estimated
   hidenseek prune --model conv4 --input-shape 3,32,32 --method random-synflow -o cifar.hns   # under 1 kB
   hidenseek prune --model lenet --method magnitude --block 1 -o lenet.hns
+  hidenseek prune --from examples/my_network.py:SmallResNet --input 3x32x32 -o mine.hns      # runs its code
 
 The same options give the same bytes on every machine. No data is looked at. With a budget, weights are ranked by
 score per cost; both the density and the budget hold, and the ticket's notes say which one ended pruning.
@@ -35,7 +38,7 @@ def add_prune(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     from coordinator.models import MODELS
     from coordinator.prune import DEFAULT_BLOCK, METHODS, PASSES
 
-    models = "\n".join(f"  {name:10} {what}" for name, what in MODELS.items())
+    models = "\n".join(f"  {name:18} {model.help}" for name, model in MODELS.items())
     methods = "\n".join(f"  {name:24} {what}" for name, what in METHODS.items())
     parser = subparsers.add_parser(
         "prune",
@@ -44,16 +47,20 @@ def add_prune(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         epilog=f"models:\n{models}\n\nmethods:\n{methods}\n{PRUNE_EXAMPLES}",
         formatter_class=command.HelpFormatter,
     )
-    parser.add_argument("--model", required=True, metavar="NAME", help="a model, see below")
-    parser.add_argument("--input-shape", type=_shape, metavar="C,H,W", help="one sample (default: 6,128 or 1,28,28)")
-    parser.add_argument("--classes", type=int, metavar="N", help="classes to tell apart (default: 6 or 10)")
-    parser.add_argument("--density", type=float, default=0.10, metavar="D", help="share of the weights to keep, 0 to 1")
+    networks = parser.add_mutually_exclusive_group(required=True)
+    networks.add_argument("--model", metavar="NAME", help="a model, see below")
+    add_from(networks)
+    add_input(parser, "one sample (default: the model's usual one)")
+    parser.add_argument("--classes", type=int, metavar="N", help="classes to tell apart (default: the model's usual)")
+    parser.add_argument(
+        "--density", type=float, default=DENSITY, metavar="D", help="share of the weights to keep, 0 to 1"
+    )
     budgets = parser.add_mutually_exclusive_group()
     budgets.add_argument("--budget-macs", type=int, metavar="N", help="most multiply-adds of a sample's forward pass")
     budgets.add_argument("--budget-ms", type=float, metavar="MS", help="most time of a training step on --profile")
     budgets.add_argument("--budget-mb", type=float, metavar="MB", help="most memory of the training process")
     parser.add_argument("--profile", metavar="NAME", help="kind of hardware that --budget-ms is for, e.g. pi-zero-2w")
-    parser.add_argument("--method", default="synflow", metavar="NAME", help="a method, see below")
+    parser.add_argument("--method", default=METHOD, metavar="NAME", help="a method, see below")
     parser.add_argument("--passes", type=int, default=PASSES, metavar="N", help="of iterative synflow")
     parser.add_argument("--block", type=int, default=DEFAULT_BLOCK, metavar="B", help="output rows sharing positions")
     parser.add_argument(
@@ -61,41 +68,73 @@ def add_prune(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random network")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the ticket, usually *.hns")
-    _add_config(parser)
+    add_config(parser)
     parser.set_defaults(run=_prune)
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from coordinator.models import build_plan
-    from coordinator.prune import prune
-
-    har = arguments.model == "har-cnn"
-    plan = build_plan(
-        arguments.model,
-        input_shape=arguments.input_shape or ((6, 128) if har else (1, 28, 28)),
-        classes=arguments.classes or (6 if har else 10),
+    plan = _plan(arguments)
+    ticket = pruned(
+        plan,
+        density=arguments.density,
+        seed=arguments.seed,
+        method=arguments.method,
+        block=arguments.block,
+        passes=arguments.passes,
+        magnitudes=arguments.magnitudes,
+        budget=_budget(arguments, plan),
     )
-    budget = _budget(arguments, plan)
-    with Progress(transient=True, console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"pruning {plan.name} by {arguments.method}", total=None)
-        ticket = prune(
-            plan,
-            density=arguments.density,
-            seed=arguments.seed,
-            method=arguments.method,
-            block=arguments.block,
-            passes=arguments.passes,
-            magnitudes=arguments.magnitudes,
-            budget=budget,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
     command.write_whole(arguments.output, ticket.encoded)
     _show(ticket, arguments.config)
     print(f"wrote {arguments.output}")
     return 0
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    """The network that --model or --from names."""
+    from coordinator.models import build_plan
+
+    if arguments.source is None:
+        return build_plan(arguments.model, input_shape=arguments.input_shape, classes=arguments.classes)
+    if arguments.classes is not None:
+        raise ConfigError(
+            "--classes goes with --model", where="--from", hint="A network of your own has as many as its last layer"
+        )
+    return own_plan(arguments.source, arguments.input_shape)
+
+
+def own_plan(source: str, input_shape: tuple[int, ...] | None) -> Plan:
+    """The plan of a module of the user's own; prints what is not taken over from it.
+
+    Raises:
+        ConfigError: if there is no input shape, or the module cannot be made.
+        UnknownName, ExportError, PlanError: as `load_module` and `plan_from_module`.
+    """
+    from rich.console import Console
+
+    from export.plan_from_torch import plan_from_module
+    from export.user_module import load_module
+
+    if input_shape is None:
+        raise ConfigError("--from needs the shape of one sample", where=source, hint="For example --input 3x32x32")
+    with Console(stderr=True).status(f"reading {source}"):
+        module, name = load_module(source)
+        plan, notes = plan_from_module(module, input_shape, name)
+    for note in notes:
+        print(f"note: {note}")
+    return plan
+
+
+def pruned(plan: Plan, **options: Any) -> Ticket:
+    """`coordinator.prune.prune` with these options and a progress bar."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from coordinator.prune import prune
+
+    with Progress(transient=True, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"pruning {plan.name} by {options['method']}", total=None)
+        return prune(plan, progress=lambda done, total: progress.update(task, completed=done, total=total), **options)
 
 
 def _budget(arguments: argparse.Namespace, plan: Plan) -> Budget | None:
@@ -130,7 +169,7 @@ def add_inspect(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         formatter_class=command.HelpFormatter,
     )
     parser.add_argument("ticket", type=Path, metavar="FILE", help="a ticket made by hidenseek prune")
-    _add_config(parser)
+    add_config(parser)
     parser.set_defaults(run=_inspect)
 
 
@@ -141,7 +180,23 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
+def add_from(parser: argparse._ActionsContainer) -> None:
+    """`--from`, for `own_plan`."""
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="MODULE:NAME",
+        help="an nn.Module of your own, e.g. mypkg.mynet:Net or nets/mynet.py:Net; its code is run",
+    )
+
+
+def add_input(parser: argparse._ActionsContainer, text: str) -> None:
+    """`--input-shape`, or `--input`."""
+    parser.add_argument("--input-shape", "--input", type=_shape, metavar="CxHxW", help=text)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """`--config`, for `coordinator.profiles.known` and `named`."""
     parser.add_argument(
         "--config",
         type=Path,
@@ -166,4 +221,4 @@ def _shape(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no shape; write it as 1,28,28") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is no shape; write it as 1x28x28 or 1,28,28") from None

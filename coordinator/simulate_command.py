@@ -63,7 +63,10 @@ def add_simulate(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     group.add_argument("--limit", type=_limit, metavar="TRAIN,TEST", help="most samples a device (default: all)")
     group.add_argument("--validate", action="store_true", help="test on a fifth of the training samples instead")
     group.add_argument(
-        "--model", default="", metavar="NAME", help="the network (default: har-cnn, or conv2 for images)"
+        "--model",
+        default="",
+        metavar="NAME",
+        help="the network (default: har-cnn, or conv2 for images), or MODULE:NAME",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     parser.add_argument("--evaluate-every", type=int, default=5, metavar="N", help="rounds between global evaluations")

@@ -17,6 +17,7 @@ from edge_client.profiler import peak_memory_kb
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Runtime
 from export.comparison import GRADIENT_OF, SIGNS_APART, Row, largest
+from wire.bundle import Bundle
 from wire.errors import ExportError
 from wire.settings import Training
 
@@ -82,7 +83,7 @@ def _verify(folder: Path, name: str) -> Verified:
     exported = manifest.read(folder)
     bundle, training = exported.bundles[name], exported.training
     before = peak_memory_kb()
-    runtime = registry.open_runtime(bundle, training)
+    runtime = _open(bundle, training)
     step_ms = _step_ms(runtime, bundle.ticket.plan.input_shape, training)
     grown = peak_memory_kb() - before
 
@@ -95,6 +96,14 @@ def _verify(folder: Path, name: str) -> Verified:
         runtime_mb=grown * 1024 / 1e6,
         seconds=time.monotonic() - began,
     )
+
+
+def _open(bundle: Bundle, training: Training) -> Runtime:
+    if bundle.runtime == "executorch-trainer":
+        from coordinator.executorch_app import ExecutorchApp
+
+        return ExecutorchApp(bundle, training)
+    return registry.open_runtime(bundle, training)
 
 
 def _step_ms(runtime: Runtime, input_shape: tuple[int, ...], training: Training) -> float:

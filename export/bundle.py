@@ -9,6 +9,8 @@ from wire.ticket import Ticket
 
 RUNTIMES = ("sparse", "onnx")  # for which every coordinator can make bundles, and does unless told otherwise
 OPTIONAL_RUNTIMES = ("executorch",)  # needs a package more, so a federation has to ask for it by name
+APP_TARGETS = ("executorch-trainer",)  # for apps with a trainer of their own; none of our devices runs it
+TARGETS = (*RUNTIMES, *OPTIONAL_RUNTIMES, *APP_TARGETS)
 
 
 def make_bundle(ticket: Ticket, runtime: str, training: Training) -> Bundle:
@@ -16,7 +18,7 @@ def make_bundle(ticket: Ticket, runtime: str, training: Training) -> Bundle:
 
     Args:
         ticket: the network.
-        runtime: one of `RUNTIMES` or `OPTIONAL_RUNTIMES`.
+        runtime: one of `TARGETS`.
         training: its optimiser is built into ONNX graphs, its batch into ExecuTorch programs; all else stays free.
 
     Raises:
@@ -31,13 +33,18 @@ def make_bundle(ticket: Ticket, runtime: str, training: Training) -> Bundle:
 
             files = {"train.onnx": training_graph(ticket, training), "infer.onnx": inference_graph(ticket)}
             return Bundle(runtime=runtime, ticket=ticket, files=files)
-        case "executorch":
+        case "executorch" | "executorch-trainer":
             from export.executorch_program import capacity_for, inference_program, training_program
+            from export.executorch_trainer import trainer_program
 
             sizes = (ticket.plan, capacity_for(ticket.kept), training.batch)
-            files = {"train.pte": training_program(*sizes), "infer.pte": inference_program(*sizes)}
+            files = {"infer.pte": inference_program(*sizes)}
+            if runtime == "executorch":
+                files = {"train.pte": training_program(*sizes), **files}
+            else:
+                files = {"trainer.pte": trainer_program(*sizes), **files}
             return Bundle(runtime=runtime, ticket=ticket, files=files)
-    raise UnknownName(f"no runtime is called '{runtime}'", hint=did_you_mean(runtime, [*RUNTIMES, *OPTIONAL_RUNTIMES]))
+    raise UnknownName(f"no runtime is called '{runtime}'", hint=did_you_mean(runtime, list(TARGETS)))
 
 
 def planned_bytes(bundle: Bundle) -> int | None:
@@ -46,8 +53,9 @@ def planned_bytes(bundle: Bundle) -> int | None:
     Raises:
         ExportError: if the package that can read the artifact is not installed.
     """
-    if bundle.runtime != "executorch":
+    program = bundle.files.get("train.pte") or bundle.files.get("trainer.pte")
+    if program is None:
         return None
     from export.executorch_program import planned_bytes
 
-    return planned_bytes(bundle.files["train.pte"])
+    return planned_bytes(program)

@@ -27,21 +27,28 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
-from export.executorch_layers import Pass, make_pass, to_maps
+from export.backward import backward
+from export.executorch_layers import JointPass, Pass, WeightPass, make_pass, to_maps
+from export.rewrite import relu_after_pool
 from wire.errors import ExportError
-from wire.plan import Conv, Layer, Linear, MaxPool, Plan, Relu
+from wire.plan import Conv, Linear, Plan
 
 CAPACITY_STEP = 64
 ARGUMENTS = {
     "train.pte": ("scores", "initial", "indices", "log_prior", "x", "y", "weight"),
     "infer.pte": ("multipliers", "initial", "indices", "x"),
+    "trainer.pte": ("initial", "indices", "log_prior", "x", "y", "weight"),
 }
-RESULTS = {"train.pte": ("loss", "correct", "gradient"), "infer.pte": ("logits",)}
+RESULTS = {
+    "train.pte": ("loss", "correct", "gradient"),
+    "infer.pte": ("logits",),
+    "trainer.pte": ("loss", "correct", "gradient", "scores"),
+}
 _TYPES = {"FLOAT": "float32", "LONG": "int64"}  # by the names of ExecuTorch's ScalarType
 
 Typed: TypeAlias = tuple[str, tuple[int, ...]]  # type and shape of an input or output
@@ -63,16 +70,13 @@ def training_program(plan: Plan, capacity: int, batch: int) -> bytes:
     Raises:
         ExportError: if executorch is not installed, there is nothing to train, or a layer has no form here.
     """
-    inputs = _score_inputs(plan, capacity)
-    inputs += [torch.zeros(plan.classes), torch.zeros(batch, *plan.input_shape)]
-    inputs += [torch.zeros(batch, dtype=torch.int64), torch.ones(batch)]
-    return _lower(_TrainingStep(plan), tuple(inputs))
+    return lower(TrainingStep(plan), tuple(training_inputs(plan, capacity, batch)))
 
 
 def inference_program(plan: Plan, capacity: int, batch: int) -> bytes:
     """Return infer.pte of a plan; arguments and errors as `training_program`."""
     inputs = [*_score_inputs(plan, capacity), torch.zeros(batch, *plan.input_shape)]
-    return _lower(_Inference(plan), tuple(inputs))
+    return lower(_Inference(plan), tuple(inputs))
 
 
 def planned_bytes(program: bytes) -> int:
@@ -110,7 +114,7 @@ class _Inference(nn.Module):
         return _forward(self._plan, _dense(self._plan, multipliers * initial, indices), x)[1]
 
 
-class _TrainingStep(nn.Module):
+class TrainingStep(nn.Module):
     """Loss, hits and the straight-through gradient of the scores."""
 
     def __init__(self, plan: Plan) -> None:
@@ -127,18 +131,22 @@ class _TrainingStep(nn.Module):
         y: Tensor,
         weight: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """As the module says of `train.pte`."""
         signs = torch.where(scores >= 0, 1.0, -1.0)
         passes, logits = _forward(self._plan, _dense(self._plan, signs * initial, indices), x)
         loss, correct, dy = _loss(logits + log_prior, y, weight)
         gradients: list[Tensor] = [torch.zeros(1)]  # of the place that padding points to
-        missing = len(self._plan.weight_layers())
-        for step in reversed(passes):
-            if hasattr(step, "weight_gradient"):
-                gradients.insert(0, step.weight_gradient(dy))
-                missing -= 1
-                if not missing:
-                    break  # nothing before the first weight layer learns, so its input needs no gradient
-            dy = step.input_gradient(dy)
+
+        def learn(position: int, dy: Tensor) -> None:
+            gradients.insert(0, cast(WeightPass, passes[position]).weight_gradient(dy))
+
+        backward(
+            self._plan,
+            dy,
+            learn=learn,
+            input_gradient=lambda position, number, dy: passes[position].input_gradient(dy, number),
+            add=torch.add,
+        )
         gradient = torch.cat(gradients).index_select(0, indices) * initial
         return loss.view(1), correct.view(1), gradient
 
@@ -148,20 +156,21 @@ def _dense(plan: Plan, kept: Tensor, indices: Tensor) -> Tensor:
     return torch.zeros(plan.weights + 1).scatter(0, indices, kept)
 
 
-def _forward(plan: Plan, dense: Tensor, x: Tensor) -> tuple[list[Pass], Tensor]:
+def _forward(plan: Plan, dense: Tensor, x: Tensor) -> tuple[list[Pass | JointPass], Tensor]:
     """Run a plan on samples (n, *input_shape): its passes, and the logits (n, classes)."""
-    passes: list[Pass] = []
+    plan = relu_after_pool(plan)
+    passes: list[Pass | JointPass] = []
     sizes, start = iter([shape.weights for shape in plan.weight_layers()]), 0
-    value = to_maps(x)
-    for layer in _relu_after_pool(plan.layers):
+    shapes, values = plan.shapes(), [to_maps(x)]
+    for layer, sources in zip(plan.layers, plan.sources(), strict=True):
         weight = None
         if isinstance(layer, Conv | Linear):
             size = next(sizes)
             weight = dense[start : start + size]
             start += size
-        passes.append(make_pass(layer, weight))
-        value = passes[-1].forward(value)
-    return passes, value
+        passes.append(make_pass(layer, shapes[sources[0]], weight))
+        values.append(passes[-1].forward(*(values[source] for source in sources)))
+    return passes, values[-1]
 
 
 def _loss(logits: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,16 +184,15 @@ def _loss(logits: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Te
     return loss, correct, (log_probabilities.exp() - one_hot) * (weight / total).unsqueeze(1)
 
 
-def _relu_after_pool(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """Put every max pool before the ReLU it follows: the same values and gradients, on fewer elements.
+def training_inputs(plan: Plan, capacity: int, batch: int) -> list[Tensor]:
+    """Inputs of a training step, in the order of `ARGUMENTS`.
 
-    Where all of a window is negative the winner may differ, but the ReLU stops its gradient.
+    Raises:
+        ExportError: if there is nothing to train.
     """
-    ordered = list(layers)
-    for i in range(1, len(ordered)):
-        if isinstance(ordered[i - 1], Relu) and isinstance(ordered[i], MaxPool):
-            ordered[i - 1 : i + 1] = [ordered[i], ordered[i - 1]]
-    return tuple(ordered)
+    inputs = _score_inputs(plan, capacity)
+    inputs += [torch.zeros(plan.classes), torch.zeros(batch, *plan.input_shape)]
+    return [*inputs, torch.zeros(batch, dtype=torch.int64), torch.ones(batch)]
 
 
 def _score_inputs(plan: Plan, capacity: int) -> list[Tensor]:
@@ -194,25 +202,39 @@ def _score_inputs(plan: Plan, capacity: int) -> list[Tensor]:
     return [torch.zeros(capacity), torch.zeros(capacity), nowhere]
 
 
-def _lower(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
+def lower(module: nn.Module, inputs: tuple[Tensor, ...], *, backward: bool = False) -> bytes:
     """Export a module for fixed input shapes.
+
+    Args:
+        module: what to run.
+        inputs: of the shapes and types that it will take.
+        backward: its first output is a loss; add its gradients by the parameters, for ExecuTorch's trainer.
+
+    Raises:
+        ExportError: if executorch is not installed.
 
     `linear` is preserved because its kernel multiplies by a transposed matrix without copying it. Inputs are not
     planned, so the device's arrays are used where they lie.
     """
-    lower = _import()[0]
-    with torch.no_grad():
+    finish = _import()[0]
+    with torch.set_grad_enabled(backward):
         exported = torch.export.export(module, inputs, strict=False)
-    return lower(exported)
+    if backward:
+        from torch.export.experimental import _export_forward_backward
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # about its own use of torch's trees
+            exported = _export_forward_backward(exported).run_decompositions({})
+    return finish(exported)
 
 
 def _plan_of(program: bytes) -> Any:  # a class of executorch's
-    [plan] = _import()[1](program).program.execution_plan
-    return plan
+    plans = _import()[1](program).program.execution_plan  # a trainer's has more, which say where its gradients are
+    return next(plan for plan in plans if plan.name == "forward")
 
 
 def _import() -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
-    """What is needed of executorch: `lower` of an exported program, and `deserialize` of its bytes.
+    """What is needed of executorch: `finish` of an exported program, and `deserialize` of its bytes.
 
     Raises:
         ExportError: if it is not installed.
@@ -229,7 +251,7 @@ def _import() -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
             hint="Install it: pip install --no-deps executorch==1.5.1 && pip install tabulate flatbuffers ruamel.yaml",
         ) from error
 
-    def lower(exported: Any) -> bytes:
+    def finish(exported: Any) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             edge = to_edge(exported, compile_config=EdgeCompileConfig(preserve_ops=[torch.ops.aten.linear.default]))
@@ -237,4 +259,4 @@ def _import() -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
             program = bytes(edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning)).buffer)
         return program + sha256(program).digest()
 
-    return lower, deserialize_pte_binary
+    return finish, deserialize_pte_binary

@@ -8,7 +8,12 @@ from importlib import metadata
 import onnx
 from pydantic import BaseModel, ConfigDict
 
-MADE_WITH = {"sparse": (), "onnx": ("onnx",), "executorch": ("executorch", "torch")}
+MADE_WITH = {
+    "sparse": (),
+    "onnx": ("onnx",),
+    "executorch": ("executorch", "torch"),
+    "executorch-trainer": ("executorch", "torch"),
+}
 
 
 class Value(BaseModel):

@@ -27,9 +27,12 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from export.onnx_layers import Forward, GraphBuilder, Name, forward, input_gradient, weight_gradient
+from export.backward import backward
+from export.onnx_builder import Forward, GraphBuilder, Name
+from export.onnx_layers import forward, input_gradient, weight_gradient
+from export.rewrite import relu_after_pool
 from wire.errors import ExportError
-from wire.plan import Conv, Layer, Linear, MaxPool, Plan, Relu
+from wire.plan import Conv, Linear
 from wire.settings import Training
 from wire.ticket import KeptLayer, Ticket
 
@@ -50,15 +53,20 @@ def training_graph(ticket: Ticket, training: Training) -> bytes:
     g.name(loss, "loss")
     g.name(correct, "correct")
     gradients: list[Name] = []
-    layers = list(ticket.kept_layers)
-    for step in reversed(passes):
-        if isinstance(step.layer, Conv | Linear):
-            layer = layers.pop()
-            if layer.kept:
-                gradients.append(weights.compact(layer, weight_gradient(g, step, dy)))
-            if not layers:
-                break  # nothing before the first weight layer learns, so its input needs no gradient
-        dy = input_gradient(g, step, dy)
+    layers = {layer.shape.position: layer for layer in ticket.kept_layers}
+
+    def learn(position: int, dy: Name) -> None:
+        layer = layers[position]
+        if layer.kept:
+            gradients.append(weights.compact(layer, weight_gradient(g, passes[position], dy)))
+
+    backward(
+        ticket.plan,
+        dy,
+        learn=learn,
+        input_gradient=lambda position, number, dy: input_gradient(g, passes[position], number, dy),
+        add=lambda one, other: g.add("Add", one, other),
+    )
     gradient = g.add("Mul", g.add("Concat", *reversed(gradients), axis=0), weights.initial)
     g.name(gradient, "gradient")
     state = _optimiser(g, training.optimiser, gradient)
@@ -166,27 +174,14 @@ def forward_pass(g: GraphBuilder, ticket: Ticket, weights: DenseWeights, *, trai
     Raises:
         ExportError: if a layer has no ONNX form.
     """
-    passes: list[Forward] = []
-    layers, kept_layers = _relu_after_pool(ticket.plan.layers), iter(ticket.kept_layers)
-    shapes = Plan(name=ticket.plan.name, input_shape=ticket.plan.input_shape, layers=layers).shapes()
-    value = "x"
-    for position, layer in enumerate(layers):
+    plan, kept_layers = relu_after_pool(ticket.plan), iter(ticket.kept_layers)
+    shapes, passes, values = plan.shapes(), list[Forward](), ["x"]
+    for position, (layer, sources) in enumerate(zip(plan.layers, plan.sources(), strict=True)):
         weight = weights.dense(next(kept_layers)) if isinstance(layer, Conv | Linear) else ""
-        passes.append(forward(g, layer, shapes[position], shapes[position + 1], value, weight, training=training))
-        value = passes[-1].y
+        read = [values[source] for source in sources]
+        passes.append(forward(g, layer, shapes[sources[0]], shapes[position + 1], read, weight, training=training))
+        values.append(passes[-1].y)
     return passes
-
-
-def _relu_after_pool(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """Put every max pool before the ReLU it follows: the same values and gradients, on fewer elements.
-
-    Where all of a window is negative the winner may differ, but the ReLU stops its gradient.
-    """
-    ordered = list(layers)
-    for i in range(1, len(ordered)):
-        if isinstance(ordered[i - 1], Relu) and isinstance(ordered[i], MaxPool):
-            ordered[i - 1 : i + 1] = [ordered[i], ordered[i - 1]]
-    return tuple(ordered)
 
 
 def _loss(g: GraphBuilder, logits: Name, classes: int) -> tuple[Name, Name, Name]:

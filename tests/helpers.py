@@ -13,9 +13,23 @@ from edge_client.runtimes import registry
 from edge_client.runtimes.base import Floats, Labels
 from edge_client.store import Store
 from wire.bundle import Bundle
+from wire.layers import (
+    Add,
+    Concat,
+    Conv,
+    Flatten,
+    Gelu,
+    Hardswish,
+    Linear,
+    MaxPool,
+    Norm,
+    Recall,
+    Relu,
+    Relu6,
+)
 from wire.mask import Signs
 from wire.personal import Personal
-from wire.plan import Conv, Flatten, Linear, MaxPool, Plan, Relu
+from wire.plan import Plan
 from wire.ticket import Keep, Ticket
 
 
@@ -48,6 +62,26 @@ def pooled_plan(name: str, length: int, classes: int) -> Plan:
 SMALL = pooled_plan("small", 16, 5)
 TINY = pooled_plan("tiny", 12, 4)
 TINY_TICKET = random_ticket(TINY, 0.4, seed=2, magnitudes="normal")
+
+# One of every kind of layer that `TINY` lacks, branches among them.
+BRANCHES = Plan(
+    name="branches",
+    input_shape=(6, 12),
+    layers=(
+        Conv(out_channels=8, kernel=(3,), stride=(1,), padding=(1,), groups=2),
+        Gelu(),
+        Recall(source=0),
+        Conv(out_channels=8, kernel=(1,), stride=(1,), padding=(0,)),
+        Hardswish(),
+        Concat(source=2),
+        Norm(groups=4),
+        Relu6(),
+        Conv(out_channels=16, kernel=(1,), stride=(1,), padding=(0,), groups=4),
+        Add(source=8),
+        Flatten(),
+        Linear(out_features=5),
+    ),
+)
 
 
 def tiny_batch(n: int) -> tuple[Floats, Labels, Floats]:

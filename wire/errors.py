@@ -17,7 +17,7 @@
     ├── DuplicateDevice    18 two processes joined under one device id
     ├── PlanError          20 a network plan whose shapes do not fit
     ├── PruneError         21 pruning would cut the network in two or empty a layer, or a budget is too low
-    ├── ExportError        22 a target cannot express the plan, or an artifact disagrees with autograd
+    ├── ExportError        22 a target cannot express the plan, a plan not a module, or autograd differs
     ├── RuntimeMissing     23 the runtime's package is not installed on this machine
     ├── FetchError         24 a data set could not be downloaded, or its hash is wrong
     ├── StateError         25 a state folder belongs to another run or is in use

@@ -38,7 +38,8 @@ class HideNseekSettings(Settings):
         passes: of iterative SynFlow.
         block: output rows that share kept positions.
         magnitudes: "constant" or "normal".
-        logit_deviation: of the random network, by the last layer's scale, 4 times that where a network normalises; 0: Kaiming's.
+        logit_deviation: of the random network, by the last layer's scale; 4 times as much where a network
+            normalises; 0: Kaiming's scale.
         macs: share of the dense network's multiply-adds that the kept weights may need; 0: no limit.
         optimiser: "adam" or "sgd".
         epsilon: Adam's: a score whose gradients are smaller than this moves less than the learning rate.

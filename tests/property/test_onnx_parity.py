@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edge_client.runtimes.onnx import OnnxRuntime
 from export.bundle import make_bundle
 from export.torch_net import TorchReference
+from tests.graph_plans import assert_gradients_close, graph_plans
 from tests.helpers import random_ticket
 from wire.errors import PlanError
 from wire.plan import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Plan, Relu
@@ -69,3 +70,27 @@ def test_gradient_equals_autograd(plan: Plan, density: float, block: int, seed: 
     np.testing.assert_allclose(
         runtime.logits(x), reference.logits(x), rtol=0, atol=1e-5 * np.abs(expected).max() + 1e-5
     )
+
+
+# The same about ties; block 1, because a block of rows may lie across two groups of a convolution.
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(plan=graph_plans(), density=st.floats(0.05, 1), seed=st.integers(0, 1000))
+def test_gradient_of_a_graph_equals_autograd(plan: Plan, density: float, seed: int) -> None:
+    """Branches, joints, groups, norms and every activation: the gradient, twice on one session, and the logits."""
+    ticket = random_ticket(plan, density, seed, block=1, magnitudes="normal")
+    training = Training(optimiser="sgd")
+    runtime = OnnxRuntime(make_bundle(ticket, "onnx", training), training)
+    exact, single = (TorchReference(ticket, training, dtype=dtype) for dtype in (torch.float64, torch.float32))
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal(ticket.kept).astype(np.float32)
+    for one in (runtime, exact, single):
+        one.set_scores(scores)
+    x = rng.standard_normal((3, *plan.input_shape), dtype=np.float32)
+    y, weights = rng.integers(0, plan.classes, 3), rng.uniform(0, 1, 3).astype(np.float32)
+    loss, correct, expected = exact.gradient(x, y, weights)
+    for _ in range(2):
+        result, gradient = runtime.gradient(x, y, weights)
+        np.testing.assert_allclose([result.loss, result.correct], [loss, correct], rtol=1e-5, atol=1e-6)
+        assert_gradients_close(ticket, gradient, expected, single.gradient(x, y, weights)[2])
+    logits = exact.logits(x)
+    np.testing.assert_allclose(runtime.logits(x), logits, rtol=0, atol=1e-5 * max(1.0, np.abs(logits).max()))

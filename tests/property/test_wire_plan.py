@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.property.wire_strategies import ODD_VALUES, QUICK, plans
 from wire import plan as plan_module
 from wire.errors import PlanError, WireError
-from wire.plan import AvgPool, Conv, Flatten, Linear, MaxPool, Plan, Relu, plan_from_data, plan_to_data
+from wire.plan import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Gelu,
+    Layer,
+    Linear,
+    MaxPool,
+    Norm,
+    Plan,
+    Recall,
+    Relu,
+    plan_from_data,
+    plan_to_data,
+)
 
 _LAYERS = st.lists(
     st.tuples(
@@ -26,6 +44,41 @@ _LAYERS = st.lists(
 def test_plans_come_back(plan: Plan) -> None:
     """A plan turned into data and back is the same plan."""
     assert plan_from_data(plan_to_data(plan)) == plan
+
+
+def test_drawn_plans_have_every_kind_of_layer() -> None:
+    """What the other properties are tried with leaves nothing out."""
+    drawn: set[object] = set()
+
+    @settings(QUICK, max_examples=200, phases=[Phase.generate])
+    @given(plans())
+    def collect(plan: Plan) -> None:
+        drawn.update(type(layer) for layer in plan.layers)
+        drawn.update("groups" for layer in plan.layers if isinstance(layer, Conv) and layer.groups > 1)
+
+    collect()
+    assert drawn == {*plan_module.LAYER_TYPES.values(), "groups"}
+
+
+@QUICK
+@given(plans())
+def test_what_layers_read_is_there_and_read(plan: Plan) -> None:
+    """Sources lie before their layers, every value but the last is read; what lies behind a weight learns."""
+    shapes = plan.shapes()
+    for position, (layer, sources) in enumerate(zip(plan.layers, plan.sources(), strict=True)):
+        assert all(0 <= source <= position for source in sources)
+        match layer:
+            case Recall():
+                assert layer.source < position
+                assert shapes[position + 1] == shapes[layer.source]
+            case Add():
+                assert shapes[position] == shapes[layer.source] == shapes[position + 1]
+            case Concat():
+                assert shapes[position + 1][0] == shapes[position][0] + shapes[layer.source][0]
+    assert {source for sources in plan.sources() for source in sources} == set(range(len(plan.layers)))
+    first = plan.weight_layers()[0].position
+    assert not any(plan.learns()[: first + 1])
+    assert plan.learns()[-1]
 
 
 @QUICK
@@ -117,6 +170,68 @@ def test_layers_that_do_not_fit_are_refused(shape: tuple[int, ...], layers: tupl
     """Every way in which a layer cannot follow another is a PlanError."""
     with pytest.raises(PlanError):
         Plan(name="p", input_shape=shape, layers=layers)  # type: ignore[arg-type]
+
+
+CHANNELS = Conv(out_channels=4, kernel=(1,), stride=(1,), padding=(0,))
+HALF = MaxPool(kernel=(2,), stride=(2,))
+TWO = Linear(out_features=2)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ((CHANNELS, Add(source=2), Flatten(), TWO), r"layer 1 \(add\).*value 2, one of 0..1 expected"),
+        ((CHANNELS, Concat(source=9), Flatten(), TWO), r"layer 1 \(concat\).*value 9, one of 0..1 expected"),
+        ((CHANNELS, Add(source=-1), Flatten(), TWO), "value -1"),
+        ((CHANNELS, Recall(source=1), Flatten(), TWO), r"layer 1 \(recall\).*value 1, one of 0..0 expected"),
+        ((Recall(source=0), Flatten(), TWO), r"layer 0 \(recall\).*value 0"),
+        ((CHANNELS, Add(source=0), Flatten(), TWO), r"shapes \(4, 8\) and \(6, 8\) cannot be added"),
+        ((HALF, Concat(source=0), Flatten(), TWO), r"\(6, 4\) and \(6, 8\) differ in more than their channels"),
+        ((Flatten(), Concat(source=0), TWO), "differ in more than their channels"),
+        ((Norm(groups=4), Flatten(), TWO), "6 channels cannot be normalised in 4 groups"),
+        ((Norm(groups=0), Flatten(), TWO), "in 0 groups"),
+        ((replace(CHANNELS, groups=4), Flatten(), TWO), "6 channels to 4 cannot be split into 4 groups"),
+        ((replace(CHANNELS, groups=3), Flatten(), TWO), "6 channels to 4 cannot be split into 3 groups"),
+        ((replace(CHANNELS, groups=0), Flatten(), TWO), "into 0 groups"),
+        ((CHANNELS, Recall(source=0), Flatten(), TWO), r"nothing reads the output of layer 0 \(conv\)"),
+        ((CHANNELS, Gelu(), Recall(source=1), Flatten(), TWO), r"nothing reads the output of layer 1 \(gelu\)"),
+        ((Flatten(), TWO, Recall(source=1)), r"nothing reads the output of layer 1 \(linear\)"),
+    ],
+)
+def test_graphs_that_do_not_fit_are_refused(layers: tuple[Layer, ...], message: str) -> None:
+    """Sources out of range, shapes that cannot be joined, groups that do not divide, values nobody reads."""
+    with pytest.raises(PlanError, match=message):
+        Plan(name="p", input_shape=(6, 8), layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (["conv", 4, [1], [1], [0], 1], "groups of 1 are not written"),
+        (["conv", 4, [1], [1]], "takes 4 values, got 3"),
+        (["conv", 4, [1], [1], [0], 2, 2], "takes 5 values, got 6"),
+        (["conv", 4, [1], [1], [0], [2]], "groups has the wrong type"),
+        (["add"], "takes 1 values, got 0"),
+        (["recall", [0]], "source has the wrong type"),
+        (["norm", 1.0], "a whole number"),
+        (["norm", True], "a whole number"),
+        (["add", -1], "a whole number"),
+        (["gelu", 1], "takes 0 values, got 1"),
+        (["swish"], "a layer starts with one of conv, linear, relu, relu6"),
+    ],
+)
+def test_layers_that_nobody_writes_are_refused(data: list[object], message: str) -> None:
+    """Missing and spare values, wrong types, groups of 1, unknown kinds: one plan has one form."""
+    with pytest.raises(WireError, match=message):
+        plan_from_data(["p", [6, 8], [data, ["flatten"], ["linear", 2]]])
+
+
+def test_groups_are_written_only_where_there_are_any() -> None:
+    """Tickets of plans that could be had before groups keep their bytes."""
+    for groups, tail in ((1, []), (2, [2])):
+        layer = replace(CHANNELS, groups=groups)
+        written = plan_to_data(Plan(name="p", input_shape=(6, 8), layers=(layer, Flatten(), TWO)))
+        assert written == ["p", [6, 8], [["conv", 4, [1], [1], [0], *tail], ["flatten"], ["linear", 2]]]
 
 
 def test_a_long_name_is_refused_where_it_is_given() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from tests.graph_plans import graph_plans
 from wire import bits, messages
 from wire.errors import PlanError
 from wire.plan import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Plan, Relu
@@ -52,9 +53,14 @@ def mutated(data: bytes) -> st.SearchStrategy[bytes]:
     return st.lists(edit, min_size=1, max_size=4).map(change)
 
 
+def plans() -> st.SearchStrategy[Plan]:
+    """Small networks of every kind of layer that fit together: in a row, and graphs."""
+    return _rows() | graph_plans()
+
+
 @st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    """Small networks of every kind of layer that fit together."""
+def _rows(draw: st.DrawFn) -> Plan:
+    """Layers that read the one before, in any geometry."""
     sides = draw(st.integers(0, 2))
     shape = (draw(st.integers(1, 4)), *(draw(st.integers(3, 9)) for _ in range(sides)))
     layers: list[Layer] = []

@@ -8,8 +8,9 @@ import pytest
 from coordinator.calibrate import logit_deviation
 from coordinator.models import build_plan
 from coordinator.prune import LOGIT_DEVIATION, prune
+from tests.helpers import BRANCHES
 from wire import bits
-from wire.layers import Add, Concat, Conv, Flatten, Gelu, Hardswish, Linear, Norm, Recall, Relu, Relu6
+from wire.layers import Flatten, Linear, Relu
 from wire.plan import Plan
 from wire.ticket import Keep, Ticket
 
@@ -86,26 +87,6 @@ def test_a_network_that_normalises_gets_larger_logits() -> None:
     plan = build_plan("har-resnet")
     ticket = prune(plan, density=0.1, seed=3, passes=5, logit_deviation=0.25)
     assert logit_deviation(ticket) == pytest.approx(1.0, rel=1e-6)
-
-
-BRANCHES = Plan(
-    name="branches",
-    input_shape=(6, 12),
-    layers=(
-        Conv(out_channels=8, kernel=(3,), stride=(1,), padding=(1,), groups=2),
-        Gelu(),
-        Recall(source=0),
-        Conv(out_channels=8, kernel=(1,), stride=(1,), padding=(0,)),
-        Hardswish(),
-        Concat(source=2),
-        Norm(groups=4),
-        Relu6(),
-        Conv(out_channels=16, kernel=(1,), stride=(1,), padding=(0,), groups=4),
-        Add(source=8),
-        Flatten(),
-        Linear(out_features=5),
-    ),
-)
 
 
 def test_branches_norms_and_smooth_activations_by_random_signs() -> None:

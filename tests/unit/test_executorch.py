@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from coordinator.models import build_plan
 from edge_client.executorch import build, library
@@ -29,16 +31,17 @@ from edge_client.executorch.optimise import make_optimiser
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Floats, Labels, Runtime
 from edge_client.runtimes.executorch import ExecutorchRuntime
-from export import executorch_layers, executorch_program
+from export import executorch_convolutions, executorch_program
 from export.bundle import make_bundle, planned_bytes
 from export.executorch_program import ARGUMENTS, CAPACITY_STEP, RESULTS, capacity_for, tensors, training_program
 from export.torch_net import TorchReference
 from export.verify import check
-from tests.helpers import random_ticket
-from tests.unit.test_onnx_graph import ODD_PLANS, model_ticket, odd_ticket
+from tests.graph_plans import assert_gradients_close, graph_plans
+from tests.helpers import TINY, TINY_TICKET, random_ticket, tiny_batch
+from tests.unit.test_onnx_graph import KINKS, ODD_PLANS, kinked, model_ticket, odd_ticket
 from wire.bundle import Bundle, decode_bundle
 from wire.errors import DataError, ExportError, RuntimeMissing, TicketError
-from wire.plan import Conv, Flatten, Linear, MaxPool, Plan, Relu
+from wire.plan import Activation, Conv, Flatten, Hardswish, Linear, MaxPool, Plan, Relu, Relu6
 from wire.settings import Training
 from wire.ticket import Ticket
 
@@ -49,22 +52,23 @@ needs_executorch = [
     pytest.mark.slow,
     pytest.mark.usefixtures("shim"),
     pytest.mark.skipif(MISSING is not None, reason=f"{MISSING} is not installed, so no program can be made"),
-    pytest.mark.skipif(not any(map(shutil.which, build.COMPILERS)), reason="there is no C++ compiler"),
+    pytest.mark.skipif(not any(map(shutil.which, build.COMPILER.programs)), reason="there is no C++ compiler"),
 ]
-ODD_ON_DEVICE = ("strides that leave input over", "overlapping max pool after relu", "overlapping average pool")
-TRAINING = Training(batch=4)
-TINY = Plan(
-    name="tiny",
-    input_shape=(2, 12),
-    layers=(
-        Conv(out_channels=8, kernel=(3,), stride=(1,), padding=(1,)),
-        Relu(),
-        MaxPool(kernel=(2,), stride=(2,)),
-        Flatten(),
-        Linear(out_features=4),
-    ),
+ODD_ON_DEVICE = (
+    "strides that leave input over",
+    "overlapping max pool after relu",
+    "overlapping average pool",
+    "groups, strided",
+    "depthwise",
+    "relu6",
+    "hardswish",
+    "gelu",
+    "norms of rows and features",
+    "shortcut of another shape",
+    "concatenations",
+    "a relu that a pool and another layer read",
 )
-TICKET = random_ticket(TINY, 0.4, seed=2, magnitudes="normal")
+TRAINING = Training(batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +98,7 @@ def quiet() -> Iterator[None]:
 @cache
 def tiny_bundle() -> Bundle:
     """The small network's bundle, made once."""
-    return make_bundle(TICKET, "executorch", TRAINING)
+    return make_bundle(TINY_TICKET, "executorch", TRAINING)
 
 
 def opened(bundle: Bundle, training: Training = TRAINING) -> Runtime:
@@ -107,12 +111,6 @@ def wrong_rows(bundle: Bundle, training: Training, **sizes: int) -> list[str]:
     return [row.what for row in check(bundle, training, opened(bundle, training), **sizes) if not row.ok]
 
 
-def batch(n: int) -> tuple[Floats, Labels, Floats]:
-    """Random samples, labels and weights for the small network."""
-    rng = np.random.default_rng(n)
-    return rng.standard_normal((n, 2, 12), dtype=np.float32), rng.integers(0, 4, n), np.ones(n, dtype=np.float32)
-
-
 def formula(ticket: Ticket, scores: Floats, log_prior: Floats, seen: tuple[Any, ...]) -> list[np.ndarray]:
     """Loss, hits and gradient by the program's own formulas, executed by torch."""
     capacity = capacity_for(ticket.kept)
@@ -123,17 +121,17 @@ def formula(ticket: Ticket, scores: Floats, log_prior: Floats, seen: tuple[Any, 
         start += layer.shape.weights
     padded = np.concatenate([scores, np.zeros(capacity - ticket.kept, np.float32)])
     inputs = (padded, initial, indices, log_prior, *seen)
-    found = executorch_program._TrainingStep(ticket.plan)(*map(torch.from_numpy, inputs))
+    found = executorch_program.TrainingStep(ticket.plan)(*map(torch.from_numpy, inputs))
     assert not found[2][ticket.kept :].any()
     return [found[0].numpy(), found[1].numpy(), found[2][: ticket.kept].numpy()]
 
 
-@pytest.mark.parametrize("groups", [False, True], ids=["whole", "channels in groups"])
-@pytest.mark.parametrize("name", [*ODD_PLANS, "lenet", "har-cnn", "mlp"])
-def test_formulas_equal_autograd(name: str, groups: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("parts", [False, True], ids=["whole", "channels in parts"])
+@pytest.mark.parametrize("name", [*ODD_PLANS, "lenet", "har-cnn", "mlp", "har-resnet", "ds-cnn"])
+def test_formulas_equal_autograd(name: str, parts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every layer's hand-written gradient is autograd's, whether or not windows are gathered all at once."""
-    if groups:
-        monkeypatch.setattr(executorch_layers, "MAX_WINDOWS", 500)
+    if parts:
+        monkeypatch.setattr(executorch_convolutions, "MAX_WINDOWS", 500)
     ticket = odd_ticket(name) if name in ODD_PLANS else replace(model_ticket(name), magnitudes="normal")
     rng = np.random.default_rng(1)
     scores = rng.uniform(-1, 1, ticket.kept).astype(np.float32)
@@ -148,6 +146,39 @@ def test_formulas_equal_autograd(name: str, groups: bool, monkeypatch: pytest.Mo
         formula(ticket, scores, prior, (x, y, weights)), reference.gradient(x, y, weights), strict=True
     ):
         np.testing.assert_allclose(np.squeeze(found), expected, rtol=1e-5, atol=2e-6 * np.abs(expected).max())
+
+
+# Derandomised for the same reason as the test of the ONNX graphs is.
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(plan=graph_plans(), density=st.floats(0.05, 1), seed=st.integers(0, 1000), parts=st.booleans())
+def test_formulas_of_a_graph_equal_autograd(plan: Plan, density: float, seed: int, parts: bool) -> None:
+    """Branches, joints, groups, norms and every activation."""
+    ticket = random_ticket(plan, density, seed, block=1, magnitudes="normal")
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal(ticket.kept).astype(np.float32)
+    x = rng.standard_normal((3, *plan.input_shape), dtype=np.float32)
+    y, weights = rng.integers(0, plan.classes, 3), rng.uniform(0, 1, 3).astype(np.float32)
+    exact, single = (TorchReference(ticket, Training(), dtype=dtype) for dtype in (torch.float64, torch.float32))
+    for reference in (exact, single):
+        reference.set_scores(scores)
+    loss, correct, expected = exact.gradient(x, y, weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executorch_convolutions, "MAX_WINDOWS", 200 if parts else 1 << 21)
+        found = formula(ticket, scores, np.zeros(plan.classes, np.float32), (x, y, weights))
+    np.testing.assert_allclose([found[0].item(), found[1].item()], [loss, correct], rtol=1e-5, atol=1e-6)
+    assert_gradients_close(ticket, found[2], expected, single.gradient(x, y, weights)[2])
+
+
+@pytest.mark.parametrize("activation", [Relu(), Relu6(), Hardswish()])
+def test_kinks_have_the_derivative_of_torch(activation: Activation) -> None:
+    """At 0, 6, 3 and -3, which are met exactly, every activation's gradient is the one torch chooses."""
+    ticket = kinked(activation)
+    reference = TorchReference(ticket, Training())
+    y, weights = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.float32)
+    for value in KINKS:
+        expected = reference.gradient(value.reshape(1, 1), y, weights)[2]
+        found = formula(ticket, reference.scores(), np.zeros(3, np.float32), (value.reshape(1, 1), y, weights))[2]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7, err_msg=str(value))
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2)])
@@ -173,7 +204,7 @@ def test_optimisers_equal_torch(training: Training) -> None:
     """Twenty steps on the same gradients end at the same scores, clip included."""
     rng = np.random.default_rng(3)
     scores = np.full(500, training.start, dtype=np.float32)
-    reference = TorchReference(TICKET, training)
+    reference = TorchReference(TINY_TICKET, training)
     reference.set_scores(scores)
     optimiser = make_optimiser(training, scores.size)
     for _ in range(20):
@@ -202,7 +233,7 @@ def test_missing_exporter_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "executorch.exir", None)
     with pytest.raises(ExportError, match=r"pip install --no-deps executorch==1\.5\.1"):
-        make_bundle(TICKET, "executorch", TRAINING)
+        make_bundle(TINY_TICKET, "executorch", TRAINING)
 
 
 @pytest.mark.parametrize(
@@ -219,13 +250,13 @@ def test_missing_parts_say_how_to_get_them(name: str, hint: str, monkeypatch: py
     assert "executorch" not in registry.available()
     library.load.cache_clear()
     with pytest.raises(RuntimeMissing, match=hint):
-        ExecutorchRuntime(Bundle(runtime="executorch", ticket=TICKET), TRAINING)
+        ExecutorchRuntime(Bundle(runtime="executorch", ticket=TINY_TICKET), TRAINING)
 
 
 def test_missing_compiler_and_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Building the shim says what is not there."""
     with pytest.raises(RuntimeMissing, match="no program 'no-such-compiler'"):
-        build.find_compiler("no-such-compiler")
+        build.COMPILER.find("no-such-compiler")
     monkeypatch.setattr(library, "package_folder", lambda: None)
     with pytest.raises(RuntimeMissing, match="pip install"):
         build.build(tmp_path)
@@ -253,30 +284,33 @@ class TestOnDevice:
         bundle = make_bundle(odd_ticket(name), "executorch", TRAINING)
         assert wrong_rows(bundle, TRAINING, steps=3) == []
 
-    def test_grouped_convolution_equals_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("name", ["1x1 kernels", "depthwise"])
+    def test_convolution_in_parts_equals_torch(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Convolutions too large to gather at once do, too."""
-        monkeypatch.setattr(executorch_layers, "MAX_WINDOWS", 300)
-        assert wrong_rows(make_bundle(odd_ticket("1x1 kernels"), "executorch", TRAINING), TRAINING, steps=3) == []
+        monkeypatch.setattr(executorch_convolutions, "MAX_WINDOWS", 300)
+        assert wrong_rows(make_bundle(odd_ticket(name), "executorch", TRAINING), TRAINING, steps=3) == []
 
     def test_one_program_serves_every_seed(self) -> None:
         """Tickets of one plan and size have the same bytes, even if they keep other numbers in a layer."""
         other = random_ticket(TINY, 0.4, seed=3)
         assert make_bundle(other, "executorch", TRAINING).files == tiny_bundle().files
-        first, last = TICKET.layers
-        moved = replace(TICKET, seed=4, layers=(replace(first, mask=first.mask + 2), replace(last, mask=last.mask - 3)))
-        assert capacity_for(moved.kept) == capacity_for(TICKET.kept)
-        for ticket in (TICKET, other, moved):
+        first, last = TINY_TICKET.layers
+        moved = replace(
+            TINY_TICKET, seed=4, layers=(replace(first, mask=first.mask + 2), replace(last, mask=last.mask - 3))
+        )
+        assert capacity_for(moved.kept) == capacity_for(TINY_TICKET.kept)
+        for ticket in (TINY_TICKET, other, moved):
             assert wrong_rows(replace(tiny_bundle(), ticket=ticket), TRAINING, steps=3) == []
 
     def test_planned_memory_is_known_before_and_after_loading(self) -> None:
         """The exporter and the device agree on what the activations take."""
         runtime = ExecutorchRuntime(tiny_bundle(), TRAINING)
         assert runtime.planned_bytes == planned_bytes(tiny_bundle()) > 0
-        assert planned_bytes(Bundle(runtime="sparse", ticket=TICKET)) is None
+        assert planned_bytes(Bundle(runtime="sparse", ticket=TINY_TICKET)) is None
 
     def test_programs_say_what_they_take_and_give(self) -> None:
         """Every input and output has the name, type and shape that the module describes."""
-        capacity = capacity_for(TICKET.kept)
+        capacity = capacity_for(TINY_TICKET.kept)
         inputs, outputs = tensors(tiny_bundle().files["train.pte"])
         found = dict(zip(ARGUMENTS["train.pte"], inputs, strict=True))
         assert found["scores"] == ("float32", (capacity,))
@@ -290,7 +324,7 @@ class TestOnDevice:
     def test_any_number_of_samples_is_inferred(self) -> None:
         """Logits do not depend on how samples are cut into batches; none gives none."""
         runtime = opened(tiny_bundle())
-        x = batch(11)[0]
+        x = tiny_batch(11)[0]
         logits = runtime.logits(x)
         np.testing.assert_allclose(np.concatenate([runtime.logits(row[None]) for row in x]), logits, rtol=1e-6)
         assert runtime.logits(x[:0]).shape == (0, 4)
@@ -301,16 +335,16 @@ class TestOnDevice:
         """After set_scores a runtime does what a fresh one does, and shares no memory with the caller."""
         used, fresh = opened(tiny_bundle()), opened(tiny_bundle())
         start = fresh.scores()
-        used.step(*batch(4))
+        used.step(*tiny_batch(4))
         used.set_scores(start)
         start[:] = -1
-        assert used.step(*batch(3)) == fresh.step(*batch(3))
+        assert used.step(*tiny_batch(3)) == fresh.step(*tiny_batch(3))
         assert np.array_equal(used.scores(), fresh.scores())
 
     def test_wrong_inputs_are_refused(self) -> None:
         """Every shape and value is checked before the program sees it."""
         runtime = opened(tiny_bundle())
-        x, y, weights = batch(4)
+        x, y, weights = tiny_batch(4)
         wrong: list[tuple[Any, ...]] = [
             (x[:, :1], y, weights),
             (x, y[:3], weights),
@@ -356,7 +390,7 @@ class TestOnDevice:
         larger = random_ticket(TINY, 1.0, seed=2)
         with pytest.raises(TicketError, match=f"the ticket has {larger.kept}"):
             opened(replace(tiny_bundle(), ticket=larger))
-        assert opened(tiny_bundle(), Training(batch=2)).step(*batch(2)).loss > 0
+        assert opened(tiny_bundle(), Training(batch=2)).step(*tiny_batch(2)).loss > 0
 
     def test_shim_of_another_version_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """After an upgrade of the wheel the shim has to be built again."""

@@ -14,23 +14,45 @@ import torch
 from coordinator.models import MODELS, build_plan
 from edge_client.runtimes.registry import open_runtime
 from export.bundle import make_bundle
+from export.comparison import Row
 from export.onnx_graph import inference_graph, training_graph
 from export.torch_net import TorchReference
-from export.verify import Row, check
+from export.verify import check
 from tests.helpers import random_ticket
 from wire.errors import ExportError
-from wire.plan import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Plan, Relu
+from wire.plan import (
+    Activation,
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Gelu,
+    Hardswish,
+    Layer,
+    Linear,
+    MaxPool,
+    Norm,
+    Plan,
+    Recall,
+    Relu,
+    Relu6,
+)
 from wire.settings import Training
 from wire.ticket import Keep, Ticket
 
 torch.set_num_threads(1)
 
-SMALL = ("mlp", "lenet", "har-cnn")
-LARGE = ("conv2", "conv4")  # seconds a check: their gradients are compared on two samples
+DEEP = ("resnet8", "resnet20", "mobilenet-v2-tiny")
+SMALL = ("mlp", "lenet", "har-cnn", "har-resnet")
+# Seconds a check: their gradients are compared on two samples.
+LARGE = ("conv2", "conv4", "ds-cnn", *(pytest.param(name, marks=pytest.mark.slow) for name in DEEP))
 
 
-def _conv(channels: int, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> Conv:
-    return Conv(out_channels=channels, kernel=kernel, stride=stride, padding=padding)
+def _conv(
+    channels: int, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], groups: int = 1
+) -> Conv:
+    return Conv(out_channels=channels, kernel=kernel, stride=stride, padding=padding, groups=groups)
 
 
 SAME = _conv(4, (3, 3), (1, 1), (1, 1))
@@ -58,6 +80,84 @@ ODD_PLANS: dict[str, tuple[tuple[int, ...], list[Layer]]] = {
     ),
     "1x1 kernels": ((3, 4, 4), [_conv(8, (1, 1), (1, 1), (0, 0)), Relu(), _conv(4, (1, 1), (2, 2), (0, 0))]),
     "no hidden layer": ((2, 3, 4), []),
+    "groups, strided": (
+        (4, 9, 8),
+        [_conv(8, (3, 2), (2, 1), (1, 0), groups=2), Relu(), _conv(4, (2, 3), (1, 2), (0, 2), groups=4)],
+    ),
+    "depthwise": (
+        (3, 9, 8),
+        [_conv(6, (1, 1), (1, 1), (0, 0)), _conv(6, (3, 3), (2, 1), (1, 1), groups=6), Relu(), SAME],
+    ),
+    "depthwise with a multiplier, one dimension": (
+        (3, 14),
+        [_conv(4, (3,), (1,), (1,)), _conv(8, (4,), (3,), (2,), groups=4), Relu()],
+    ),
+    "relu6": ((2, 6, 6), [SAME, Relu6(), SAME, Relu6(), MaxPool(kernel=(2, 2), stride=(2, 2))]),
+    "hardswish": ((2, 6, 6), [SAME, Hardswish(), Flatten(), Linear(out_features=8), Hardswish()]),
+    "gelu": ((2, 12), [_conv(4, (3,), (1,), (1,)), Gelu(), Flatten(), Linear(out_features=8), Gelu()]),
+    "norms of maps": ((2, 6, 7), [SAME, Norm(groups=2), Relu(), SAME, Norm(groups=1), Relu(), SAME, Norm(groups=4)]),
+    "norms of rows and features": (
+        (2, 12),
+        [_conv(4, (3,), (1,), (1,)), Norm(groups=4), Relu(), Flatten(), Linear(out_features=12), Norm(groups=3)],
+    ),
+    "norms before weights": ((4, 5, 5), [Norm(groups=2), Gelu(), SAME, Flatten(), Norm(groups=2)]),
+    "residual sums": ((2, 6, 6), [SAME, Relu(), SAME, Relu(), SAME, Add(source=2), Relu(), Add(source=1)]),
+    "shortcut of another shape": (
+        (2, 8, 7),
+        [
+            SAME,
+            Relu(),
+            _conv(8, (3, 3), (2, 2), (1, 1)),
+            Recall(source=2),
+            _conv(8, (1, 1), (2, 2), (0, 0)),
+            Add(source=3),
+            Norm(groups=2),
+            Relu(),
+        ],
+    ),
+    "concatenations": (
+        (2, 9),
+        [
+            _conv(4, (3,), (1,), (1,)),
+            Relu(),
+            Concat(source=0),
+            _conv(4, (3,), (1,), (1,)),
+            Concat(source=1),
+            Flatten(),
+            Linear(out_features=5),
+            Concat(source=6),
+            Concat(source=8),
+        ],
+    ),
+    "values read twice by one layer": ((2, 6), [_conv(4, (3,), (1,), (1,)), Add(source=1), Relu(), Concat(source=3)]),
+    "a relu that a pool and another layer read": (
+        (2, 8, 8),
+        [
+            SAME,
+            Relu(),
+            MaxPool(kernel=(2, 2), stride=(2, 2)),
+            Recall(source=2),
+            AvgPool(kernel=(2, 2), stride=(2, 2)),
+            Concat(source=3),
+            Relu(),
+            MaxPool(kernel=(2, 2), stride=(1, 1)),
+            AvgPool(kernel=(3, 3), stride=(3, 3)),
+        ],
+    ),
+    "joints before weights": (
+        (2, 6, 6),
+        [
+            Relu6(),
+            Add(source=0),
+            Recall(source=1),
+            Hardswish(),
+            Concat(source=2),
+            SAME,
+            Recall(source=0),
+            _conv(4, (1, 1), (1, 1), (0, 0)),
+            Add(source=6),
+        ],
+    ),
 }
 
 
@@ -70,8 +170,9 @@ def odd_ticket(name: str, *, density: float = 0.4) -> Ticket:
 
 def model_ticket(name: str, density: float = 0.1) -> Ticket:
     """A ticket of a named model."""
-    shape, classes = ((6, 128), 6) if name == "har-cnn" else ((1, 28, 28), 10)
-    return random_ticket(build_plan(name, input_shape=shape, classes=classes), density, seed=1)
+    shapes = MODELS[name].shapes
+    shape = (1, 28, 28) if (1, 28, 28) in shapes and name not in DEEP else shapes[0]
+    return random_ticket(build_plan(name, input_shape=shape), density, seed=1)
 
 
 def run_check(ticket: Ticket, training: Training, **sizes: int) -> list[Row]:
@@ -115,6 +216,30 @@ def test_equal_maxima_give_their_gradient_to_the_first(kernel: int, stride: int)
     y, weights = rng.integers(0, 3, 4), np.ones(4, dtype=np.float32)
     expected = reference.gradient(x, y, weights)[2]
     np.testing.assert_allclose(runtime.gradient(x, y, weights)[1], expected, rtol=0, atol=1e-6 * abs(expected).max())
+
+
+KINKS = np.array([0, 6, 3, -3, 1, -1, 5, 7, -7], dtype=np.float32)
+
+
+def kinked(activation: Activation) -> Ticket:
+    """One weight of +-1, an activation and three classes, so that samples `KINKS` meet its kinks exactly."""
+    layers = (Linear(out_features=1), activation, Linear(out_features=3))
+    keeps = (Keep(block=1, mask=1, scale=1.0), Keep(block=1, mask=3, scale=0.5))
+    plan = Plan(name="kinks", input_shape=(1,), layers=layers)
+    return Ticket(plan=plan, seed=1, magnitudes="constant", layers=keeps)
+
+
+@pytest.mark.parametrize("activation", [Relu(), Relu6(), Hardswish()])
+def test_kinks_have_the_derivative_of_torch(activation: Activation) -> None:
+    """At 0, 6, 3 and -3, which are met exactly, every activation's gradient is the one torch chooses."""
+    ticket, training = kinked(activation), Training()
+    runtime = open_runtime(make_bundle(ticket, "onnx", training), training)
+    reference = TorchReference(ticket, training)
+    y, weights = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.float32)
+    for value in KINKS:
+        expected = reference.gradient(value.reshape(1, 1), y, weights)[2]
+        found = runtime.gradient(value.reshape(1, 1), y, weights)[1]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7, err_msg=str(value))
 
 
 @pytest.mark.parametrize("block", [1, 2, 4])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from wire import bits, bundle, envelope, mask, messages, personal, plan, prng, safecbor, settings, state_folder, ticket
+from wire.errors import WireError
 from wire.messages import KINDS, Receipt
 from wire.settings import Training
 from wire.topics import UP_KINDS, Topics
@@ -171,13 +172,41 @@ def test_other_limits_are_those_of_the_code() -> None:
         assert f"`{magic.decode()}`" in DOCUMENT
 
 
-def test_every_layer_kind_is_documented_with_its_values() -> None:
-    """The plan's layers are listed with the names of their values in order."""
-    flat = re.sub(r"\s+", " ", section("Ticket"))
-    for kind, cls in plan.LAYER_TYPES.items():
-        values = ", ".join(item.name for item in dataclasses.fields(cls))
-        assert f'`["{kind}"{", " if values else ""}{values}]`' in flat
-        assert re.search(rf'^{kind} = \["{kind}"', CDDL, re.M)
+@pytest.mark.parametrize("kind", plan.LAYER_TYPES)
+def test_every_layer_kind_is_documented_with_its_values(kind: str) -> None:
+    """Table and schema name the values in order; one with a default is optional, and is in the table both ways."""
+    items = dataclasses.fields(plan.LAYER_TYPES[kind])
+    optional = [item.default is not dataclasses.MISSING for item in items]
+    rows = re.findall(r"^\| `(\[.*?\])` \| ", section("Ticket"), re.M)
+    forms = [items[: len(items) - left] for left in range(sum(optional), -1, -1)]
+    written = ["[" + ", ".join([f'"{kind}"', *(item.name for item in form)]) + "]" for form in forms]
+    assert [row for row in rows if row.startswith(f'["{kind}"')] == written
+    rule = re.search(rf'^{kind} = \["{kind}"(.*)\]$', CDDL, re.M)
+    assert rule, kind
+    values = re.findall(r"(\? )?(\w+): ", rule[1])
+    assert [(bool(mark), name) for mark, name in values] == [
+        (may, item.name) for may, item in zip(optional, items, strict=True)
+    ]
+
+
+def test_no_layer_is_documented_that_does_not_exist() -> None:
+    """The schema's choice of layers, and the table's rows, are exactly the kinds of the code."""
+    kinds = list(plan.LAYER_TYPES)
+    choice = re.search(r"^layer = (.*)$", CDDL, re.M)
+    assert choice
+    assert choice[1].split(" / ") == kinds
+    rows = re.findall(r'^\| `\["(\w+)"', section("Ticket"), re.M)
+    assert list(dict.fromkeys(rows)) == kinds
+
+
+def test_an_unknown_layer_is_refused_as_documented() -> None:
+    """The words of the compatibility rule are those of the error."""
+    with pytest.raises(WireError) as caught:
+        plan.plan_from_data(["p", [4], [["attention", 4]]])
+    known = ", ".join(plan.LAYER_TYPES)
+    assert str(caught.value) == f"a layer starts with one of {known}"
+    compatibility = re.sub(r"\s+", " ", section("Compatibility"))
+    assert "`a layer starts with one of conv, linear, ...`" in compatibility
 
 
 def test_the_message_example_is_what_it_says() -> None:
