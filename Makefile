@@ -1,6 +1,7 @@
 # Everything sets itself up in .venv; nothing but Python >= 3.11, pip, gcc and make is needed.
 #   make demo       a real federation on this machine, ends with the report's path
 #   make test       the fast tests        make test-all  also real brokers and slow ones
+#   make test-arm   on emulated ARM systems, those that take minutes too
 #   make lint       format, lint, types   make clean     forget .venv and outputs
 #   make executorch   the third runtime, for programs that train in apps (make test-all does it too)
 #   make wheels     dist/*.whl for x86-64, 64-bit and 32-bit ARM
@@ -15,7 +16,7 @@ KERNELS := $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h edge_clien
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo executorch test test-all bench-kernels bench-method wheels lint clean
+.PHONY: help demo executorch test test-all test-arm bench-kernels bench-method wheels lint clean
 
 help:
 	@sed -n '/^$$/q; s/^#//p' Makefile
@@ -54,7 +55,19 @@ test: $(VENV)/.kernels
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not broker" $(ARGS)
 
 test-all: $(VENV)/.kernels $(VENV)/.executorch
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not arm" $(ARGS)
+
+# Debian systems of those machines, unpacked into the user's cache, under qemu-user.
+test-arm: $(VENV)/.kernels $(VENV)/.executorch
+	@missing=; \
+	need() { PATH="$$PATH:/usr/sbin" command -v $$1 >/dev/null || missing="$$missing $$2"; }; \
+	need qemu-aarch64-static qemu-user-static; \
+	need aarch64-linux-gnu-gcc 'gcc-aarch64-linux-gnu libc6-dev-arm64-cross'; \
+	need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu; \
+	need arm-linux-gnueabihf-gcc 'gcc-arm-linux-gnueabihf libc6-dev-armhf-cross'; \
+	need mosquitto mosquitto; \
+	[ -z "$$missing" ] || { echo "packages are missing; install them: apt-get install$$missing" >&2; exit 1; }
+	@$(BIN)/python -m pytest -n 2 tests/integration/test_arm*.py $(ARGS)
 
 bench-kernels: $(VENV)/.kernels
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'

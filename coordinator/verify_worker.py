@@ -10,16 +10,19 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge_client.profiler import peak_memory_kb
 from edge_client.runtimes import registry
-from edge_client.runtimes.base import Runtime
 from export.comparison import GRADIENT_OF, SIGNS_APART, Row, largest
 from wire.bundle import Bundle
 from wire.errors import ExportError
 from wire.settings import Training
+
+if TYPE_CHECKING:
+    from export.verify import OpenRuntime
 
 STEPS = 50
 TIMED_STEPS = 20
@@ -98,15 +101,15 @@ def _verify(folder: Path, name: str) -> Verified:
     )
 
 
-def _open(bundle: Bundle, training: Training) -> Runtime:
+def _open(bundle: Bundle, training: Training) -> OpenRuntime:
     if bundle.runtime == "executorch-trainer":
-        from coordinator.executorch_app import ExecutorchApp
+        from export.executorch_app import ExecutorchApp
 
         return ExecutorchApp(bundle, training)
     return registry.open_runtime(bundle, training)
 
 
-def _step_ms(runtime: Runtime, input_shape: tuple[int, ...], training: Training) -> float:
+def _step_ms(runtime: OpenRuntime, input_shape: tuple[int, ...], training: Training) -> float:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((training.batch, *input_shape)).astype(np.float32)
     y, weights = np.zeros(training.batch, dtype=np.int64), np.ones(training.batch, dtype=np.float32)

@@ -7,9 +7,11 @@ of two), so that small multiples of powers of two stay exact through a plan.
 from __future__ import annotations
 
 from math import gcd, prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from wire.layers import (
     Activation,
@@ -30,6 +32,7 @@ from wire.layers import (
     output_shape,
 )
 from wire.plan import Plan
+from wire.ticket import Ticket
 
 CLASSES = 3
 CHANNELS = (1, 2, 3, 4, 6, 8)
@@ -77,6 +80,25 @@ def graph_plans(draw: st.DrawFn, exact: bool = False) -> Plan:
     if draw(st.integers(0, 7)) == 7:
         net.activation()
     return Plan(name="drawn", input_shape=net.shapes[0], layers=tuple(net.layers))
+
+
+def assert_gradients_close(ticket: Ticket, found: NDArray[Any], exact: NDArray[Any], single: NDArray[Any]) -> None:
+    """Every layer's gradient is within 1e-5 of the layer's largest, or as near as float32 comes.
+
+    Some drawn networks cancel: the gradient of the only weight before a norm is 0 but for the norm's epsilon. There
+    torch's own float32 says what rounding does: four times its error, or a millionth of the largest gradient of all.
+
+    Args:
+        ticket: the network.
+        found: gradients of the scores, (kept,).
+        exact: torch's in float64.
+        single: torch's in float32.
+    """
+    for layer in ticket.kept_layers:
+        want = exact[layer.slice]
+        rounding = max(4 * np.abs(single[layer.slice] - want).max(), 1e-6 * np.abs(exact).max())
+        allowed = max(1e-5 * np.abs(want).max(), rounding)
+        np.testing.assert_allclose(found[layer.slice], want, rtol=0, atol=allowed, err_msg=layer.shape.name)
 
 
 class _Drawn:

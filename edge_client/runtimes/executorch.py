@@ -49,7 +49,7 @@ class ExecutorchInference:
         inputs = [kept, kept, places, ("float32", (batch, *plan.input_shape))]
         _expect(self._program, "infer.pte", inputs, [("float32", (batch, plan.classes))])
         self._kept, self._batch, self._plan = bundle.ticket.kept, batch, plan
-        self._initial, self._indices = initial_weights(bundle.ticket, capacity)
+        self._initial, self._indices = _initial_weights(bundle.ticket, capacity)
         self._multipliers: Floats = np.ones(capacity, dtype=np.float32)
 
     def set_multipliers(self, multipliers: Floats) -> None:
@@ -71,7 +71,7 @@ class ExecutorchInference:
         logits: Floats = np.empty((len(x), self._plan.classes), dtype=np.float32)
         for start in range(0, len(x), self._batch):
             part = x[start : start + self._batch]
-            samples = padded(part, self._batch, np.float32)
+            samples = _padded(part, self._batch, np.float32)
             [found] = self._program.run([self._multipliers, self._initial, self._indices, samples])
             logits[start : start + len(part)] = found[: len(part)]
         return logits
@@ -109,7 +109,7 @@ class ExecutorchRuntime:
         inputs: list[Typed] = [kept, kept, places, ("float32", (plan.classes,))]
         inputs += [("float32", (self._batch, *plan.input_shape)), ("int64", (self._batch,)), per_sample]
         _expect(self._program, "train.pte", inputs, [("float32", (1,)), ("float32", (1,)), kept])
-        self._initial, self._indices = initial_weights(ticket, capacity)
+        self._initial, self._indices = _initial_weights(ticket, capacity)
         self._log_prior: Floats = np.zeros(plan.classes, dtype=np.float32)
         self._infer: ExecutorchInference | None = None
         self._padded_scores: Floats = np.zeros(capacity, dtype=np.float32)
@@ -165,9 +165,9 @@ class ExecutorchRuntime:
         """
         self._check(x, y, weights)
         batch: list[Array] = [
-            padded(x, self._batch, np.float32),
-            padded(y, self._batch, np.int64),
-            padded(weights, self._batch, np.float32),
+            _padded(x, self._batch, np.float32),
+            _padded(y, self._batch, np.int64),
+            _padded(weights, self._batch, np.float32),
         ]
         arrays: list[Array] = [self._padded_scores, self._initial, self._indices, self._log_prior, *batch]
         loss, correct, gradient = self._program.run(arrays)
@@ -263,7 +263,7 @@ def _expect(program: library.Program, file: str, inputs: Sequence[Typed], output
             )
 
 
-def initial_weights(ticket: Ticket, capacity: int) -> tuple[Floats, NDArray[np.int64]]:
+def _initial_weights(ticket: Ticket, capacity: int) -> tuple[Floats, NDArray[np.int64]]:
     """Initial weights and their places among all dense weights, both (capacity,); padding is 0 at the place after."""
     initial: Floats = np.zeros(capacity, dtype=np.float32)
     indices = np.full(capacity, ticket.plan.weights, dtype=np.int64)
@@ -275,7 +275,7 @@ def initial_weights(ticket: Ticket, capacity: int) -> tuple[Floats, NDArray[np.i
     return initial, indices
 
 
-def padded(values: Array, batch: int, dtype: type[np.generic]) -> Array:
+def _padded(values: Array, batch: int, dtype: type[np.generic]) -> Array:
     """Contiguous (batch, ...) of `dtype` that starts with values (n, ...); the rest is 0."""
     if len(values) == batch:
         return np.ascontiguousarray(values, dtype=dtype)

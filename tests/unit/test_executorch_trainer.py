@@ -37,7 +37,7 @@ class TestTrainer:
     )
     def test_numbers_are_autograds(self, ticket: Ticket) -> None:
         """Gradients twice in a row, padding, priors, inference, training."""
-        from coordinator.executorch_app import ExecutorchApp
+        from export.executorch_app import ExecutorchApp
 
         app = ExecutorchApp(make_bundle(ticket, "executorch-trainer", TRAINING), TRAINING)
         rows = check(make_bundle(ticket, "sparse", TRAINING), TRAINING, app)
@@ -47,7 +47,7 @@ class TestTrainer:
         """SGD from ExecuTorch, as an app would use it: three steps are torch's."""
         from executorch.extension.training import get_sgd_optimizer
 
-        from coordinator.executorch_app import ExecutorchApp
+        from export.executorch_app import ExecutorchApp
 
         app = ExecutorchApp(make_bundle(TINY_TICKET, "executorch-trainer", TRAINING), TRAINING)
         reference = TorchReference(TINY_TICKET, Training(batch=4, optimiser="sgd", learning_rate=0.05, beta1=0.9))
