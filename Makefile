@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-KERNELS := $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h edge_client/kernels/build.py)
+KERNELS := $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h edge_client/kernels/build.py edge_client/compiler.py)
 ARGS   ?=
 
 .DEFAULT_GOAL := help
@@ -41,7 +41,7 @@ $(VENV)/.kernels: $(READY) $(KERNELS)
 	@touch $@
 
 # Without all that its wheel names (torchao, pandas, ...): neither making nor running programs needs it.
-$(VENV)/.executorch: $(READY) edge_client/executorch/shim.cpp edge_client/executorch/build.py
+$(VENV)/.executorch: $(READY) edge_client/executorch/shim.cpp edge_client/executorch/build.py edge_client/compiler.py
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps executorch==1.5.1 tabulate && \
 	  $(BIN)/python -m edge_client.executorch.build || echo "no executorch: its tests are skipped"
 	@touch $@

@@ -19,8 +19,8 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
+from export.onnx_builder import GraphBuilder, Name
 from export.onnx_graph import forward_pass, logits_output, samples_input
-from export.onnx_layers import GraphBuilder, Name
 from export.torch_net import TorchNet, forward
 from wire import prng
 from wire.errors import ExportError

@@ -29,8 +29,6 @@ from wire.plan import (
     Relu6,
 )
 
-__all__ = ["Forward", "GraphBuilder", "Name", "forward", "input_gradient", "weight_gradient"]
-
 
 def forward(
     g: GraphBuilder, layer: Layer, before: Shape, after: Shape, read: Sequence[Name], weight: Name, *, training: bool
@@ -65,7 +63,7 @@ def forward(
         case Gelu():
             f.y = activations.gelu(g, f)
         case Norm():
-            f.y = activations.normalise(g, f, layer, training=training)
+            f.y = activations.normalise(g, f, layer)
         case Add():
             f.y = g.add("Add", *read)
         case Concat():

@@ -22,7 +22,7 @@ HS_INLINE float value_of(float x, const int function) {
 HS_INLINE float slope_of(float x, const int function) {
     switch (function) {
     case HS_RELU6: return x > 0 && x < 6;
-    case HS_HARDSWISH: return x < -3 ? 0 : x <= 3 ? x * (1.0f / 3) + 0.5f : 1;
+    case HS_HARDSWISH: return x <= -3 ? 0 : x < 3 ? x * (1.0f / 3) + 0.5f : 1;
     case HS_GELU: return 0.5f * (1 + erff(x * HS_SQRT_HALF)) + x * HS_NORMAL_AT_0 * expf(-0.5f * x * x);
     default: return x > 0;
     }

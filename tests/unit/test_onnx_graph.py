@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from coordinator.models import MODELS, build_plan
-from edge_client.runtimes.registry import open_runtime
+from edge_client.runtimes.registry import available, open_runtime
 from export.bundle import make_bundle
 from export.comparison import Row
 from export.onnx_graph import inference_graph, training_graph
@@ -192,7 +192,9 @@ def test_model_equals_torch(name: str, optimiser: str) -> None:
 @pytest.mark.parametrize("name", LARGE)
 def test_large_model_equals_torch(name: str) -> None:
     """The large convolutional networks' gradients equal torch's too."""
-    assert run_check(model_ticket(name), Training(), batch=2, batches=1, steps=1) == []
+    # At random masks of a tenth, paths of few weights through norms leave gradients of rounding only.
+    ticket = model_ticket(name, 0.4 if name == "mobilenet-v2-tiny" else 0.1)
+    assert run_check(ticket, Training(), batch=2, batches=1, steps=1) == []
 
 
 @pytest.mark.parametrize("name", ODD_PLANS)
@@ -229,11 +231,12 @@ def kinked(activation: Activation) -> Ticket:
     return Ticket(plan=plan, seed=1, magnitudes="constant", layers=keeps)
 
 
+@pytest.mark.parametrize("name", [name for name in ("sparse", "onnx") if name in available()])
 @pytest.mark.parametrize("activation", [Relu(), Relu6(), Hardswish()])
-def test_kinks_have_the_derivative_of_torch(activation: Activation) -> None:
+def test_kinks_have_the_derivative_of_torch(activation: Activation, name: str) -> None:
     """At 0, 6, 3 and -3, which are met exactly, every activation's gradient is the one torch chooses."""
     ticket, training = kinked(activation), Training()
-    runtime = open_runtime(make_bundle(ticket, "onnx", training), training)
+    runtime = open_runtime(make_bundle(ticket, name, training), training)
     reference = TorchReference(ticket, training)
     y, weights = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.float32)
     for value in KINKS:
