@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from wire.plan import Conv, Linear, Plan
+from wire.layers import Conv, Linear
+from wire.plan import Plan
 
 Gradient = TypeVar("Gradient")
 

@@ -11,7 +11,7 @@ from math import pi, sqrt
 import torch
 from torch import Tensor
 
-from wire.plan import NORM_EPSILON, Norm
+from wire.layers import NORM_EPSILON, Norm
 
 
 class ReluPass:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from export.executorch_windows import Pair, pair, spread, taps, windows_in
-from wire.plan import Conv
+from wire.layers import Conv
 
 MAX_WINDOWS = 1 << 21  # floats gathered at once; a convolution with more goes through its input channels in parts
 

@@ -21,7 +21,7 @@ from export.executorch_activations import GeluPass, HardswishPass, NormPass, Rel
 from export.executorch_convolutions import ConvPass, GroupedConvPass
 from export.executorch_windows import Part, pair, spread, taps
 from wire.errors import ExportError
-from wire.plan import (
+from wire.layers import (
     Add,
     AvgPool,
     Concat,

@@ -36,7 +36,8 @@ from export.backward import backward
 from export.executorch_layers import JointPass, Pass, WeightPass, make_pass, to_maps
 from export.rewrite import relu_after_pool
 from wire.errors import ExportError
-from wire.plan import Conv, Linear, Plan
+from wire.layers import Conv, Linear
+from wire.plan import Plan
 
 CAPACITY_STEP = 64
 ARGUMENTS = {

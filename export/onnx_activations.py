@@ -11,7 +11,7 @@ from math import isqrt, pi, prod, sqrt
 import onnx
 
 from export.onnx_builder import Forward, GraphBuilder, Name
-from wire.plan import NORM_EPSILON, Gelu, Hardswish, Norm, Relu6
+from wire.layers import NORM_EPSILON, Gelu, Hardswish, Norm, Relu6
 
 
 def relu6(g: GraphBuilder, x: Name) -> Name:

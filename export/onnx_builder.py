@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from wire.errors import ExportError
-from wire.plan import Layer
+from wire.layers import Layer
 
 OPSET = 18  # ReduceMax-style axes inputs, BitwiseAnd and ScatterElements' reduction; onnxruntime has it since 1.14
 IR_VERSION = 8

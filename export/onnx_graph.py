@@ -32,7 +32,7 @@ from export.onnx_builder import Forward, GraphBuilder, Name
 from export.onnx_layers import forward, input_gradient, weight_gradient
 from export.rewrite import relu_after_pool
 from wire.errors import ExportError
-from wire.plan import Conv, Linear
+from wire.layers import Conv, Linear
 from wire.settings import Training
 from wire.ticket import KeptLayer, Ticket
 

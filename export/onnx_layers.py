@@ -12,7 +12,7 @@ from export import onnx_activations as activations
 from export import onnx_windows as windows
 from export.onnx_builder import Forward, GraphBuilder, Name, Shape
 from wire.errors import ExportError
-from wire.plan import (
+from wire.layers import (
     Add,
     AvgPool,
     Concat,

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from export.onnx_builder import Forward, GraphBuilder, Name, Shape
-from wire.plan import AvgPool, Conv, MaxPool
+from wire.layers import AvgPool, Conv, MaxPool
 
 
 def convolve(g: GraphBuilder, layer: Conv, x: Name, weight: Name) -> Name:

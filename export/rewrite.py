@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from wire.plan import MaxPool, Plan, Relu
+from wire.layers import MaxPool, Relu
+from wire.plan import Plan
 
 
 def relu_after_pool(plan: Plan) -> Plan:

@@ -19,6 +19,7 @@ import numpy as np
 
 from wire import bits, envelope, mask, messages, personal
 from wire.bundle import Bundle
+from wire.layers import AvgPool, Conv, Flatten, Linear, MaxPool, Relu
 from wire.mask import Votes
 from wire.messages import (
     BundleBytes,
@@ -34,7 +35,7 @@ from wire.messages import (
     Welcome,
 )
 from wire.personal import Personal
-from wire.plan import AvgPool, Conv, Flatten, Linear, MaxPool, Plan, Relu
+from wire.plan import Plan
 from wire.settings import Training
 from wire.ticket import Keep, Ticket
 

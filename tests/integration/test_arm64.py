@@ -15,7 +15,8 @@ from tests.integration.arm_debian import AARCH64, ARMV7L  # noqa: E402
 from tests.integration.arm_remote import Remote, remote  # noqa: E402
 from tests.integration.arm_root import Root, installed  # noqa: E402
 from wire.bundle import Bundle  # noqa: E402
-from wire.plan import AvgPool, Conv, Flatten, Linear, MaxPool, Plan, Relu  # noqa: E402
+from wire.layers import AvgPool, Conv, Flatten, Linear, MaxPool, Relu  # noqa: E402
+from wire.plan import Plan  # noqa: E402
 from wire.settings import Training  # noqa: E402
 from wire.ticket import Ticket  # noqa: E402
 

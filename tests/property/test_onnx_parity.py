@@ -13,7 +13,8 @@ from export.torch_net import TorchReference
 from tests.graph_plans import assert_gradients_close, graph_plans
 from tests.helpers import random_ticket
 from wire.errors import PlanError
-from wire.plan import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Plan, Relu
+from wire.layers import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Relu
+from wire.plan import Plan
 from wire.settings import Training
 
 torch.set_num_threads(1)

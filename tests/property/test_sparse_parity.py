@@ -19,7 +19,8 @@ from edge_client.runtimes.sparse import SparseRuntime  # noqa: E402
 from export.torch_net import TorchReference  # noqa: E402
 from tests.graph_plans import graph_plans  # noqa: E402
 from wire.bundle import Bundle  # noqa: E402
-from wire.plan import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Plan, Relu  # noqa: E402
+from wire.layers import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Relu  # noqa: E402
+from wire.plan import Plan  # noqa: E402
 from wire.settings import Training  # noqa: E402
 from wire.ticket import Keep, Ticket  # noqa: E402
 

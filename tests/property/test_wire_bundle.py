@@ -13,7 +13,8 @@ from tests.helpers import random_ticket
 from tests.property.wire_strategies import ODD_VALUES, QUICK, mutated
 from wire.bundle import MAGIC, VERSION, Bundle, decode_bundle
 from wire.errors import Mismatch, TicketError, WireError
-from wire.plan import Linear, Plan
+from wire.layers import Linear
+from wire.plan import Plan
 
 TICKET = random_ticket(Plan(name="tiny", input_shape=(6,), layers=(Linear(out_features=4),)), 0.5, seed=3)
 BUNDLE = Bundle(runtime="onnx", ticket=TICKET, files={"train.onnx": b"graph", "infer.onnx": b""})

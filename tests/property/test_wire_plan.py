@@ -9,9 +9,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.property.wire_strategies import ODD_VALUES, QUICK, plans
-from wire import plan as plan_module
 from wire.errors import PlanError, WireError
-from wire.plan import (
+from wire.layers import (
+    LAYER_TYPES,
     Add,
     AvgPool,
     Concat,
@@ -22,16 +22,14 @@ from wire.plan import (
     Linear,
     MaxPool,
     Norm,
-    Plan,
     Recall,
     Relu,
-    plan_from_data,
-    plan_to_data,
 )
+from wire.plan import MAX_WEIGHTS, Plan, plan_from_data, plan_to_data
 
 _LAYERS = st.lists(
     st.tuples(
-        st.sampled_from([*plan_module.LAYER_TYPES, "dropout", 3]),
+        st.sampled_from([*LAYER_TYPES, "dropout", 3]),
         st.lists(st.lists(st.integers(-1, 4), max_size=4) | st.integers(-1, 2**25) | st.text(max_size=2), max_size=4),
     ).map(lambda pair: [pair[0], *pair[1]])
     | ODD_VALUES,
@@ -57,7 +55,7 @@ def test_drawn_plans_have_every_kind_of_layer() -> None:
         drawn.update("groups" for layer in plan.layers if isinstance(layer, Conv) and layer.groups > 1)
 
     collect()
-    assert drawn == {*plan_module.LAYER_TYPES.values(), "groups"}
+    assert drawn == {*LAYER_TYPES.values(), "groups"}
 
 
 @QUICK
@@ -114,7 +112,7 @@ def test_any_layers_are_a_plan_or_raise(shape: list[int], layers: list[object]) 
         plan = plan_from_data(["p", shape, layers])
     except (WireError, PlanError):
         return
-    assert plan.weights <= plan_module.MAX_WEIGHTS
+    assert plan.weights <= MAX_WEIGHTS
 
 
 BIG = 1 << 24

@@ -18,7 +18,8 @@ from tests.helpers import random_ticket
 from tests.property.wire_strategies import ODD_VALUES, QUICK, mutated, tickets
 from wire import bits, plan
 from wire.errors import PlanError, TicketError, WireError
-from wire.plan import Linear, Plan, plan_to_data
+from wire.layers import Linear
+from wire.plan import Plan, plan_to_data
 from wire.ticket import MAGIC, VERSION, Keep, Ticket, decode_ticket, read_ticket
 
 PLAN = Plan(name="tiny", input_shape=(6,), layers=(Linear(out_features=4),))

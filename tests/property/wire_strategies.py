@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.graph_plans import graph_plans
 from wire import bits, messages
 from wire.errors import PlanError
-from wire.plan import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Plan, Relu
+from wire.layers import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Relu
+from wire.plan import Plan
 from wire.settings import Training
 from wire.ticket import Keep, Ticket
 

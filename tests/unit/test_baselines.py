@@ -22,7 +22,8 @@ from edge_client.trainer import log_prior, train
 from export.bundle import make_bundle
 from wire import bits, mask
 from wire.errors import ConfigError, UnknownName
-from wire.plan import Conv, Flatten, Linear, MaxPool, Plan, Relu
+from wire.layers import Conv, Flatten, Linear, MaxPool, Relu
+from wire.plan import Plan
 from wire.settings import Training
 
 PLAN = Plan(

@@ -16,7 +16,8 @@ from coordinator.ticket_table import render
 from edge_client.runtimes.sparse import SparseRuntime
 from wire.bundle import Bundle
 from wire.errors import ConfigError, RuntimeMissing, UnknownName
-from wire.plan import AvgPool, Conv, Flatten, Linear, MaxPool, Plan, Relu
+from wire.layers import AvgPool, Conv, Flatten, Linear, MaxPool, Relu
+from wire.plan import Plan
 from wire.settings import Training
 from wire.ticket import Keep, Ticket
 

@@ -18,7 +18,8 @@ from coordinator.cli import build_parser
 from coordinator.datasets.dataset import DeviceData, FederatedData, Scale
 from coordinator.rounds import Schedule
 from wire.errors import Mismatch
-from wire.plan import Flatten, Linear, Plan, Relu
+from wire.layers import Flatten, Linear, Relu
+from wire.plan import Plan
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PLAN = Plan(name="tiny", input_shape=(2, 4), layers=(Flatten(), Linear(out_features=8), Relu(), Linear(out_features=3)))

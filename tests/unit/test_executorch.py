@@ -41,7 +41,8 @@ from tests.helpers import TINY, TINY_TICKET, random_ticket, tiny_batch
 from tests.unit.test_onnx_graph import KINKS, ODD_PLANS, kinked, model_ticket, odd_ticket
 from wire.bundle import Bundle, decode_bundle
 from wire.errors import DataError, ExportError, RuntimeMissing, TicketError
-from wire.plan import Activation, Conv, Flatten, Hardswish, Linear, MaxPool, Plan, Relu, Relu6
+from wire.layers import Activation, Conv, Flatten, Hardswish, Linear, MaxPool, Relu, Relu6
+from wire.plan import Plan
 from wire.settings import Training
 from wire.ticket import Ticket
 

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.models import MODELS, build_plan
 from wire.errors import PlanError, UnknownName
-from wire.plan import Add, Conv, Norm
+from wire.layers import Add, Conv, Norm
 
 ROOT = Path(__file__).parents[2]
 IMAGES = {(channels, side, side) for channels in (1, 3) for side in (28, 32)}

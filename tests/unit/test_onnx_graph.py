@@ -20,7 +20,7 @@ from export.torch_net import TorchReference
 from export.verify import check
 from tests.helpers import random_ticket
 from wire.errors import ExportError
-from wire.plan import (
+from wire.layers import (
     Activation,
     Add,
     AvgPool,
@@ -33,11 +33,11 @@ from wire.plan import (
     Linear,
     MaxPool,
     Norm,
-    Plan,
     Recall,
     Relu,
     Relu6,
 )
+from wire.plan import Plan
 from wire.settings import Training
 from wire.ticket import Keep, Ticket
 

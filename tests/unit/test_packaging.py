@@ -24,7 +24,8 @@ import numpy as np
 from edge_client.kernels import library
 from edge_client.runtimes.sparse import SparseRuntime
 from wire.bundle import Bundle
-from wire.plan import Linear, Plan
+from wire.layers import Linear
+from wire.plan import Plan
 from wire.settings import Training
 from wire.ticket import Keep, Ticket
 plan = Plan(name="one", input_shape=(8,), layers=(Linear(out_features=4),))

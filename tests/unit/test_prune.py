@@ -10,7 +10,8 @@ from coordinator.models import build_plan
 from coordinator.prune import METHODS, prune
 from coordinator.saliency import initial_magnitudes, synaptic_flow
 from wire.errors import PruneError, UnknownName
-from wire.plan import Linear, Plan, Relu
+from wire.layers import Linear, Relu
+from wire.plan import Plan
 from wire.ticket import decode_ticket
 
 LENET = build_plan("lenet", input_shape=(1, 28, 28), classes=10)

@@ -14,7 +14,8 @@ from coordinator.report.page import duration, human_bytes, render, write_page
 from coordinator.report.summary import DeviceSummary, RoundSummary, Summary
 from tests.helpers import random_ticket
 from wire.errors import ConfigError
-from wire.plan import Conv, Flatten, Linear, Plan, Relu
+from wire.layers import Conv, Flatten, Linear, Relu
+from wire.plan import Plan
 
 HOSTILE = "<script>alert('x')</script>\"&\u202e"
 PLAN = Plan(

@@ -11,7 +11,8 @@ from export.backward import backward
 from export.rewrite import relu_after_pool
 from export.torch_net import forward
 from tests.graph_plans import graph_plans
-from wire.plan import Add, AvgPool, Concat, Conv, Flatten, Layer, Linear, MaxPool, Plan, Recall, Relu, Relu6
+from wire.layers import Add, AvgPool, Concat, Conv, Flatten, Layer, Linear, MaxPool, Recall, Relu, Relu6
+from wire.plan import Plan
 
 CONV = Conv(out_channels=2, kernel=(3,), stride=(1,), padding=(1,))
 POOL = MaxPool(kernel=(2,), stride=(2,))

@@ -30,7 +30,8 @@ from tests.integration.test_memory_federation import Watcher, start_device
 from wire import mask
 from wire.channel import Channel
 from wire.errors import ConfigError, StateError
-from wire.plan import Conv, Flatten, Linear, MaxPool, Plan, Relu
+from wire.layers import Conv, Flatten, Linear, MaxPool, Relu
+from wire.plan import Plan
 from wire.prng import mix
 from wire.settings import Training
 from wire.transport import MemoryBus

@@ -18,7 +18,8 @@ from tests.helpers import random_ticket
 from wire.arena import Buffer, place
 from wire.bundle import Bundle
 from wire.errors import ConfigError, DataError, RuntimeMissing
-from wire.plan import Conv, Flatten, Linear, MaxPool, Plan, Relu
+from wire.layers import Conv, Flatten, Linear, MaxPool, Relu
+from wire.plan import Plan
 from wire.settings import Training
 from wire.ticket import Keep, Ticket
 

@@ -21,9 +21,10 @@ from tests.unit.test_fleet import hello
 from wire import personal
 from wire.bundle import Bundle
 from wire.errors import StateError
+from wire.layers import Linear
 from wire.messages import Evaluation
 from wire.personal import Personal
-from wire.plan import Linear, Plan
+from wire.plan import Plan
 from wire.state_folder import read_learned
 
 KILLED_AFTER_COMMIT = """

@@ -11,7 +11,21 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 
-from wire import bits, bundle, envelope, mask, messages, personal, plan, prng, safecbor, settings, state_folder, ticket
+from wire import (
+    bits,
+    bundle,
+    envelope,
+    layers,
+    mask,
+    messages,
+    personal,
+    plan,
+    prng,
+    safecbor,
+    settings,
+    state_folder,
+    ticket,
+)
 from wire.errors import WireError
 from wire.messages import KINDS, Receipt
 from wire.settings import Training
@@ -172,10 +186,10 @@ def test_other_limits_are_those_of_the_code() -> None:
         assert f"`{magic.decode()}`" in DOCUMENT
 
 
-@pytest.mark.parametrize("kind", plan.LAYER_TYPES)
+@pytest.mark.parametrize("kind", layers.LAYER_TYPES)
 def test_every_layer_kind_is_documented_with_its_values(kind: str) -> None:
     """Table and schema name the values in order; one with a default is optional, and is in the table both ways."""
-    items = dataclasses.fields(plan.LAYER_TYPES[kind])
+    items = dataclasses.fields(layers.LAYER_TYPES[kind])
     optional = [item.default is not dataclasses.MISSING for item in items]
     rows = re.findall(r"^\| `(\[.*?\])` \| ", section("Ticket"), re.M)
     forms = [items[: len(items) - left] for left in range(sum(optional), -1, -1)]
@@ -191,7 +205,7 @@ def test_every_layer_kind_is_documented_with_its_values(kind: str) -> None:
 
 def test_no_layer_is_documented_that_does_not_exist() -> None:
     """The schema's choice of layers, and the table's rows, are exactly the kinds of the code."""
-    kinds = list(plan.LAYER_TYPES)
+    kinds = list(layers.LAYER_TYPES)
     choice = re.search(r"^layer = (.*)$", CDDL, re.M)
     assert choice
     assert choice[1].split(" / ") == kinds
@@ -203,7 +217,7 @@ def test_an_unknown_layer_is_refused_as_documented() -> None:
     """The words of the compatibility rule are those of the error."""
     with pytest.raises(WireError) as caught:
         plan.plan_from_data(["p", [4], [["attention", 4]]])
-    known = ", ".join(plan.LAYER_TYPES)
+    known = ", ".join(layers.LAYER_TYPES)
     assert str(caught.value) == f"a layer starts with one of {known}"
     compatibility = re.sub(r"\s+", " ", section("Compatibility"))
     assert "`a layer starts with one of conv, linear, ...`" in compatibility
