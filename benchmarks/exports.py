@@ -1,6 +1,7 @@
 """Sizes and parities of every network of the zoo on every runtime that is installed here, into docs/runtimes.md.
 
-python -m benchmarks.exports                 # some minutes
+python -m benchmarks.exports                             # a quarter of an hour or more
+python -m benchmarks.exports --models lenet conv4        # only their rows anew
 """
 
 from __future__ import annotations
@@ -26,10 +27,18 @@ HEAD = "| network | density | runtime | bytes | planned memory MB | gradients | 
 
 def main() -> None:
     """Export, verify, write the table."""
-    argparse.ArgumentParser(prog="python -m benchmarks.exports", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.exports", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="networks (all)")
+    options = parser.parse_args()
     console = Console()
-    lines = [HEAD, "|---|---|---|---:|---:|---:|---:|---:|---:|"]
-    for model in MODELS:
+    text = PAGE.read_text()
+    before, old, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(BEGIN) : text.index(END)], END
+    after += text[text.index(END) + len(END) :]
+    rows = {model: [line for line in old.splitlines() if line.startswith(f"| {model} |")] for model in MODELS}
+    for model in options.models:
+        rows[model] = []
         density = 0.05 if model == "conv4" else 0.10
         plan = build_plan(model)
         with TemporaryDirectory() as folder:
@@ -46,14 +55,13 @@ def main() -> None:
                     console.print(f"{model} on {runtime}: {error}")
                     continue
                 verdict = "" if found.ok else " **differs**"
-                lines.append(
+                rows[model].append(
                     f"| {model} | {density} | {runtime}{verdict} | {size:,} | {arena} | {found.worst_gradient:.1e} "
                     f"| {found.signs_apart:.2%} | {found.step_ms:.2f} | {found.runtime_mb:.1f} |"
                 )
     machine = ", ".join(f"{name}: {value}" for name, value in describe().items())
-    text = PAGE.read_text()
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    PAGE.write_text("\n".join([before, "", *lines, "", f"({machine})", "", after]))
+    table = [HEAD, "|---|---|---|---:|---:|---:|---:|---:|---:|", *(line for model in MODELS for line in rows[model])]
+    PAGE.write_text("\n".join([before, "", *table, "", f"({machine})", "", after]))
     console.print(f"{PAGE} written", soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import closing
 from math import gcd, sqrt
 from pathlib import Path
@@ -94,6 +95,11 @@ def tiny_batch(n: int) -> tuple[Floats, Labels, Floats]:
 INSTALLED_RUNTIMES = [
     pytest.param(name, marks=[pytest.mark.slow] if name == "executorch" else []) for name in registry.available()
 ]
+
+
+def hear_ctrl_c() -> None:
+    """For a child process that a test interrupts: one started in the background of a script ignores SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def random_signs(ticket: Ticket, seed: int) -> Signs:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import hear_ctrl_c
 from tests.integration.fleet import wait_until
 
 DEMO = [sys.executable, "-m", "coordinator.cli", "demo", "--devices", "5", "--per-round", "3"]
@@ -45,7 +46,8 @@ def test_demo_ends_with_a_report_and_its_figures(tmp_path: Path, runtime: str) -
 def test_ctrl_c_leaves_nothing_running_and_a_run_to_report_on(tmp_path: Path) -> None:
     """Exit code 130, no broker or device left behind, and `hidenseek report` works on what there is."""
     out = tmp_path / "out"
-    process = subprocess.Popen([*DEMO, "--rounds", "500", "--out", str(out)], stdout=subprocess.PIPE, text=True)
+    command = [*DEMO, "--rounds", "500", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("round  2/"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.cli import main
+from tests.helpers import hear_ctrl_c
 
 COMMAND = [sys.executable, "-m", "coordinator.cli", "simulate", "--workers", "2", "--rounds", "4", "--method", "topk"]
 
@@ -19,7 +20,9 @@ COMMAND = [sys.executable, "-m", "coordinator.cli", "simulate", "--workers", "2"
 @pytest.mark.slow
 def test_ctrl_c_stops_it_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """Interrupted in a round, it ends within seconds with 130 and leaves whole rounds; then it does the rest only."""
-    process = subprocess.Popen([*COMMAND, "--out", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        [*COMMAND, "--out", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=hear_ctrl_c
+    )
     deadline = time.monotonic() + 240
     while not rows(tmp_path):
         assert process.poll() is None, process.communicate()[0]

@@ -122,13 +122,9 @@ def _agrees(plan: Plan, draw: Callable[[int], int], seed: int) -> None:
         torch.testing.assert_close(forward(found, weights, x), module(x), rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("examples", [4, pytest.param(40, marks=pytest.mark.slow)])
-def test_the_plan_of_a_module_gives_its_numbers(examples: int) -> None:
+@pytest.mark.slow
+@settings(QUICK, max_examples=40, phases=[Phase.generate])  # a trace takes too long to shrink
+@given(graph_plans(), st.data(), st.integers(0, 1 << 20))
+def test_the_plan_of_a_module_gives_its_numbers(plan: Plan, data: st.DataObject, seed: int) -> None:
     """In-place operators change what others read later, as in torch; weights keep their order."""
-
-    @settings(QUICK, max_examples=examples, phases=[Phase.generate])  # a trace takes too long to shrink
-    @given(graph_plans(), st.data(), st.integers(0, 1 << 20))
-    def check(plan: Plan, data: st.DataObject, seed: int) -> None:
-        _agrees(plan, lambda choices: data.draw(st.integers(0, choices - 1)), seed)
-
-    check()
+    _agrees(plan, lambda choices: data.draw(st.integers(0, choices - 1)), seed)

@@ -19,8 +19,8 @@ from tests.unit.test_predict import CLASSES, SIGNS, SPARSE, TICKET, X
 from wire import __version__, mask
 from wire.errors import ExportError, StateError
 from wire.layers import Linear
-from wire.layers import Plan as NetworkPlan
 from wire.mask import Votes, as_multipliers
+from wire.plan import Plan as NetworkPlan
 
 RUN = b"run-of-3"
 OWN = as_multipliers(SIGNS)

@@ -17,6 +17,8 @@ from export import manifest
 from wire.errors import ConfigError, ExportError, UnknownName
 from wire.ticket import read_ticket
 
+pytestmark = pytest.mark.slow  # importing and running torch.export takes seconds
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_network.py"
 _NUMBERS = count()
 NETWORKS = """
@@ -115,6 +117,7 @@ def test_defaults_are_those_of_prune(package: str) -> None:
     assert found.id == prune(found.plan, density=0.4, seed=0).id
 
 
+@pytest.mark.slow
 def test_the_example_of_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """examples/my_network.py, its class and its factory."""
     monkeypatch.setattr(sys, "path", [*sys.path])

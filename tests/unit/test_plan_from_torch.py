@@ -154,6 +154,7 @@ def test_the_zoo_written_in_torch_becomes_the_zoo(name: str) -> None:
     assert plan_from_module(ZOO[name](), wanted.input_shape, name)[0] == wanted
 
 
+@pytest.mark.slow
 def test_the_example_is_resnet8() -> None:
     """examples/my_network.py is built as the named network is."""
     module, name = load_module(f"{Path(__file__).parents[2] / 'examples' / 'my_network.py'}:SmallResNet")
@@ -187,7 +188,10 @@ FORMS: list[tuple[Callable[..., Any], tuple[nn.Module, ...], tuple[Layer, ...]]]
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("run", "parts", "before"), FORMS)
+@pytest.mark.parametrize(
+    ("run", "parts", "before"),
+    [pytest.param(*form, marks=[pytest.mark.slow] * (number % 4 != 0)) for number, form in enumerate(FORMS)],
+)
 def test_every_way_to_write_it(
     run: Callable[..., Any], parts: tuple[nn.Module, ...], before: tuple[Layer, ...]
 ) -> None:

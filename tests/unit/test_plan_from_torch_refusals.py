@@ -96,7 +96,13 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[nn.Module, ...], str, str, st
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REFUSED)
+# torch.export takes half a second for each, so make test tries a few kinds of operators only.
+FAST = ("silu", "softmax", "shuffle", "pool padding", "data-dependent")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in REFUSED]
+)
 def test_a_refusal_says_where_what_and_what_instead(name: str) -> None:
     """Module path, operator or what was found, the line of the user's own file, and a hint."""
     run, parts, path, what, hint = REFUSED[name]

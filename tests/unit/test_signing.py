@@ -117,20 +117,33 @@ def test_the_command_shows_the_public_key_alone(own: Path, capsys: pytest.Captur
     assert own.read_text().strip() not in said
 
 
-def test_exports_say_who_signed_them(folder: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_signers_are_recognised(folder: Path, own: Path) -> None:
     """Our federation, or somebody that --trust names, or somebody nobody vouches for."""
-    public = signing.public_key(keys.federation_key())
-    assert manifest.read(folder).signed_by == public
-    assert run("verify", folder, "--trust", keys.as_text(public)) == 0
-    assert f"signed by {signing.fingerprint(public)}, which you trust" in " ".join(capsys.readouterr().out.split())
+    public = manifest.read(folder).signed_by
+    assert public == signing.public_key(keys.federation_key())
+    name = signing.fingerprint(public)
+    assert keys.recognise(public, trusted=None, where="out") == f"signed by {name}, this federation"
+    assert keys.recognise(public, trusted=keys.as_text(public), where="out") == f"signed by {name}, which you trust"
     own.unlink()
-    keys.federation_key()
-    assert run("verify", folder) == 0
-    assert "nobody here vouches for" in " ".join(capsys.readouterr().out.split())
+    assert "nobody here vouches for" in keys.recognise(public, trusted=None, where="out")
+    assert not own.exists(), "asking makes no key"
+
+
+def test_verify_takes_nobody_elses(folder: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is run; and a key that is none is told from one that is another's."""
+    own.unlink()
     other = keys.as_text(signing.public_key(keys.federation_key()))
     assert run("verify", folder, "--trust", other) == DataError.exit_code
     assert "not by the key to trust" in capsys.readouterr().err
     assert run("verify", folder, "--trust", "abc") == ConfigError.exit_code
+
+
+@pytest.mark.slow
+def test_verify_says_who_signed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the line above its table."""
+    public = manifest.read(folder).signed_by
+    assert run("verify", folder, "--trust", keys.as_text(public)) == 0
+    assert f"signed by {signing.fingerprint(public)}, which you trust" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
