@@ -126,6 +126,7 @@ def test_devices_yaml_is_complained_about_by_line(
     assert text in said
 
 
+@pytest.mark.slow
 def test_data_of_the_wrong_shape_stops_the_device_only(processes: Processes) -> None:
     """Exit code 11 on the device whose data does not fit; the federation goes on without it."""
     config = (

@@ -144,10 +144,9 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "mobilenet-v2-tiny": mobilenet,
     "ds-cnn": ds_cnn,
 }
-LARGE = ("resnet8", "mobilenet-v2-tiny", "ds-cnn")  # seconds each
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in ZOO])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "lenet")) for name in ZOO])
 def test_the_zoo_written_in_torch_becomes_the_zoo(name: str) -> None:
     """Layer by layer the same plan, with residuals, shortcuts, depthwise convolutions and norms."""
     wanted = build_plan(name)
@@ -190,7 +189,7 @@ FORMS: list[tuple[Callable[..., Any], tuple[nn.Module, ...], tuple[Layer, ...]]]
 
 @pytest.mark.parametrize(
     ("run", "parts", "before"),
-    [pytest.param(*form, marks=[pytest.mark.slow] * (number % 4 != 0)) for number, form in enumerate(FORMS)],
+    [pytest.param(*form, marks=[pytest.mark.slow] * (number % 8 != 0)) for number, form in enumerate(FORMS)],
 )
 def test_every_way_to_write_it(
     run: Callable[..., Any], parts: tuple[nn.Module, ...], before: tuple[Layer, ...]
