@@ -144,6 +144,7 @@ def summary_run(store: Store) -> bytes:
     return run.id
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_run(tmp_path: Path, federation: Federation) -> None:
     """Two runs of one federation end in the same signs: nothing depends on who answers first."""
     outcomes = []
