@@ -44,7 +44,7 @@ def har_resnet(shape: Shape) -> list[Layer]:
 def mobilenet_v2_tiny(shape: Shape) -> list[Layer]:
     """Sandler et al. 2018 (arXiv 1801.04381), table 2, narrowed for images of 32 x 32."""
     net = _Net(shape)
-    net.conv(16, 3, stride=2 if shape[-1] > 64 else 1)
+    net.conv(16, 3)
     net.add(Relu6())
     for channels, expansion, stride in [(8, 1, 1), (16, 6, 2), (16, 6, 1), (24, 6, 2), (24, 6, 1), (48, 6, 2)]:
         start, entering = net.here, net.channels

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from coordinator.budget import Budget
 from coordinator.config import Profile
@@ -201,5 +202,6 @@ def _codes(shape: LayerShape, block: int) -> int:
     return block // ROWS if together else block
 
 
+@lru_cache(maxsize=4)  # asked for once for every board, and for every layer of a time budget
 def _schedule(plan: Plan, batch: int) -> Schedule:
     return make_schedule(plan, lanes=lanes_for(batch), width=VECTOR)

@@ -103,6 +103,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
     here = [name for name in OPTIONAL_RUNTIMES if find_spec(name)]
     targets = _names(arguments.target, TARGETS, "--target") or [*RUNTIMES, *here]
+    key = keys.federation_key()  # before the minutes that programs take
     ticket = _ticket(arguments)
     training = Training(batch=arguments.batch, optimiser=arguments.optimiser)
     wanted = profiles.known(arguments.config)
@@ -117,7 +118,7 @@ def _export(arguments: argparse.Namespace) -> int:
     arenas |= {"sparse": _sparse_arena(ticket, training.batch)} if "sparse" in targets else {}
     boards = board_estimates.on_boards(ticket, wanted, training.batch)
     described = manifest.describe(bundles, training, arenas, [_noted(board) for board in boards])
-    manifest.write(arguments.output, described, bundles, key=keys.federation_key())
+    manifest.write(arguments.output, described, bundles, key=key)
     Console().print(export_table.written(described, boards))
     print(f"wrote {arguments.output}; check it with: hidenseek verify {arguments.output}")
     return 0

@@ -63,12 +63,15 @@ def forward(plan: Plan, weights: Sequence[Tensor], x: Tensor, *, fast: bool = Fa
         weights = [weight.unsqueeze(2) if weight.dim() == 3 else weight for weight in weights]
         x = (x.unsqueeze(2) if x.dim() == 3 else x).contiguous(memory_format=torch.channels_last)
     left = iter(weights)
-    values = [x]
-    for layer, sources in zip(layers, plan.sources(), strict=True):
+    last_reader = {source: position for position, sources in enumerate(plan.sources()) for source in sources}
+    values = {0: x}
+    for position, (layer, sources) in enumerate(zip(layers, plan.sources(), strict=True)):
         read = [values[source] for source in sources]
         skipped = linear and isinstance(layer, Activation | Norm)
-        values.append(read[0] if skipped else _layer(layer, read, left))
-    return values[-1]
+        values[position + 1] = read[0] if skipped else _layer(layer, read, left)
+        for source in {source for source in sources if last_reader[source] == position}:
+            del values[source]  # evaluation takes large batches: nothing is kept that nobody reads any more
+    return values[len(layers)]
 
 
 def _flat_2d(layer: Layer) -> Layer:

@@ -9,9 +9,38 @@ from __future__ import annotations
 
 from math import prod
 
-from wire.layers import Activation, Add, AvgPool, Concat, Conv, Flatten, Layer, Linear, MaxPool, Norm, Recall, Relu
+from wire.layers import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Flatten,
+    Gelu,
+    Hardswish,
+    Layer,
+    Linear,
+    MaxPool,
+    Norm,
+    Recall,
+    Relu,
+    Relu6,
+)
 from wire.plan import Plan
 from wire.schedule import Geometry, Kind, Operation, Schedule, Tensor, padding_of, pair, sides
+
+KINDS: dict[type[Layer], Kind] = {
+    Conv: Kind.SPARSE,
+    Linear: Kind.SPARSE,
+    MaxPool: Kind.MAX_POOL,
+    AvgPool: Kind.AVERAGE_POOL,
+    Add: Kind.ADD,
+    Concat: Kind.CONCAT,
+    Norm: Kind.NORM,
+    Relu: Kind.POINTWISE,
+    Relu6: Kind.POINTWISE,
+    Hardswish: Kind.POINTWISE,
+    Gelu: Kind.POINTWISE,
+}
 
 
 def make_schedule(plan: Plan, *, lanes: int, width: int) -> Schedule:
@@ -57,39 +86,26 @@ class _Builder:
         layer, sources = self._plan.layers[position], self._sources[position]
         source = self.tensor_of[sources[0]]
         leaving = sides(self._shapes[position + 1])
-        match layer:
-            case Flatten() | Recall():
-                self.tensor_of.append(source)
-                return
-            case Relu() if self._alone[sources[0]] and self._cut(source):
-                self.tensor_of.append(source)
-                return
-            case Conv():
-                kind = Kind.SPARSE
-                if (stride := pair(layer.stride, 1)) != (1, 1):
-                    before, padding = self._sides_of(source), pair(layer.padding, 0)
-                    parts = [-(-(n + 2 * p) // s) for n, p, s in zip(before[1:], padding, stride, strict=True)]
-                    source = self._operate(Kind.PHASES, layer, source, (before[0] * prod(stride), parts[0], parts[1]))
-            case Linear():
-                kind = Kind.SPARSE
-            case MaxPool():
-                kind = Kind.MAX_POOL
-            case AvgPool():
-                kind = Kind.AVERAGE_POOL
-            case Add():
-                kind = Kind.ADD
-            case Concat():
-                kind = Kind.CONCAT
-            case Norm():
-                kind = Kind.NORM
-            case _:
-                assert isinstance(layer, Activation)
-                kind = Kind.POINTWISE
-                leaving = self._sides_of(source)
+        if isinstance(layer, Flatten | Recall) or (
+            isinstance(layer, Relu) and self._alone[sources[0]] and self._cut(source)
+        ):
+            self.tensor_of.append(source)
+            return
+        kind = KINDS[type(layer)]
+        if isinstance(layer, Conv) and pair(layer.stride, 1) != (1, 1):
+            source = self._phases(layer, source)
+        if kind == Kind.POINTWISE:  # whatever sides a flattened tensor still has
+            leaving = self._sides_of(source)
         if kind in (Kind.ADD, Kind.CONCAT, Kind.NORM):
             self.tensor_of[sources[0]] = source = self._with_sides(layer, sources[0])
         second = self._with_sides(layer, layer.source) if isinstance(layer, Add | Concat) else None
         self.tensor_of.append(self._operate(kind, layer, source, leaving, second))
+
+    def _phases(self, layer: Conv, source: int) -> int:
+        """The input of a strided convolution, taken apart."""
+        (channels, *before), padding, stride = self._sides_of(source), pair(layer.padding, 0), pair(layer.stride, 1)
+        height, width = (-(-(n + 2 * p) // s) for n, p, s in zip(before, padding, stride, strict=True))
+        return self._operate(Kind.PHASES, layer, source, (channels * prod(stride), height, width))
 
     def _with_sides(self, layer: Layer, value: int) -> int:
         """The tensor of a value, copied if a flattened one still has the sides from before."""
