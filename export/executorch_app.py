@@ -118,8 +118,6 @@ class ExecutorchApp:
 
 def _weights(ticket: Ticket) -> tuple[torch.Tensor, torch.Tensor]:
     """Initial weights and their places among all dense weights, both (capacity,); padding is 0 at the place after."""
-    layers, starts = ticket.kept_layers, np.cumsum([0, *(layer.shape.weights for layer in ticket.kept_layers)])
-    initial = np.concatenate([layer.weights for layer in layers])
-    places = np.concatenate([layer.indices + start for layer, start in zip(layers, starts, strict=False)])
+    initial, places = torch.from_numpy(ticket.initial_weights), torch.from_numpy(ticket.places)
     padding = (0, capacity_for(ticket.kept) - ticket.kept)
-    return F.pad(torch.from_numpy(initial), padding), F.pad(torch.from_numpy(places), padding, value=int(starts[-1]))
+    return F.pad(initial, padding), F.pad(places, padding, value=ticket.plan.weights)

@@ -162,6 +162,17 @@ class Ticket:
             start += layer.kept
         return tuple(found)
 
+    @property
+    def initial_weights(self) -> NDArray[np.float32]:
+        """Initial values of all kept weights, float32 (kept,), in ticket order."""
+        return np.concatenate([layer.weights for layer in self.kept_layers])
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Their places among all dense weight arrays, one after the other in layer order, int64 (kept,)."""
+        starts = np.cumsum([0, *(layer.shape.weights for layer in self.kept_layers)])
+        return np.concatenate([layer.indices + start for layer, start in zip(self.kept_layers, starts, strict=False)])
+
     def _unpack(self, shape: LayerShape, keep: Keep, start: int) -> KeptLayer:
         total = shape.weights // keep.block
         if isinstance(keep.mask, int):

@@ -267,11 +267,7 @@ def _initial_weights(ticket: Ticket, capacity: int) -> tuple[Floats, NDArray[np.
     """Initial weights and their places among all dense weights, both (capacity,); padding is 0 at the place after."""
     initial: Floats = np.zeros(capacity, dtype=np.float32)
     indices = np.full(capacity, ticket.plan.weights, dtype=np.int64)
-    first = 0
-    for layer in ticket.kept_layers:
-        initial[layer.slice] = layer.weights
-        indices[layer.slice] = layer.indices + np.int64(first)
-        first += layer.shape.weights
+    initial[: ticket.kept], indices[: ticket.kept] = ticket.initial_weights, ticket.places
     return initial, indices
 
 

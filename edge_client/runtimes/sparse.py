@@ -127,7 +127,7 @@ class SparseRuntime:
         if multipliers.shape != (self._ticket.kept,):
             shape, kept = multipliers.shape, self._ticket.kept
             raise DataError(f"multipliers of shape {shape}, ({kept},) expected", where="sparse runtime")
-        weights = multipliers * np.concatenate([layer.weights for layer in self._ticket.kept_layers])
+        weights = multipliers * self._ticket.initial_weights
         self._free_weights[:] = weights if self._order is None else weights[self._order]
         self._multiplied = True
 
