@@ -2,6 +2,7 @@
 #   make demo       a real federation on this machine, ends with the report's path
 #   make test       the fast tests        make test-all  also real brokers and slow ones
 #   make test-arm   on emulated ARM systems, those that take minutes too
+#   make test-chaos [SEED=7]   kill -9, bad networks, full disks; as root, under ten minutes (docs/chaos.md)
 #   make lint       format, lint, types   make clean     forget .venv and outputs
 #   make executorch   the third runtime, for programs that train in apps (make test-all does it too)
 #   make wheels     dist/*.whl for x86-64, 64-bit and 32-bit ARM
@@ -12,11 +13,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-KERNELS := $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h edge_client/kernels/build.py edge_client/compiler.py)
+KERNELS := $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h edge_client/kernels/build.py wire/native/*.c wire/native/*.h wire/native/build.py wire/compiler.py)
 ARGS   ?=
+SEED   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo executorch test test-all test-arm bench-kernels bench-method wheels lint clean
+.PHONY: help demo executorch test test-all test-arm test-chaos bench-kernels bench-method wheels lint clean
 
 help:
 	@sed -n '/^$$/q; s/^#//p' Makefile
@@ -37,11 +39,12 @@ $(READY): pyproject.toml $(BIN)/python
 
 # Installing compiles them too; this does it again when a source has changed.
 $(VENV)/.kernels: $(READY) $(KERNELS)
+	@$(BIN)/python -m wire.native.build || echo "no native coder: masks will be coded in Python, which is slower"
 	@$(BIN)/python -m edge_client.kernels.build || echo "no kernels: devices here will train with the onnx runtime"
 	@touch $@
 
 # Without all that its wheel names (torchao, pandas, ...): neither making nor running programs needs it.
-$(VENV)/.executorch: $(READY) edge_client/executorch/shim.cpp edge_client/executorch/build.py edge_client/compiler.py
+$(VENV)/.executorch: $(READY) edge_client/executorch/shim.cpp edge_client/executorch/build.py wire/compiler.py
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps executorch==1.5.1 tabulate && \
 	  $(BIN)/python -m edge_client.executorch.build || echo "no executorch: its tests are skipped"
 	@touch $@
@@ -52,10 +55,10 @@ demo: $(VENV)/.kernels
 	@$(BIN)/hidenseek demo $(ARGS)
 
 test: $(VENV)/.kernels
-	@$(BIN)/python -m pytest -n 2 -m "not slow and not broker" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not broker and not chaos" $(ARGS)
 
 test-all: $(VENV)/.kernels $(VENV)/.executorch
-	@$(BIN)/python -m pytest -n 2 -m "not arm" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not arm and not chaos" $(ARGS)
 
 # Debian systems of those machines, unpacked into the user's cache, under qemu-user.
 test-arm: $(VENV)/.kernels $(VENV)/.executorch
@@ -68,6 +71,10 @@ test-arm: $(VENV)/.kernels $(VENV)/.executorch
 	need mosquitto mosquitto; \
 	[ -z "$$missing" ] || { echo "packages are missing; install them: apt-get install$$missing" >&2; exit 1; }
 	@$(BIN)/python -m pytest -n 2 tests/integration/test_arm*.py $(ARGS)
+
+# One process at a time: the fleet needs the machine. It says what is missing.
+test-chaos: $(VENV)/.kernels
+	@HIDENSEEK_CHAOS_SEED=$(SEED) timeout --foreground 600 $(BIN)/python -m pytest -s -m chaos tests/chaos $(ARGS)
 
 bench-kernels: $(VENV)/.kernels
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
@@ -101,4 +108,4 @@ lint: $(READY)
 
 clean:
 	rm -rf $(VENV) build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
-	find edge_client -name '*.so' -delete
+	find edge_client wire -name '*.so' -delete

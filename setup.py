@@ -1,9 +1,9 @@
-"""Compiles the kernels into the wheel, when there is a compiler. Everything else is in pyproject.toml.
+"""Compiles the C parts into the wheel, when there is a compiler. Everything else is in pyproject.toml.
 
-The kernels are plain C behind ctypes and know nothing of Python, so one wheel serves every Python 3 of a
-platform: its tag is py3-none-<platform>, for the machine that $CC compiles for. Without a compiler the wheel
-is py3-none-any, with the build tag 0.nokernels, and devices train with the onnx runtime. A compiler that was
-named in $CC has to work.
+The kernels and the coder of masks are plain C behind ctypes and know nothing of Python, so one wheel serves
+every Python 3 of a platform: its tag is py3-none-<platform>, for the machine that $CC compiles for. Without a
+compiler the wheel is py3-none-any, with the build tag 0.nokernels, and devices train with the onnx runtime and
+code masks in Python. A compiler that was named in $CC has to work.
 """
 
 from __future__ import annotations
@@ -19,39 +19,50 @@ from setuptools.errors import CompileError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # an isolated build does not look here by itself
 
-from edge_client.kernels import build
+from edge_client.kernels import build as kernels
+from wire import compiler
 from wire.errors import RuntimeMissing
+from wire.native import build as coder
 
 NO_KERNELS = """
-hidenseek: THE SPARSE KERNELS WERE NOT BUILT: {reason}
-hidenseek: Devices of this installation train with the onnx runtime (pip install onnxruntime), which is slower.
+hidenseek: THE SPARSE KERNELS AND THE CODER OF MASKS WERE NOT BUILT: {reason}
+hidenseek: Devices of this installation train with the onnx runtime (pip install onnxruntime), and code masks in
+hidenseek: Python; both are slower.
 hidenseek: To get the kernels, install gcc (Debian: apt-get install gcc libc6-dev), then hidenseek once more with
 hidenseek: pip install --force-reinstall --no-cache-dir (pip has kept this wheel).
 """
 
 
 class BuildPy(build_py):
-    """Copy the modules, then compile the kernels beside them (in an editable installation: in the source tree)."""
+    """Copy the modules, then compile the C parts beside them (in an editable installation: in the source tree)."""
 
-    kernels: tuple[Path, ...] = ()
+    libraries: tuple[Path, ...] = ()
 
     def run(self) -> None:
-        """Build; `kernels` then says which libraries there are."""
+        """Build; `libraries` then says which there are."""
         super().run()
-        folder = build.FOLDER if self.editable_mode else Path(self.build_lib) / build.FOLDER.relative_to(Path.cwd())
-        if not self.editable_mode:
-            for old in folder.glob("*.so"):  # of an earlier build, maybe for another machine
-                old.unlink()
+        built: list[Path] = []
         try:
-            self.kernels = tuple(build.build(folder))
+            for part in (coder, kernels):
+                built += part.build(self._folder(part.FOLDER))
+            self.libraries = tuple(built)
         except RuntimeMissing as error:
             if os.environ.get("CC"):
                 raise CompileError(f"the compiler named in $CC does not build the kernels: {error}") from error
             sys.stderr.write(NO_KERNELS.format(reason=error.what))
 
+    def _folder(self, source: Path) -> Path:
+        """Where the libraries of a part go."""
+        if self.editable_mode:
+            return source
+        folder = Path(self.build_lib) / source.relative_to(Path.cwd())
+        for old in folder.glob("*.so"):  # of an earlier build, maybe for another machine
+            old.unlink()
+        return folder
+
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """Everything this command writes."""
-        return [*super().get_outputs(include_bytecode), *map(str, self.kernels)]
+        return [*super().get_outputs(include_bytecode), *map(str, self.libraries)]
 
 
 class BdistWheel(bdist_wheel):
@@ -60,22 +71,23 @@ class BdistWheel(bdist_wheel):
     def run(self) -> None:
         """Build first: whether there are kernels decides the wheel's name."""
         self.run_command("build")
-        if not self._kernels():
+        if not self._libraries():
             self.build_number = "0.nokernels"
         super().run()
 
     def get_tag(self) -> tuple[str, str, str]:
         """(python, abi, platform)."""
         platform = super().get_tag()[2]
-        kernels = self._kernels()
-        if not kernels:
+        libraries = self._libraries()
+        if not libraries:
             platform = "any"
         elif not self.plat_name_supplied:
-            platform = build.platform_tag(kernels, build.machine_of(build.COMPILER.find())) or platform
+            machine = kernels.COMPILER.machine(kernels.COMPILER.find())
+            platform = compiler.platform_tag(libraries, machine) or platform
         return "py3", "none", platform
 
-    def _kernels(self) -> tuple[Path, ...]:
-        found: tuple[Path, ...] = self.get_finalized_command("build_py").kernels
+    def _libraries(self) -> tuple[Path, ...]:
+        found: tuple[Path, ...] = self.get_finalized_command("build_py").libraries
         return found
 
 

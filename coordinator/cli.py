@@ -6,7 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from coordinator import commands, export_command, freeze_command, key_command, prune_command, simulate_command
+from coordinator import (
+    commands,
+    export_command,
+    fleet_command,
+    freeze_command,
+    key_command,
+    prune_command,
+    simulate_command,
+)
 from coordinator.datasets import command as data_command
 from wire import __version__, command
 
@@ -17,6 +25,7 @@ examples:
   hidenseek inspect har.hns
   hidenseek export har.hns -o har-export               graphs that train on devices; then: hidenseek verify har-export
   hidenseek serve --config devices.yaml --broker mqtt://192.168.1.10
+  hidenseek fleet revoke pi-07
   hidenseek freeze --run hidenseek-default -o global.onnx
   hidenseek simulate --method fedavg --rounds 20       HideNseek's rivals, on the same data
   hidenseek data list
@@ -49,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     export_command.add_verify(subparsers)
     key_command.add_key(subparsers)
     commands.add_serve(subparsers)
+    fleet_command.add_fleet(subparsers)
     commands.add_report(subparsers)
     freeze_command.add_freeze(subparsers)
     simulate_command.add_simulate(subparsers)

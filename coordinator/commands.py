@@ -171,7 +171,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
 
     console = Console()
     wanted = settings.federation
-    state: Path = arguments.state or Path(f"hidenseek-{wanted.name}")
+    state: Path = arguments.state or fed.state_folder(wanted.name)
     recipe = fed.Recipe(
         ticket=arguments.config.parent / wanted.ticket if wanted.ticket else None,
         model=wanted.model,
@@ -189,7 +189,9 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
             schedule=wanted.schedule(),
             runtimes=tuple(wanted.runtimes),
             memory=wanted.memory,
+            defend=wanted.defend,
             allowed=settings.allowed,
+            keys=settings.keys,
             evaluate=wanted.evaluate,
         )
         evaluator = _read_unseen(arguments.unseen, federation.ticket)

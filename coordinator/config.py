@@ -15,12 +15,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 
-from coordinator.aggregate import MEMORY
+from coordinator.aggregate import DEFEND, MEMORY
 from coordinator.rounds import Schedule
+from wire import signing
 from wire.errors import ConfigError
 from wire.settings import Training
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -40,6 +42,7 @@ class TrainingSettings(_Strict):
     start: float = Training.start
     epochs: Count = Training.epochs
     batch: Count = Training.batch
+    privacy_epsilon: float = Training.privacy_epsilon
 
 
 class FederationSettings(_Strict):
@@ -61,6 +64,7 @@ class FederationSettings(_Strict):
     deadline_s: float = Field(default=60.0, gt=0)
     start_devices: Count | None = Field(default=None, description="online devices to wait for; per_round if not given")
     memory: float = Field(default=MEMORY, ge=0, lt=1, description="share of the previous mean vote that stays")
+    defend: bool = Field(default=DEFEND, description="hostile masks are not counted; see docs/robustness.md")
     evaluate: bool = Field(default=True, description="devices report the global network's accuracy every round")
     packet_kb: Count = Field(default=256, description="largest MQTT payload sent; 128 for AWS IoT Core")
     runtimes: list[Literal["sparse", "onnx", "executorch"]] = Field(
@@ -103,6 +107,7 @@ class DeviceSettings(_Strict):
 
     profile: str | None = None
     note: str = ""
+    key: Key | None = Field(default=None, description="public key, as hidenseek-edge key shows it")
 
 
 class DevicesFile(_Strict):
@@ -116,6 +121,11 @@ class DevicesFile(_Strict):
     def allowed(self) -> frozenset[str]:
         """Ids of the devices that may join; empty for any."""
         return frozenset(self.devices)
+
+    @property
+    def keys(self) -> dict[str, bytes]:
+        """Public keys of the devices that have one here."""
+        return {name: signing.from_text(one.key, where=name) for name, one in self.devices.items() if one and one.key}
 
 
 def load(path: Path) -> DevicesFile:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from coordinator.aggregate import MEMORY
+from coordinator.aggregate import DEFEND, MEMORY
 from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet
+from coordinator.keys import federation_key
 from coordinator.models import build_plan
 from coordinator.prune import prune
 from coordinator.rounds import Schedule
@@ -27,6 +28,11 @@ from wire.settings import Training
 from wire.ticket import Ticket, read_ticket
 
 DATABASE = "coordinator.db"
+
+
+def state_folder(name: str) -> Path:
+    """Where `hidenseek serve` keeps a federation's state if it is not told."""
+    return Path(f"hidenseek-{name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +69,9 @@ class Federation:
     schedule: Schedule
     runtimes: tuple[str, ...]
     memory: float = MEMORY
+    defend: bool = DEFEND
     allowed: frozenset[str] = frozenset()
+    keys: Mapping[str, bytes] = field(default_factory=dict)
     evaluate: bool = True
 
     def bundles(self) -> dict[str, Bundle]:
@@ -72,7 +80,12 @@ class Federation:
 
     def settings(self) -> str:
         """Everything a resumed run must agree with, as canonical JSON."""
-        every = {"schedule": asdict(self.schedule), "training": asdict(self.training), "memory": self.memory}
+        every = {
+            "schedule": asdict(self.schedule),
+            "training": asdict(self.training),
+            "memory": self.memory,
+            "defend": self.defend,
+        }
         return json.dumps(every, sort_keys=True)
 
 
@@ -86,7 +99,7 @@ def connect(
     """
     transport = MqttTransport(broker, client_id=f"hns-{name}-coordinator")
     transport.connect(timeout_s)
-    return Channel(transport, max_bytes=ticket.kept // 8 + 64 * 1024, packet_bytes=packet_bytes)
+    return Channel(transport, federation_key(), max_bytes=ticket.kept // 8 + 64 * 1024, packet_bytes=packet_bytes)
 
 
 def prepare(
@@ -134,18 +147,22 @@ def prepare(
             settings=federation.settings(),
             bundle_bytes=max(len(bundle.encoded) for bundle in bundles.values()),
         )
+    started = store.unfinished_run()
+    assert started is not None
     return Coordinator(
         run=run,
+        issued=round(started.started_s * 1000),
         name=federation.name,
         ticket=federation.ticket,
         bundles=bundles,
         training=federation.training,
         schedule=federation.schedule,
-        fleet=Fleet(allowed=federation.allowed, runtimes=frozenset(bundles)),
+        fleet=Fleet(allowed=federation.allowed, runtimes=frozenset(bundles), keys=federation.keys),
         channel=channel,
         store=store,
         observer=observer,
         memory=federation.memory,
+        defend=federation.defend,
         evaluator=evaluator,
         evaluate=federation.evaluate,
     )

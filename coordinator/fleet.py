@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from wire.messages import Hello, Refusal, State, Welcome
+from wire.errors import WireError
+from wire.messages import Hello, Message, Refusal, State, Welcome
+from wire.signing import fingerprint
 
 
 @dataclass
@@ -13,7 +16,7 @@ class Member:
 
     hello: Hello
     online: bool = True
-    earlier: set[bytes] = field(default_factory=set)  # instances that spoke for the id before
+    earlier: dict[bytes, Hello] = field(default_factory=dict)  # instances that spoke for the id before
     refused: set[bytes] = field(default_factory=set)  # instances told to stop
 
 
@@ -24,44 +27,85 @@ class Fleet:
     Args:
         allowed: device ids that may join; empty for any.
         runtimes: runtimes a bundle is offered for.
+        keys: public keys of devices that are known before they join; others are known by the first they show.
+        revoked: ids that may take part no more.
     """
 
     allowed: frozenset[str]
     runtimes: frozenset[str]
+    keys: Mapping[str, bytes] = field(default_factory=dict)
+    revoked: frozenset[str] = frozenset()
     members: dict[str, Member] = field(default_factory=dict)
+
+    def key(self, device: str, message: Message) -> bytes:
+        """The public key that a device's message must be signed with.
+
+        Raises:
+            WireError: if the device is not known, and does not introduce itself.
+        """
+        if isinstance(message, Hello):
+            return message.key  # whether it is the right one, `hello` says, and can tell the device
+        if device in self.revoked:
+            raise WireError(f"'{device}' takes part no more")
+        if device not in self.members:
+            raise WireError(f"'{device}' has not said hello")
+        return self.members[device].hello.key
 
     def hello(self, device: str, hello: Hello) -> Welcome | list[Refusal]:
         """Let a device in, or say whom to refuse.
 
-        A restarted device is a new instance that replaces the old one for good. Two living
-        processes with one id throw each other off the broker, so the older one comes back after
-        the newer has said hello: then the newer one is refused.
+        A restarted device is a new instance that replaces the old one for good. Two living processes with one id
+        and one key, of a copied card, throw each other off the broker, so the older one comes back after the newer
+        has said hello: then the newer one is refused.
 
         Returns:
             a welcome for this instance, or refusals; the list may name another instance than this one.
+
+        Raises:
+            WireError: if it has been said before, so that somebody is repeating it.
         """
-        if self.allowed and device not in self.allowed:
-            reason = f"'{device}' is not among the {len(self.allowed)} devices of this federation (devices.yaml)"
-            return [Refusal(instance=hello.instance, code="unknown-device", reason=reason)]
-        if hello.runtime not in self.runtimes:
-            reason = f"no bundle for runtime '{hello.runtime}', only for {', '.join(sorted(self.runtimes))}"
-            return [Refusal(instance=hello.instance, code="runtime", reason=reason)]
+        refusal = self._refusal(device, hello)
+        if refusal is not None:
+            code, reason = refusal
+            return [Refusal(instance=hello.instance, code=code, reason=reason)]
         member = self.members.get(device)
         if member is None:
             self.members[device] = Member(hello)
             return Welcome(instance=hello.instance)
         if hello.instance in member.refused:
             return [_duplicate(device, hello.instance)]
-        newer = member.hello.instance
+        before = {**member.earlier, member.hello.instance: member.hello}.get(hello.instance)
+        if before.greetings >= hello.greetings if before else hello.started < member.hello.started:
+            raise WireError(f"'{device}' has said this hello before")
+        newer = member.hello
         if hello.instance in member.earlier:
-            member.earlier.discard(hello.instance)
-            member.refused.add(newer)
+            del member.earlier[hello.instance]
+            member.refused.add(newer.instance)
             member.hello, member.online = hello, True
-            return [_duplicate(device, newer)]
-        if newer != hello.instance:
-            member.earlier.add(newer)
+            return [_duplicate(device, newer.instance)]
+        if newer.instance != hello.instance:
+            member.earlier[newer.instance] = newer
         member.hello, member.online = hello, True
         return Welcome(instance=hello.instance)
+
+    def _refusal(self, device: str, hello: Hello) -> tuple[str, str] | None:
+        """Why a device may not join: a code and a sentence."""
+        if device in self.revoked:
+            return "revoked", f"'{device}' takes part no more (hidenseek fleet restore lets it in again)"
+        if self.allowed and device not in self.allowed:
+            return "unknown-device", (
+                f"'{device}' is not among the {len(self.allowed)} devices of this federation (devices.yaml)"
+            )
+        if hello.runtime not in self.runtimes:
+            return "runtime", f"no bundle for runtime '{hello.runtime}', only for {', '.join(sorted(self.runtimes))}"
+        member = self.members.get(device)
+        known = self.keys.get(device) or (member.hello.key if member else hello.key)
+        if hello.key != known:
+            return "key", (
+                f"'{device}' is known by the key {fingerprint(known)}, not {fingerprint(hello.key)}; if its card was "
+                f"replaced: hidenseek fleet forget {device}"
+            )
+        return None
 
     def state(self, device: str, state: State) -> bool | None:
         """Note that a device is on- or offline.
@@ -77,8 +121,9 @@ class Fleet:
 
     @property
     def online(self) -> list[str]:
-        """Ids of the devices that are online, sorted."""
-        return sorted(device for device, member in self.members.items() if member.online)
+        """Ids of the devices that are online and may take part, sorted."""
+        online = {device for device, member in self.members.items() if member.online}
+        return sorted(online - self.revoked)
 
 
 def _duplicate(device: str, instance: bytes) -> Refusal:

@@ -148,7 +148,7 @@ def from_database(path: Path) -> Source:
         ):  # a round is announced with the outcome of the one before
             raise StateError("no round has been counted yet", where=str(database), hint="Let the run go on")
     ticket = decode_ticket(run.ticket, where=f"ticket of run {run.id.hex()}")
-    votes = decode_votes(rounds[-1].votes, ticket.kept)
+    votes = decode_votes(rounds[-1].votes, ticket.ends)
     return Source(
         ticket=ticket,
         multipliers=votes.mean,

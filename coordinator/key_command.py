@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from coordinator.keys import as_text, federation_key, key_path
+from coordinator.keys import federation_key, key_path
 from wire import command, signing
 
 Subparsers = argparse._SubParsersAction
@@ -34,7 +34,7 @@ def add_key(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def _show(_: argparse.Namespace) -> int:
     path = key_path()
     public = signing.public_key(federation_key())
-    print(f"public key   {as_text(public)}")
+    print(f"public key   {signing.as_text(public)}")
     print(f"fingerprint  {signing.fingerprint(public)}")
     print(f"private key  {path}")
     return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import tempfile
 from contextlib import suppress
@@ -44,7 +42,7 @@ def federation_key(*, make: bool = True) -> bytes:
                 where=str(path),
                 hint=f"Run: chmod 600 {path}; if somebody may have read it, delete it and distribute a new one",
             )
-        return from_text(path.read_text().strip(), where=str(path))
+        return signing.from_text(path.read_text().strip(), where=str(path))
     except OSError as error:
         raise StateError(f"the federation's key cannot be read or made ({error.strerror})", where=str(path)) from error
     except ConfigError as error:
@@ -65,7 +63,7 @@ def recognise(public: bytes, *, trusted: str | None, where: str) -> str:
     """
     name = signing.fingerprint(public)
     if trusted is not None:
-        if public != from_text(trusted, where="--trust"):
+        if public != signing.from_text(trusted, where="--trust"):
             raise DataError(f"signed by {name}, not by the key to trust", where=where, hint="Ask who exported it")
         return f"signed by {name}, which you trust"
     try:
@@ -75,26 +73,6 @@ def recognise(public: bytes, *, trusted: str | None, where: str) -> str:
     return f"signed by {name}, " + ("this federation" if public == own else "which nobody here vouches for (--trust)")
 
 
-def as_text(key: bytes) -> str:
-    """A key as people copy it: base64 of its 32 bytes."""
-    return base64.b64encode(key).decode()
-
-
-def from_text(text: str, *, where: str) -> bytes:
-    """Inverse of `as_text`.
-
-    Raises:
-        ConfigError: if it is no key.
-    """
-    try:
-        key = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != signing.KEY_BYTES:
-        raise ConfigError("no key: base64 of 32 bytes expected, as hidenseek key shows it", where=where)
-    return key
-
-
 def _make(path: Path) -> None:
     """Write a new key where none is; of two processes that try, both end with the same one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -102,7 +80,7 @@ def _make(path: Path) -> None:
     draft = Path(name)
     try:
         with os.fdopen(file, "w") as stream:
-            stream.write(as_text(signing.new_key()) + "\n")
+            stream.write(signing.as_text(signing.new_key()) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
         with suppress(FileExistsError):  # one that has come into being since stays

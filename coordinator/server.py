@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from coordinator import rounds
-from coordinator.aggregate import next_votes
+from coordinator.aggregate import DEFEND, close_votes
 from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet, Member
+from coordinator.limits import Limits
 from coordinator.rounds import Rounds, Schedule
-from coordinator.store import Store
-from wire import mask
+from coordinator.store import Store, StoredRound
+from wire import mask, signing
 from wire.bundle import Bundle
 from wire.channel import Channel, Garbled, Received
 from wire.errors import BrokerRefused, Mismatch, RoundFailed, WireError
@@ -26,10 +27,13 @@ from wire.messages import (
     MAX_TEXT,
     TICKET_PREFIX_BYTES,
     BundleBytes,
+    CatchUp,
     Evaluation,
     Federation,
     Hello,
     MaskUpdate,
+    Message,
+    Missed,
     Receipt,
     Refusal,
     Round,
@@ -44,6 +48,7 @@ from wire.transport import Connected, Disconnected, monotonic_s
 
 log = logging.getLogger("hidenseek")
 TICK_S = 0.25
+REVOCATIONS_S = 1.0  # how often the database is asked for them
 
 
 class Observer(Protocol):
@@ -74,16 +79,18 @@ class Coordinator:
 
     Args:
         run: identity of the run; the store knows it.
+        issued: when the run began, milliseconds since 1970.
         name: the federation's name.
         ticket: the network.
         bundles: what devices download, by runtime.
         training: local training.
         schedule: rounds and deadlines.
         fleet: who may join.
-        channel: a connected channel.
+        channel: a connected channel that signs with the federation's key.
         store: the database.
         observer: told what happens.
         memory: share of the previous mean vote that stays (`coordinator.aggregate`).
+        defend: hostile masks are not counted (`coordinator.robust`).
         evaluator: held-out samples, if there are any.
         evaluate: whether devices report the global network's accuracy every round.
         watch: called a few times a second; may raise to end the run.
@@ -91,6 +98,7 @@ class Coordinator:
     """
 
     run: bytes
+    issued: int
     name: str
     ticket: Ticket
     bundles: Mapping[str, Bundle]
@@ -101,12 +109,16 @@ class Coordinator:
     store: Store
     observer: Observer
     memory: float = 0.0
+    defend: bool = DEFEND
     evaluator: Evaluator | None = None
     evaluate: bool = True
     watch: Callable[[], None] = lambda: None
     linger_s: float = 10.0
     _rounds: Rounds = field(init=False)
-    _votes: mask.Votes = field(init=False)
+    _votes: mask.Votes = field(init=False)  # announced with the newest round
+    _before: mask.Votes = field(init=False)  # announced with the round before, which most devices have
+    _limits: Limits = field(default_factory=Limits)
+    _revoked_s: float = 0.0
     _started: bool = False
     _finished_s: float | None = None
     _evaluated: set[str] = field(default_factory=set)
@@ -114,7 +126,10 @@ class Coordinator:
 
     def __post_init__(self) -> None:
         self._rounds = Rounds(schedule=self.schedule)
-        self._votes = mask.unanimous(self.ticket.kept)
+        self._votes = self._before = mask.unanimous(self.ticket.kept)
+        self.channel.trust = self._trusted
+        self.channel.admit = self._admit
+        self.fleet.revoked = self.store.revoked()
         self.topics = Topics(self.name)
         for device, hello in self.store.devices().items():
             if not self.fleet.allowed or device in self.fleet.allowed:
@@ -130,6 +145,7 @@ class Coordinator:
         while not self._done():
             self._listen()
             self.watch()
+            self._heed_revocations()
             self._apply(rounds.handle(self._rounds, rounds.Tick(), monotonic_s()))
             if self._failure is not None:
                 raise self._failure
@@ -175,6 +191,8 @@ class Coordinator:
             bundles={runtime: bundle.id for runtime, bundle in self.bundles.items()},
             training=self.training,
             seed=self.schedule.seed,
+            key=signing.public_key(self.channel.key),
+            issued=self.issued,
         )
         self.channel.send(self.topics.announcement, announcement, retain=True)
         self._resume()
@@ -185,7 +203,9 @@ class Coordinator:
         if not stored:
             return
         last = stored[-1]
-        self._votes = mask.decode_votes(last.votes, self.ticket.kept)
+        self._votes = self._stored_votes(last)
+        if len(stored) > 1:
+            self._before = self._stored_votes(stored[-2])
         self.observer.remark(f"taking up run {self.run.hex()} in round {last.number}")
         if last.number > self.schedule.rounds:
             self._rounds = replace(self._rounds, over=True, number=last.number)
@@ -205,6 +225,40 @@ class Coordinator:
             )
         )
 
+    def _stored_votes(self, announced: StoredRound) -> mask.Votes:
+        return mask.decode_votes(announced.votes, self.ticket.ends)
+
+    def _trusted(self, topic: str, message: Message) -> bytes:
+        return self.fleet.key(self.topics.sender(topic), message)
+
+    def _admit(self, topic: str) -> bool:
+        """Whether a device may be listened to now: nobody is heard more often than a device at work speaks."""
+        try:
+            device = self.topics.sender(topic)
+        except WireError:
+            return True  # refused later, by name
+        admitted, first = self._limits.admit(device, monotonic_s())
+        if first:
+            self.observer.remark(f"{device} sends more than {Limits.per_s:g} messages a second; ignoring the rest")
+        return admitted
+
+    def _heed_revocations(self) -> None:
+        now_s = monotonic_s()
+        if now_s - self._revoked_s < REVOCATIONS_S:
+            return
+        self._revoked_s = now_s
+        revoked, before = self.store.revoked(), self.fleet.revoked
+        self.fleet.revoked = revoked
+        for device in sorted(revoked - before):
+            self.observer.remark(f"{device} is revoked: it takes part no more")
+            member = self.fleet.members.get(device)
+            if member is None:
+                continue
+            refusal = Refusal(instance=member.hello.instance, code="revoked", reason=f"'{device}' was revoked")
+            self.channel.send(self.topics.down(device), refusal)
+            member.online = False
+            self._vanish(device)
+
     def _on_received(self, received: Received) -> None:
         try:
             device = self.topics.sender(received.topic)
@@ -217,6 +271,8 @@ class Coordinator:
                     self._on_mask(device, update, received.payload_bytes)
                 case Evaluation() as evaluation:
                     self._on_evaluation(device, evaluation, received.payload_bytes)
+                case Missed() as missed:
+                    self._on_missed(device, missed)
                 case other:
                     raise WireError(f"a device does not send {type(other).__name__}")
         except WireError as error:
@@ -224,6 +280,8 @@ class Coordinator:
         received.acknowledge()  # not after any other error: then the broker shall deliver it again
 
     def _on_hello(self, device: str, hello: Hello) -> None:
+        if not self.store.knows(device):  # never seen, or a person has had it forgotten
+            self.fleet.members.pop(device, None)
         answer = self.fleet.hello(device, hello)
         if isinstance(answer, Welcome):
             self.store.save_device(device, hello)
@@ -239,8 +297,11 @@ class Coordinator:
         if changed is True:
             self._appear(device)
         elif changed is False:
-            self.observer.device(device, False, self.fleet)
-            self._apply(rounds.handle(self._rounds, rounds.Vanished(device=device), monotonic_s()))
+            self._vanish(device)
+
+    def _vanish(self, device: str) -> None:
+        self.observer.device(device, False, self.fleet)
+        self._apply(rounds.handle(self._rounds, rounds.Vanished(device=device), monotonic_s()))
 
     def _appear(self, device: str) -> None:
         self.observer.device(device, True, self.fleet)
@@ -278,7 +339,25 @@ class Coordinator:
             raise WireError(
                 f"mask with {update.correct} of {update.test_samples} right and {update.train_samples} samples"
             )
-        mask.decode_signs(update.signs, self._votes.signs)
+        mask.decode_signs(update.signs, self._votes, self.ticket.ends)
+
+    def _on_missed(self, device: str, missed: Missed) -> None:
+        """Tell a device the newest votes in the context of those that it has, or in none if that is shorter."""
+        stored = {announced.number: announced for announced in self.store.rounds(self.run)}
+        newest = max(stored, default=0)
+        if missed.run != self.run or not newest:
+            raise WireError(f"votes of round {missed.number} of run {missed.run.hex()} were never announced")
+        known = {missed.have: self._stored_votes(stored[missed.have])} if missed.have in stored else {}
+        base, votes = self._shortest(known)
+        answer = CatchUp(run=self.run, number=newest, votes=votes, base=base, digest=self._votes.digest)
+        self.channel.send(self.topics.down(device), answer)
+
+    def _shortest(self, known: Mapping[int, mask.Votes]) -> tuple[int, bytes]:
+        """The newest votes coded in the context of older ones, by number of their round, or of none (0)."""
+        coded = {base: mask.encode_votes(self._votes, self.ticket.ends, votes) for base, votes in known.items()}
+        coded[0] = mask.encode_votes(self._votes, self.ticket.ends)
+        base = min(coded, key=lambda number: (len(coded[number]), number))
+        return base, coded[base]
 
     def _on_evaluation(self, device: str, evaluation: Evaluation, payload_bytes: int) -> None:
         if evaluation.run != self.run or evaluation.correct > evaluation.test_samples:
@@ -309,10 +388,17 @@ class Coordinator:
                     self._failure = action.error
 
     def _publish_round(self, number: int, selected: tuple[str, ...], *, final: bool) -> None:
-        votes = mask.encode_votes(self._votes)
-        self.store.open_round(self.run, number, selected, votes)
+        self.store.open_round(self.run, number, selected, mask.encode_votes(self._votes, self.ticket.ends))
+        base, votes = self._shortest({number - 1: self._before} if number > 1 else {})
         announcement = Round(
-            run=self.run, number=number, selected=selected, evaluate=self.evaluate, final=final, votes=votes
+            run=self.run,
+            number=number,
+            selected=selected,
+            evaluate=self.evaluate,
+            final=final,
+            votes=votes,
+            base=base,
+            digest=self._votes.digest,
         )
         sent = self.channel.send(self.topics.round, announcement, retain=True)
         self.store.add_announced_bytes(self.run, number, sent)
@@ -320,10 +406,14 @@ class Coordinator:
 
     def _close(self, number: int) -> None:
         self.store.close_round(self.run, number)
-        reference = self._votes.signs
         coded = self.store.masks(self.run, number)
-        masks = (mask.decode_signs(one, reference) for one in coded.values())
-        self._votes = next_votes(self._votes, masks, self.memory)
+        self._before = self._votes
+        masks = ((device, mask.decode_signs(one, self._before, self.ticket.ends)) for device, one in coded.items())
+        self._votes, remarks = close_votes(
+            self._before, masks, memory=self.memory, flip_chance=self.training.flip_chance, defend=self.defend
+        )
+        for remark in remarks:
+            self.observer.remark(remark)
         accuracy = None
         if self.evaluator is not None:
             correct = self.evaluator.count_correct(self._votes.mean)

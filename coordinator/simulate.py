@@ -27,7 +27,7 @@ from coordinator.datasets.dataset import FederatedData
 from coordinator.journal import Journal, Row
 from coordinator.rounds import Rounds, Schedule
 from coordinator.simulation_worker import Done, Job, count_correct, train, worker_pool
-from wire import messages
+from wire import messages, signing
 from wire.channel import Channel, Garbled, Received
 from wire.errors import ConfigError
 from wire.messages import MaskUpdate, Message, Receipt, Round
@@ -113,7 +113,10 @@ class _Loop:
 
     def __post_init__(self) -> None:
         bus = MemoryBus()
-        self._server, self._edge = Channel(bus.connect()), Channel(bus.connect())
+        # One key for all: what counts here are the bytes of signatures.
+        key = mix(NAME, "key", self.plan.schedule.seed).to_bytes(signing.KEY_BYTES, "little")
+        self._server, self._edge = Channel(bus.connect(), key), Channel(bus.connect(), key)
+        self._server.trust = self._edge.trust = lambda topic, message: signing.public_key(key)
         self._server.subscribe(self.topics.all_up)
         for device in self.data.devices:
             self._edge.subscribe(self.topics.down(device))
@@ -143,12 +146,14 @@ class _Loop:
                 evaluate=False,
                 final=False,
                 votes=self.method.announce(state, device),
+                base=max(number - 1, 0),
+                digest=bytes(messages.VOTES_DIGEST_BYTES),
             )
             payload, size = self._carry(self._server, self._edge, self.topics.down(device), message)
             down_bytes += size
             job = Job(
                 device=device,
-                down=payload.votes,
+                down=self.method.hear(state, device, payload.votes),
                 data=self.data.devices[device],
                 memory=self.journal.newest_memory(device, before=number),
                 keep=self.journal.memory(device, number),
@@ -178,6 +183,7 @@ class _Loop:
             receipt = Receipt(run=self._run, number=number)
             down_bytes += self._carry(self._server, self._edge, self.topics.down(device), receipt)[1]
         saved = sum(len(update.payload) - self.method.ideal_bytes(state, update) for update in updates)
+        remarks = self.method.remarks(state, updates)
         if self.method.has_global:
             state = self.method.aggregate(state, updates)
         else:
@@ -195,6 +201,8 @@ class _Loop:
             "cpu_s": round(sum(done.cpu_s for done in results.values()), 3),
             "peak_kb": max(done.peak_kb for done in results.values()),
         }
+        if remarks:
+            row["remarks"] = list(remarks)
         return state, row | self._evaluate(state, number)
 
     def _carry(self, sender: Channel, receiver: Channel, topic: str, message: Message) -> tuple[Any, int]:

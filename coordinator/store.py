@@ -12,7 +12,7 @@ from pathlib import Path
 from wire.errors import StateError
 from wire.messages import Evaluation, Hello, MaskUpdate
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE run (
     id BLOB PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, settings TEXT NOT NULL,
@@ -39,8 +39,10 @@ CREATE TABLE held_out (
 ) STRICT;
 CREATE TABLE device (
     name TEXT PRIMARY KEY, instance BLOB NOT NULL, software TEXT NOT NULL, runtime TEXT NOT NULL, profile TEXT NOT NULL,
-    train_samples INTEGER NOT NULL, test_samples INTEGER NOT NULL, seen_s REAL NOT NULL
+    train_samples INTEGER NOT NULL, test_samples INTEGER NOT NULL, key BLOB NOT NULL, started INTEGER NOT NULL,
+    greetings INTEGER NOT NULL, seen_s REAL NOT NULL
 ) STRICT;
+CREATE TABLE revoked (device TEXT PRIMARY KEY, since_s REAL NOT NULL) STRICT;
 """
 
 
@@ -75,7 +77,7 @@ class Store:
     Every writing method has committed, to disk, when it returns.
 
     Raises:
-        StateError: if the file is no such database, or is in use.
+        StateError: if the file is no such database, or is in use; and by every writing method if the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,15 +105,16 @@ class Store:
         self._db.close()
 
     def start_run(self, *, run: bytes, name: str, ticket: bytes, settings: str, bundle_bytes: int) -> None:
-        """Write down a new run."""
+        """Write down a new run; it begins after all others, even if the clock was set back."""
         with self._writing() as db:
+            (newest,) = db.execute("SELECT coalesce(max(started_s), 0) FROM run").fetchone()
             db.execute(
                 "INSERT INTO run VALUES (?, ?, ?, ?, ?, NULL, ?)",
-                (run, name, ticket, settings, time.time(), bundle_bytes),
+                (run, name, ticket, settings, max(time.time(), newest + 1), bundle_bytes),
             )
 
     def unfinished_run(self) -> StoredRun | None:
-        """The newest run that is not over."""
+        """The newest run that is not over, whatever the clock said when it began."""
         return self._run("finished_s IS NULL")
 
     def newest_run(self) -> StoredRun | None:
@@ -119,7 +122,7 @@ class Store:
         return self._run("TRUE")
 
     def _run(self, condition: str) -> StoredRun | None:
-        row = self._db.execute(f"SELECT * FROM run WHERE {condition} ORDER BY started_s DESC LIMIT 1").fetchone()
+        row = self._db.execute(f"SELECT * FROM run WHERE {condition} ORDER BY rowid DESC LIMIT 1").fetchone()
         return StoredRun(**dict(row)) if row else None
 
     def finish_run(self, run: bytes) -> None:
@@ -204,16 +207,40 @@ class Store:
     def save_device(self, device: str, hello: Hello) -> None:
         """Remember a device and the instance that speaks for it."""
         values: tuple[object, ...] = (device, hello.instance, hello.software, hello.runtime, hello.profile)
-        values += (hello.train_samples, hello.test_samples, time.time())
+        values += (hello.train_samples, hello.test_samples, hello.key, hello.started, hello.greetings, time.time())
         with self._writing() as db:
-            db.execute(f"INSERT OR REPLACE INTO device VALUES ({_marks(8)})", values)
+            db.execute(f"INSERT OR REPLACE INTO device VALUES ({_marks(11)})", values)
 
     def devices(self) -> dict[str, Hello]:
         """Every device ever seen, as it last introduced itself."""
         rows = self._db.execute(
-            "SELECT name, instance, software, runtime, profile, train_samples, test_samples FROM device ORDER BY name"
+            "SELECT name, instance, software, runtime, profile, train_samples, test_samples, key, started, greetings "
+            "FROM device ORDER BY name"
         )
         return {row["name"]: Hello(**{key: row[key] for key in row.keys() if key != "name"}) for row in rows}  # noqa: SIM118
+
+    def forget_device(self, device: str) -> bool:
+        """Let whoever comes next under this id be it, with any key; False if it was not known."""
+        with self._writing() as db:
+            return db.execute("DELETE FROM device WHERE name = ?", (device,)).rowcount == 1
+
+    def knows(self, device: str) -> bool:
+        """Whether a device was ever seen, and not forgotten since."""
+        return self._db.execute("SELECT 1 FROM device WHERE name = ?", (device,)).fetchone() is not None
+
+    def revoke(self, device: str) -> bool:
+        """The device takes part no more, from the next round on; False if that was so already."""
+        with self._writing() as db:
+            return db.execute("INSERT OR IGNORE INTO revoked VALUES (?, ?)", (device, time.time())).rowcount == 1
+
+    def restore(self, device: str) -> bool:
+        """The device may take part again; False if it was not revoked."""
+        with self._writing() as db:
+            return db.execute("DELETE FROM revoked WHERE device = ?", (device,)).rowcount == 1
+
+    def revoked(self) -> frozenset[str]:
+        """Devices that take part no more."""
+        return frozenset(row["device"] for row in self._db.execute("SELECT device FROM revoked"))
 
     def query(self, sql: str, *values: object) -> list[sqlite3.Row]:
         """Rows for a report; `sql` is a constant of this program."""
@@ -221,13 +248,21 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield self._db
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._undo()
+            hint = "Make room on that disk, then start again: a run goes on where it stopped"
+            raise StateError(f"cannot be written ({error})", where=str(self.path), hint=hint) from error
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._undo()
             raise
-        self._db.execute("COMMIT")
+
+    def _undo(self) -> None:
+        if self._db.in_transaction:  # a full disk has ended it already
+            self._db.execute("ROLLBACK")
 
 
 def _marks(count: int) -> str:

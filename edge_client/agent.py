@@ -11,9 +11,22 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from wire.errors import DuplicateDevice, HidenseekError, JoinRefused, UnknownName
-from wire.messages import BundleBytes, Federation, Hello, MaskUpdate, Message, Receipt, Refusal, Round, Welcome
+from wire.messages import (
+    BundleBytes,
+    CatchUp,
+    Federation,
+    Hello,
+    MaskUpdate,
+    Message,
+    Missed,
+    Receipt,
+    Refusal,
+    Round,
+    Welcome,
+)
 
 RESEND_AFTER_S = 20.0  # an unconfirmed mask is sent again after this, then after twice as long, ...
+ASK_AGAIN_AFTER_S = 20.0  # votes that were asked for
 RESEND_AT_MOST_S = 300.0
 
 
@@ -40,6 +53,21 @@ class BundleNeeded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VotesTaken:
+    """The votes announced with a round are decoded and as they should be."""
+
+    run: bytes
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VotesUnusable:
+    """Announced votes did not come out as they should: what this device had is not what they build on."""
+
+    base: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingDone:
     """Local training is finished; the mask is ready to be sent."""
 
@@ -51,7 +79,7 @@ class Tick:
     """Time has passed."""
 
 
-Event: TypeAlias = Online | BundleOpened | BundleNeeded | TrainingDone | Tick | Message
+Event: TypeAlias = Online | BundleOpened | BundleNeeded | VotesTaken | VotesUnusable | TrainingDone | Tick | Message
 
 
 # What can be asked of the client.
@@ -59,12 +87,12 @@ Event: TypeAlias = Online | BundleOpened | BundleNeeded | TrainingDone | Tick | 
 
 @dataclass(frozen=True, kw_only=True)
 class Subscribe:
-    """Subscribe to the federation's topics and mark the device online."""
+    """Subscribe to the federation's topics."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SayHello:
-    """Introduce the device to the coordinator."""
+    """Introduce the device to the coordinator and mark it online."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +113,20 @@ class KeepBundle:
 
     digest: bytes
     data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeVotes:
+    """Decode votes; answers `VotesTaken` or `VotesUnusable`."""
+
+    announced: Round | CatchUp
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskVotes:
+    """Tell the coordinator that votes are missing."""
+
+    missed: Missed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +181,8 @@ Action: TypeAlias = (
     | OpenBundle
     | Download
     | KeepBundle
+    | TakeVotes
+    | AskVotes
     | Evaluate
     | Train
     | StopTraining
@@ -160,6 +204,8 @@ class Device:
         federation: what is being trained, once announced.
         ready: the federation's runtime is loaded.
         announced: the newest round heard of.
+        votes: (run, number) of the round whose votes this device has.
+        asked_s: when it asked for votes that it needs; None if it does not wait for any.
         handled: (run, number) of the newest round acted upon.
         training: (run, number) of the round being trained for.
         pending: mask without receipt.
@@ -175,6 +221,8 @@ class Device:
     federation: Federation | None = None
     ready: bool = False
     announced: Round | None = None
+    votes: tuple[bytes, int] | None = None
+    asked_s: float | None = None
     handled: tuple[bytes, int] | None = None
     training: tuple[bytes, int] | None = None
     pending: MaskUpdate | None = None
@@ -209,9 +257,21 @@ def handle(device: Device, event: Event, now_s: float) -> Outcome:
                 return device, []
             # Only now: who is online can be selected, and must be able to train. Said anew for every run,
             # for a coordinator that starts anew knows nobody.
-            return _act_on_round(replace(device, ready=True), [SayHello()])
+            return _act_on_round(replace(device, ready=True), [SayHello()], now_s)
         case Round():
-            return _on_round(device, event)
+            return _on_round(device, event, now_s)
+        case CatchUp():
+            known = event.base == 0 or device.votes == (event.run, event.base)
+            wanted = (
+                device.asked_s is not None and device.announced is not None and _key(device.announced) == _key(event)
+            )
+            return device, [TakeVotes(announced=event)] if known and wanted else []
+        case VotesTaken():
+            return _act_on_round(replace(device, votes=(event.run, event.number), asked_s=None), [], now_s)
+        case VotesUnusable():
+            if event.base == 0:  # they build on nothing, so asking at once would not help
+                return replace(device, votes=None, asked_s=now_s), []
+            return _ask_votes(replace(device, votes=None), [], now_s)
         case TrainingDone():
             if device.training != _key(event.update):
                 return device, []
@@ -223,6 +283,8 @@ def handle(device: Device, event: Event, now_s: float) -> Outcome:
             confirmed = replace(device, pending=None, tries=0, confirmed=_key(event))
             return confirmed, [DropPending(), Log(text=f"round {event.number}: mask confirmed")]
         case Tick():
+            if device.asked_s is not None and now_s - device.asked_s >= ASK_AGAIN_AFTER_S:
+                return _ask_votes(device, [], now_s)
             wait_s = min(RESEND_AFTER_S * 2.0 ** max(device.tries - 1, 0), RESEND_AT_MOST_S)
             if device.pending is None or now_s - device.sent_s < wait_s:
                 return device, []
@@ -237,7 +299,7 @@ def handle(device: Device, event: Event, now_s: float) -> Outcome:
             return device, []  # what other devices say is none of our business
 
 
-def _key(message: MaskUpdate | Round | Receipt) -> tuple[bytes, int]:
+def _key(message: MaskUpdate | Round | CatchUp | Receipt) -> tuple[bytes, int]:
     return (message.run, message.number)
 
 
@@ -258,7 +320,7 @@ def _on_federation(device: Device, event: Federation) -> Outcome:
     if device.pending is not None and device.pending.run != event.run:
         device = replace(device, pending=None)
         actions.append(DropPending())
-    device = replace(device, federation=event, ready=False, training=None, handled=None)
+    device = replace(device, federation=event, ready=False, training=None, handled=None, votes=None, asked_s=None)
     return device, [
         *actions,
         Log(text=f"federation '{event.name}', run {event.run.hex()}"),
@@ -266,17 +328,17 @@ def _on_federation(device: Device, event: Federation) -> Outcome:
     ]
 
 
-def _on_round(device: Device, event: Round) -> Outcome:
+def _on_round(device: Device, event: Round, now_s: float) -> Outcome:
     seen = device.announced
     if seen is not None and seen.run == event.run and event.number < seen.number:
         return device, []  # the network may repeat and reorder
     if seen is not None and device.federation is not None and seen.run == device.federation.run != event.run:
         return device, []  # left over from an earlier run
-    return _act_on_round(replace(device, announced=event), [])
+    return _act_on_round(replace(device, announced=event), [], now_s)
 
 
-def _act_on_round(device: Device, actions: list[Action]) -> Outcome:
-    """Do what the newest announced round asks of this device, once, as soon as its runtime is ready."""
+def _act_on_round(device: Device, actions: list[Action], now_s: float) -> Outcome:
+    """Do what the newest announced round asks of this device, once, as soon as its runtime and its votes are there."""
     announced = device.announced
     if announced is None or not device.ready or device.federation is None or announced.run != device.federation.run:
         return device, actions
@@ -288,6 +350,10 @@ def _act_on_round(device: Device, actions: list[Action]) -> Outcome:
         # Its round closed without it: nobody waits for it any more.
         actions.append(DropPending())
         device = replace(device, pending=None)
+    if device.votes != key:
+        if announced.base and device.votes != (announced.run, announced.base):
+            return _ask_votes(device, actions, now_s)
+        return device, [*actions, TakeVotes(announced=announced)]
     if device.handled != key:
         device = replace(device, handled=key)
         if announced.evaluate:
@@ -301,6 +367,17 @@ def _act_on_round(device: Device, actions: list[Action]) -> Outcome:
         actions.append(Train(announced=announced))
         device = replace(device, training=key)
     return device, actions
+
+
+def _ask_votes(device: Device, actions: list[Action], now_s: float) -> Outcome:
+    announced = device.announced
+    if announced is None:
+        return device, actions
+    if announced.final and not device.stay and device.asked_s is not None:
+        return device, [*actions, Stop(error=None)]  # the coordinator may have left for good
+    have = device.votes[1] if device.votes is not None and device.votes[0] == announced.run else 0
+    missed = Missed(run=announced.run, number=announced.number, have=have)
+    return replace(device, asked_s=now_s), [*actions, AskVotes(missed=missed)]
 
 
 def _send_again(device: Device, now_s: float, actions: list[Action]) -> Outcome:

@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_join(commands)
     _add_predict(commands)
+    _add_key(commands)
     return parser
 
 
@@ -81,6 +82,11 @@ def _add_join(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument(
         "--state", type=Path, metavar="DIR", help="what survives a power cut (default ~/.local/state/hidenseek/ID)"
     )
+    parser.add_argument(
+        "--trust",
+        metavar="KEY",
+        help="the federation's public key, as hidenseek key shows it (default: of the first met)",
+    )
     parser.add_argument("--runtime", metavar="NAME", help="onnx or sparse (default: the best one installed)")
     parser.add_argument("--profile", metavar="NAME", default="", help="kind of hardware, a name from devices.yaml")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="cores to train with")
@@ -95,9 +101,9 @@ def _join(arguments: argparse.Namespace) -> int:
     # Imported here so that --help and usage errors answer at once on a slow board.
     from edge_client import agent, data
     from edge_client.client import Client
-    from edge_client.store import Store
-    from wire import messages, mqtt
-    from wire.channel import Channel
+    from edge_client.store import KnownFederation, Store
+    from wire import messages, mqtt, signing
+    from wire.channel import Channel, seal
     from wire.messages import Hello, State
     from wire.topics import Topics, check_name
 
@@ -107,27 +113,33 @@ def _join(arguments: argparse.Namespace) -> int:
     broker = mqtt.parse_url(arguments.broker, password=command.read_password(arguments), ca=arguments.ca)
     runtime = _pick_runtime(arguments.runtime)
     samples = data.load(arguments.data)
+    trusted = signing.from_text(arguments.trust, where="--trust") if arguments.trust else None
     instance = secrets.token_bytes(messages.INSTANCE_BYTES)
-    hello = Hello(
-        instance=instance,
-        software=f"hidenseek-edge {__version__}",
-        runtime=runtime,
-        profile=arguments.profile,
-        train_samples=int(samples.y_train.size),
-        test_samples=int(samples.y_test.size),
-    )
-    gone = messages.encode(State(instance=instance, online=False))
-    transport = mqtt.MqttTransport(
-        broker, client_id=f"hns-{topics.federation}-{device}", will=(topics.up(device, "state"), gone)
-    )
     with closing(Store(arguments.state or _state_folder(device))) as store:
+        key, started = store.key(), store.count_start()
+        if trusted is not None and ((known := store.federation()) is None or known.key != trusted):
+            store.save_federation(KnownFederation(key=trusted, issued=0))
+        hello = Hello(
+            instance=instance,
+            software=f"hidenseek-edge {__version__}",
+            runtime=runtime,
+            profile=arguments.profile,
+            train_samples=int(samples.y_train.size),
+            test_samples=int(samples.y_test.size),
+            key=signing.public_key(key),
+            started=started,
+            greetings=0,
+        )
+        state = topics.up(device, "state")
+        gone = seal(key, state, State(instance=instance, online=False))
+        transport = mqtt.MqttTransport(broker, client_id=f"hns-{topics.federation}-{device}", will=(state, gone))
         transport.connect(
             arguments.connect_timeout,
             waiting=lambda reason: print(f"waiting for {broker}: {reason}", file=sys.stderr),
         )
         Client(
             device=agent.Device(name=device, hello=hello, stay=not arguments.once),
-            channel=Channel(transport),
+            channel=Channel(transport, key),
             topics=topics,
             data=samples,
             store=store,
@@ -172,6 +184,34 @@ def _predict(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         command.write_whole(arguments.output, predict.table(found, arguments.output.suffix))
         print(f"wrote {arguments.output}")
+    return 0
+
+
+def _add_key(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "key",
+        help="show this device's public key, and whom it trusts",
+        description="Show this device's public key, to be written into the coordinator's devices.yaml, and which "
+        "federation the device trusts. Makes a key if there is none.",
+        epilog="examples:\n  hidenseek-edge key --device pi-01",
+        formatter_class=command.HelpFormatter,
+    )
+    parser.add_argument("--device", metavar="ID", default=socket.gethostname(), help="whose key, without --state")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="as of join (default ~/.local/state/hidenseek/ID)")
+    parser.set_defaults(run=_key)
+
+
+def _key(arguments: argparse.Namespace) -> int:
+    from edge_client.store import Store
+    from wire import signing
+    from wire.topics import check_name
+
+    with closing(Store(arguments.state or _state_folder(check_name(arguments.device, "device id")))) as store:
+        public = signing.public_key(store.key())
+        known = store.federation()
+    print(f"public key   {signing.as_text(public)}")
+    print(f"fingerprint  {signing.fingerprint(public)}")
+    print(f"trusts       {signing.fingerprint(known.key) if known else 'the first federation it meets'}")
     return 0
 
 

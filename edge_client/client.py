@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
-from edge_client import agent, profiler, trainer
+from edge_client import agent, privacy, profiler, trainer
 from edge_client.data import DeviceData
 from edge_client.runtimes.base import Floats, Runtime
 from edge_client.runtimes.registry import open_runtime
-from edge_client.store import Store
-from wire import mask
+from edge_client.store import KnownFederation, Store
+from wire import mask, signing
 from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
 from wire.errors import BrokerRefused, WireError
-from wire.messages import TICKET_PREFIX_BYTES, Evaluation, MaskUpdate, Round, State
+from wire.messages import TICKET_PREFIX_BYTES, CatchUp, Evaluation, Federation, MaskUpdate, Message, Round, State
 from wire.personal import Personal
 from wire.prng import mix
 from wire.topics import Topics
@@ -35,7 +36,7 @@ class Client:
 
     Args:
         device: the agent's first state; says the device's name.
-        channel: a connected channel.
+        channel: a connected channel that signs with this device's key.
         topics: the federation's topics.
         data: what to train on.
         store: what survives a power cut.
@@ -52,8 +53,13 @@ class Client:
     _runtime: Runtime | None = None
     _training: Iterator[trainer.Trained | None] | None = None
     _round: Round | None = None
+    _votes: mask.Votes | None = None
+    _greetings: int = 0
     _events: list[agent.Event] = field(default_factory=list)
     _stop: agent.Stop | None = None
+
+    def __post_init__(self) -> None:
+        self.channel.trust = self._trusted
 
     def run(self) -> None:
         """Take part until the run is over (or for ever, if the device stays).
@@ -87,6 +93,8 @@ class Client:
                 log.warning("ignored a message on %s: %s", happened.topic, happened.error)
             case _:
                 happened.acknowledge()
+                if isinstance(happened.message, Federation):
+                    self._introduced(happened.message)
                 self._events.append(happened.message)
         while self._events and self._stop is None:
             event = self._events.pop(0)
@@ -98,20 +106,59 @@ class Client:
                     # Whoever sent it, a device outlives a bad announcement: the next one may be good.
                     log.warning("ignored: %s", error)
 
+    def _trusted(self, topic: str, message: Message) -> bytes:
+        """Whose word this device takes: that of the federation it was told to trust, or of the first it met."""
+        known = self.store.federation()
+        if known is None:
+            if isinstance(message, Federation):
+                return message.key
+            raise WireError("said before the federation has introduced itself")
+        if isinstance(message, Federation) and message.key != known.key:
+            raise WireError(
+                f"it is of a federation with the key {signing.fingerprint(message.key)}, this device trusts "
+                f"{signing.fingerprint(known.key)} only; to trust the other, join with --trust "
+                f"{signing.as_text(message.key)}"
+            )
+        if isinstance(message, Federation) and message.issued < known.issued:
+            raise WireError("it is of a run that is over")
+        return known.key
+
+    def _introduced(self, federation: Federation) -> None:
+        """Remember whom to trust from now on, and listen to all it says."""
+        known = self.store.federation()
+        if known is None:
+            log.info("trusting the federation with the key %s from now on", signing.fingerprint(federation.key))
+        if known is None or known.issued < federation.issued:
+            self.store.save_federation(KnownFederation(key=federation.key, issued=federation.issued))
+        if known is None:
+            self._subscribe()
+
+    def _subscribe(self) -> None:
+        """Not to rounds before the federation is known: they would be refused, and not be said again."""
+        topics = [self.topics.down(self.device.name), self.topics.announcement]
+        for topic in topics if self.store.federation() is None else [*topics, self.topics.round]:
+            self.channel.subscribe(topic)
+
     def _do(self, action: agent.Action) -> None:
         match action:
             case agent.Subscribe():
-                for topic in (self.topics.down(self.device.name), self.topics.announcement, self.topics.round):
-                    self.channel.subscribe(topic)
-                self._announce(online=True)
+                self._subscribe()
             case agent.SayHello():
-                self.channel.send(self.topics.up(self.device.name, "hello"), self.device.hello)
+                self._greetings += 1
+                hello = replace(self.device.hello, greetings=self._greetings)
+                self.channel.send(self.topics.up(self.device.name, "hello"), hello)
+                self._announce(online=True)  # not before: who has not said hello is not believed
             case agent.OpenBundle():
                 self._open(action.federation.bundles[self.device.hello.runtime])
             case agent.Download():
                 self.channel.subscribe(self.topics.bundle(self.device.hello.runtime))
             case agent.KeepBundle():
                 self.store.save_bundle(action.digest, action.data)
+            case agent.TakeVotes():
+                self._events.append(self._take_votes(action.announced))
+            case agent.AskVotes():
+                log.info("round %d: asking for votes that were missed", action.missed.number)
+                self.channel.send(self.topics.up(self.device.name, "missed"), action.missed)
             case agent.Evaluate():
                 self._evaluate(action.announced)
             case agent.Train():
@@ -122,6 +169,7 @@ class Client:
             case agent.SendMask():
                 if action.new:
                     self.store.save_pending(action.update)
+                log.info("round %d: mask %s sent", action.update.number, sha256(action.update.signs).hexdigest()[:16])
                 self.channel.send(self.topics.up(self.device.name, "mask"), action.update)
             case agent.DropPending():
                 self.store.drop_pending()
@@ -157,10 +205,23 @@ class Client:
         assert self._runtime is not None
         return self._bundle, self._runtime
 
+    def _take_votes(self, announced: Round | CatchUp) -> agent.VotesTaken | agent.VotesUnusable:
+        ends = self._ready()[0].ticket.ends
+        try:
+            votes = mask.decode_votes(announced.votes, ends, self._votes if announced.base else None)
+        except WireError as error:
+            log.warning("round %d: its votes do not decode: %s", announced.number, error)
+            return agent.VotesUnusable(base=announced.base)
+        if votes.digest != announced.digest:
+            log.warning("round %d: its votes do not fit those that this device has", announced.number)
+            return agent.VotesUnusable(base=announced.base)
+        self._votes = votes
+        return agent.VotesTaken(run=announced.run, number=announced.number)
+
     def _evaluate(self, announced: Round) -> None:
-        bundle, runtime = self._ready()
-        votes = mask.decode_votes(announced.votes, bundle.ticket.kept)
-        runtime.set_multipliers(votes.mean)
+        _, runtime = self._ready()
+        assert self._votes is not None
+        runtime.set_multipliers(self._votes.mean)
         correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test)
         self.channel.send(
             self.topics.up(self.device.name, "evaluation"),
@@ -168,10 +229,10 @@ class Client:
         )
 
     def _start_training(self, announced: Round) -> None:
-        bundle, runtime = self._ready()
+        _, runtime = self._ready()
         federation = self.device.federation
         assert federation is not None
-        votes = mask.decode_votes(announced.votes, bundle.ticket.kept)
+        assert self._votes is not None
         self._round = announced
         self._training = trainer.train(
             runtime,
@@ -179,7 +240,7 @@ class Client:
             self.data.y_train,
             prior=self._prior(),
             training=federation.training,
-            start=votes.start_scores(federation.training.start),
+            start=self._votes.start_scores(federation.training.start),
             seed=mix(federation.seed, announced.number, self.device.name),
         )
         log.info("round %d: training on %d samples", announced.number, self.data.y_train.size)
@@ -209,7 +270,10 @@ class Client:
             signs=trained.signs,
         )
         self.store.save_personal(personal)
-        reference = mask.decode_votes(announced.votes, bundle.ticket.kept).signs
+        federation = self.device.federation
+        assert federation is not None
+        sent = privacy.randomise(trained.signs, federation.training)
+        assert self._votes is not None
         correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test, personal.log_prior)
         log.info(
             "round %d: loss %.3f, %d of %d test samples right, %.1f ms a step",
@@ -223,7 +287,7 @@ class Client:
             run=announced.run,
             number=announced.number,
             ticket=bundle.ticket.id[:TICKET_PREFIX_BYTES],
-            signs=mask.encode_signs(trained.signs, reference),
+            signs=mask.encode_signs(sent, self._votes, bundle.ticket.ends),
             train_samples=int(self.data.y_train.size),
             loss=trained.loss,
             correct=correct,

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from wire import messages, personal
+from wire import messages, personal, signing
 from wire.errors import StateError, WireError
 from wire.messages import MaskUpdate
 from wire.personal import Personal
 from wire.state_folder import BUNDLE_SUFFIX, PERSONAL, bundle_name
 
 PENDING = "pending.mask"
+KEY = "device.key"
+STARTS = "starts"
+FEDERATION = "federation.pub"
+KNOWN = struct.Struct(f"<{signing.KEY_BYTES}sQ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownFederation:
+    """Whom a device trusts.
+
+    Attributes:
+        key: public key of the federation.
+        issued: when the newest run it has heard of began, milliseconds since 1970.
+    """
+
+    key: bytes
+    issued: int
 
 
 @dataclass
 class Store:
     """A device's state folder.
 
-    It holds bundles by their SHA-256, the mask that has no receipt yet, and the signs the device ended
-    its last training with (its personal network). Others read those last without a lock, see
-    `wire.state_folder`.
+    It holds the device's private key, whom it trusts, bundles by their SHA-256, the mask that has no
+    receipt yet, and the signs the device ended its last training with (its personal network). Others
+    read those last without a lock, see `wire.state_folder`.
 
     Raises:
         StateError: if the folder cannot be used, or another process uses it.
@@ -31,6 +49,7 @@ class Store:
 
     folder: Path
     _lock: IO[bytes] | None = None
+    _federation: KnownFederation | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -46,6 +65,69 @@ class Store:
             ) from error
         except OSError as error:
             raise StateError(f"cannot be used ({error.strerror})", where=str(self.folder)) from error
+
+    def key(self) -> bytes:
+        """The device's private key, made when first asked for.
+
+        Raises:
+            StateError: if it is damaged, cannot be read or written, or others can read it.
+        """
+        path = self.folder / KEY
+        try:
+            if not path.exists():
+                self._replace(KEY, signing.new_key())
+            if path.stat().st_mode & 0o077:
+                raise StateError("others can read this device's key", where=str(path), hint=f"Run: chmod 600 {path}")
+            key = path.read_bytes()
+        except OSError as error:
+            raise StateError(f"cannot be used ({error.strerror})", where=str(path)) from error
+        if len(key) != signing.KEY_BYTES:
+            raise StateError(
+                f"{len(key)} bytes are no key",
+                where=str(path),
+                hint="Delete it; the coordinator must then forget the device: hidenseek fleet forget ID",
+            )
+        return key
+
+    def count_start(self) -> int:
+        """How often this device has started, this time included.
+
+        Raises:
+            StateError: if the count is damaged, or cannot be written.
+        """
+        path = self.folder / STARTS
+        try:
+            starts = int(path.read_text()) + 1 if path.exists() else 1
+            self._replace(STARTS, str(starts).encode())
+        except ValueError as error:
+            hint = "Delete it; the coordinator must then forget the device: hidenseek fleet forget ID"
+            raise StateError(f"no whole number ({error})", where=str(path), hint=hint) from error
+        except OSError as error:
+            raise StateError(f"cannot be written ({error.strerror})", where=str(path)) from error
+        return starts
+
+    def federation(self) -> KnownFederation | None:
+        """Whom this device trusts; None before it has met any.
+
+        Raises:
+            StateError: if the file is damaged; trusting anybody instead would be wrong.
+        """
+        if self._federation is None and (self.folder / FEDERATION).exists():
+            data = (self.folder / FEDERATION).read_bytes()
+            if len(data) != KNOWN.size:
+                raise StateError(
+                    f"{len(data)} bytes, {KNOWN.size} expected",
+                    where=str(self.folder / FEDERATION),
+                    hint="Join with --trust KEY, as hidenseek key shows it",
+                )
+            key, issued = KNOWN.unpack(data)
+            self._federation = KnownFederation(key=key, issued=issued)
+        return self._federation
+
+    def save_federation(self, known: KnownFederation) -> None:
+        """Trust this federation, and no other."""
+        self._replace(FEDERATION, KNOWN.pack(known.key, known.issued))
+        self._federation = known
 
     def load_bundle(self, digest: bytes) -> bytes | None:
         """The bundle with this SHA-256 if it was downloaded before; its bytes are not checked here."""
@@ -86,13 +168,23 @@ class Store:
             self._lock = None
 
     def _replace(self, name: str, data: bytes) -> None:
-        """Write a file so that after a power cut it holds either the old or the new bytes."""
+        """Write a file so that after a power cut it holds either the old or the new bytes.
+
+        Raises:
+            StateError: if it cannot be written; then it holds the old bytes.
+        """
         temporary = self.folder / (name + ".part")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.folder / name)
+        try:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.folder / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)  # half a file must not keep the last room on a full card
+            why = f"cannot be written ({error.strerror})"
+            hint = "Make room there, then start again: nothing that the coordinator confirmed is lost"
+            raise StateError(why, where=str(self.folder / name), hint=hint) from error
 
     def _forget_bundles(self, newest: str | None = None) -> None:
         """Remove all bundles but the newest, if one just came, and one that the personal network needs."""

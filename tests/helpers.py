@@ -6,14 +6,18 @@ import signal
 from contextlib import closing
 from math import gcd, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from coordinator.keys import federation_key
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Floats, Labels
 from edge_client.store import Store
 from wire.bundle import Bundle
+from wire.channel import Channel
+from wire.envelope import DEFAULT_PACKET_BYTES
 from wire.layers import (
     Add,
     Concat,
@@ -29,9 +33,14 @@ from wire.layers import (
     Relu6,
 )
 from wire.mask import Signs
+from wire.messages import Hello
 from wire.personal import Personal
 from wire.plan import Plan
+from wire.signing import public_key
 from wire.ticket import Keep, Ticket
+from wire.transport import MemoryBus
+
+DEVICE_KEY = bytes(32)  # a private key
 
 
 def random_ticket(plan: Plan, density: float, seed: int, block: int = 4, magnitudes: str = "constant") -> Ticket:
@@ -105,6 +114,19 @@ def hear_ctrl_c() -> None:
 def random_signs(ticket: Ticket, seed: int) -> Signs:
     """As many +1 as -1, about."""
     return np.random.default_rng(seed).random(ticket.kept) < 0.5
+
+
+def federation_channel(bus: MemoryBus, packet_bytes: int = DEFAULT_PACKET_BYTES) -> Channel:
+    """A coordinator's connection to a bus in memory, with the tests' federation key."""
+    return Channel(bus.connect(), federation_key(), packet_bytes=packet_bytes)
+
+
+def introduce(instance: str, runtime: str = "onnx", key: bytes = DEVICE_KEY, **more: Any) -> Hello:
+    """A device's hello, by the process of this name."""
+    counts = {"train_samples": 72, "test_samples": 24, "started": 1, "greetings": 1} | more
+    return Hello(
+        instance=instance.encode().ljust(8), software="test", runtime=runtime, profile="", key=public_key(key), **counts
+    )
 
 
 def write_state(folder: Path, bundle: Bundle, signs: Signs) -> Personal:

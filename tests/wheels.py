@@ -28,7 +28,7 @@ def copy_tree(target: Path) -> Path:
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of this process without what would steer the build or the kernels, and with `changes`."""
-    left_out = {"CC", "CFLAGS", "PYTHONPATH", "HIDENSEEK_KERNELS"}
+    left_out = {"CC", "CFLAGS", "PYTHONPATH", "HIDENSEEK_KERNELS", "HIDENSEEK_WIRE"}
     return {name: value for name, value in os.environ.items() if name not in left_out} | changes
 
 

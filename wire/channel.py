@@ -1,4 +1,9 @@
-"""Messages over a transport: encodes, cuts, joins, decodes, and counts every payload byte."""
+"""Signed messages over a transport: encodes, signs, cuts, joins, checks, decodes, and counts every payload byte.
+
+What is signed is the topic, a zero byte and the message; the signature's 64 bytes follow it. So a message
+cannot be altered, nor be passed on as another device's or to another federation. That an old one is no news is
+the receiver's to see: rounds and runs have numbers.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from wire import envelope, messages
-from wire.errors import WireError
+from wire import envelope, messages, signing
+from wire.errors import Truncated, WireError
 from wire.messages import Message
 from wire.transport import Connected, Disconnected, Packet, Transport
+
+PURPOSE = "message"
+Trust: TypeAlias = Callable[[str, Message], bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """A message that decoded. `payload_bytes` counts every packet it took."""
+    """A message that decoded, from whom it had to be. `payload_bytes` counts every packet it took."""
 
     topic: str
     message: Message
@@ -24,7 +32,7 @@ class Received:
 
 @dataclass(frozen=True, kw_only=True)
 class Garbled:
-    """Bytes that did not decode; already acknowledged, for they will never be better."""
+    """Bytes that did not decode, or that somebody else signed; already acknowledged, for they will never be better."""
 
     topic: str
     error: WireError
@@ -33,17 +41,52 @@ class Garbled:
 Happening: TypeAlias = Connected | Disconnected | Received | Garbled
 
 
+def seal(key: bytes, topic: str, message: Message) -> bytes:
+    """A message for a topic, signed with a private key."""
+    body = messages.encode(message)
+    return body + signing.sign(key, PURPOSE, _signed(topic, body))
+
+
+def unseal(topic: str, data: bytes, trust: Trust) -> Message:
+    """Inverse of `seal`.
+
+    Raises:
+        WireError: if it is no message, or not signed by whom `trust` says.
+    """
+    if len(data) < signing.SIGNATURE_BYTES:
+        raise Truncated("signed message", expected_bytes=signing.SIGNATURE_BYTES, got_bytes=len(data))
+    body, signature = data[: -signing.SIGNATURE_BYTES], data[-signing.SIGNATURE_BYTES :]
+    message = messages.decode(body)
+    signing.check(trust(topic, message), PURPOSE, _signed(topic, body), signature)
+    return message
+
+
+def _signed(topic: str, body: bytes) -> bytes:
+    return topic.encode() + b"\0" + body
+
+
+def _nobody(topic: str, message: Message) -> bytes:
+    raise WireError(f"nobody is trusted to say {type(message).__name__}")
+
+
 @dataclass
 class Channel:
     """A transport that speaks messages.
 
     Args:
         transport: the connection.
+        key: private key that everything sent is signed with.
+        trust: for a message on a topic, the public key that it must be signed with; raises `WireError` if there
+            is none. Set by whoever knows.
+        admit: asked before a packet on a topic is looked at; one that is not admitted is dropped.
         max_bytes: largest message accepted from the other side.
         packet_bytes: largest payload sent in one packet.
     """
 
     transport: Transport
+    key: bytes = field(repr=False)
+    trust: Trust = _nobody
+    admit: Callable[[str], bool] = lambda topic: True
     max_bytes: int = messages.MAX_MESSAGE_BYTES
     packet_bytes: int = envelope.DEFAULT_PACKET_BYTES
     _joiner: envelope.Joiner = field(init=False)
@@ -53,7 +96,7 @@ class Channel:
 
     def send(self, topic: str, message: Message, *, retain: bool = False) -> int:
         """Publish a message at least once; return its payload bytes, parts' headers included."""
-        packets = envelope.split(topic, messages.encode(message), self.packet_bytes)
+        packets = envelope.split(topic, seal(self.key, topic, message), self.packet_bytes)
         for part_topic, payload in packets:
             self.transport.publish(part_topic, payload, retain=retain)
         return sum(len(payload) for _, payload in packets)
@@ -67,6 +110,9 @@ class Channel:
         event = self.transport.receive(timeout_s)
         if not isinstance(event, Packet):
             return event
+        if not self.admit(event.topic):
+            event.acknowledge()
+            return None
         try:
             whole = self._joiner.add(event.topic, event.payload)
             if whole is None:
@@ -74,7 +120,7 @@ class Channel:
                 # message lost half-way is sent again, for no receipt follows.
                 event.acknowledge()
                 return None
-            message = messages.decode(whole.data)
+            message = unseal(whole.topic, whole.data, self.trust)
         except WireError as error:
             event.acknowledge()
             return Garbled(topic=event.topic, error=error)

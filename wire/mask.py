@@ -1,11 +1,11 @@
 """Sign masks and votes as bytes.
 
-A sign mask is bool (kept,), True for +1, in ticket order. It travels as the flips against a
-reference both sides hold (the global signs of the round), coded by `wire.bits`: raw when the
-flips are many, Rice-coded when they are few.
+A sign mask is bool (kept,), True for +1, in ticket order. Votes are what a round's masks add up to: for
+every kept weight how many of `voters` said +1, as the agreed sign and the number who dissented.
 
-Votes are what a round's masks add up to: for every kept weight how many of `voters` said +1.
-They travel as the agreed signs and, plane by plane, how many voters dissented.
+Both travel coded by `wire.adaptive` in the context of votes that both sides hold, for the more the voters
+agreed on a weight the less likely is a change: a mask as its flips against the agreed signs of the round,
+or raw where that is shorter, and votes as their levels against those announced before.
 """
 
 from __future__ import annotations
@@ -14,36 +14,31 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wire import bits
+from wire import adaptive, bits
 from wire.errors import Mismatch, TooLarge, Truncated, WireError
+from wire.native.library import native
 
 Signs = NDArray[np.bool_]
-HEADER = struct.Struct("<H")  # voters
-PART = struct.Struct("<I")  # bytes of one coded plane
+Ends = NDArray[np.int64]  # where each layer ends among the kept weights, ascending; the last one: how many there are
+RAW, FLIPS = range(2)  # first byte of a coded mask
+VOTERS = struct.Struct("<H")
+LEVELS = 16
+LEVEL_BITS = 4
+LONGEST = 8  # bytes that a level's four decisions may take, each at most 16 bits
 MAX_VOTERS = 65_535
+DIGEST_BYTES = 8
+CHUNK = 64  # masks counted at once
 
 
 def as_multipliers(signs: Signs) -> NDArray[np.float32]:
     """Signs bool (kept,) -> +-1 float32 (kept,): what a runtime infers with."""
     return np.where(signs, np.float32(1), np.float32(-1))
-
-
-def encode_signs(signs: Signs, reference: Signs) -> bytes:
-    """Code `signs` (kept,) as its flips against `reference` (kept,)."""
-    return bits.encode(signs ^ reference)
-
-
-def decode_signs(data: bytes, reference: Signs) -> Signs:
-    """Inverse of `encode_signs`: bool (kept,).
-
-    Raises:
-        WireError: if `data` does not code exactly as many signs as `reference` has.
-    """
-    return bits.decode(data, reference.size) ^ reference
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +61,18 @@ class Votes:
         margin = 1.0 - 2.0 * self.dissent.astype(np.float32) / np.float32(self.voters)
         return np.where(self.signs, margin, -margin).astype(np.float32)
 
+    @cached_property
+    def levels(self) -> NDArray[np.uint8]:
+        """The voters for +1 in sixteen steps, uint8 (kept,): 0 none, 15 all; 8 and more where the agreed sign is +1."""
+        against = (self.dissent.astype(np.uint32) * LEVELS // (self.voters + 1)).astype(np.uint8)
+        return np.where(self.signs, LEVELS - 1 - against, against).astype(np.uint8)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The first 8 bytes of the SHA-256 of the votes: what two sides compare."""
+        whole = sha256(VOTERS.pack(self.voters) + bits.pack(self.signs) + self.dissent.astype("<u2").tobytes())
+        return whole.digest()[:DIGEST_BYTES]
+
     def start_scores(self, start: float) -> NDArray[np.float32]:
         """Scores a device starts a round with: `start` x mean vote, float32 (kept,).
 
@@ -81,6 +88,11 @@ def unanimous(kept: int) -> Votes:
     return Votes(signs=np.ones(kept, dtype=np.bool_), dissent=np.zeros(kept, dtype=np.uint16), voters=1)
 
 
+def certain(signs: Signs) -> Votes:
+    """Votes that agree on signs, bool (kept,), without dissent."""
+    return Votes(signs=signs, dissent=np.zeros(signs.size, dtype=np.uint16), voters=1)
+
+
 def count_votes(masks: Iterable[Signs], previous: Signs) -> Votes:
     """Add up masks, each bool (kept,), one vote each; a tie keeps `previous`, bool (kept,).
 
@@ -89,11 +101,13 @@ def count_votes(masks: Iterable[Signs], previous: Signs) -> Votes:
     """
     ayes = np.zeros(previous.size, dtype=np.uint32)
     voters = 0
-    for mask in masks:
-        if mask.shape != previous.shape:
-            raise ValueError(f"mask of shape {mask.shape}, expected {previous.shape}")
-        ayes += mask
-        voters += 1
+    remaining = iter(masks)
+    while chunk := list(islice(remaining, CHUNK)):
+        for mask in chunk:
+            if mask.shape != previous.shape:
+                raise ValueError(f"mask of shape {mask.shape}, expected {previous.shape}")
+        ayes += _count(chunk)
+        voters += len(chunk)
     if not 1 <= voters <= MAX_VOTERS:
         raise ValueError(f"1..{MAX_VOTERS} masks expected, got {voters}")
     signs = np.where(2 * ayes == voters, previous, 2 * ayes > voters)
@@ -101,46 +115,101 @@ def count_votes(masks: Iterable[Signs], previous: Signs) -> Votes:
     return Votes(signs=signs, dissent=dissent, voters=voters)
 
 
-def encode_votes(votes: Votes) -> bytes:
-    """Votes -> bytes: voters, then the coded sign plane and dissent planes, each with its length."""
-    planes = [votes.signs]
-    planes += [(votes.dissent >> bit & 1).astype(np.bool_) for bit in range(_planes(votes.voters))]
-    coded = [bits.encode(plane) for plane in planes]
-    return HEADER.pack(votes.voters) + b"".join(PART.pack(len(part)) + part for part in coded)
+def _count(masks: list[Signs]) -> NDArray[np.uint16]:
+    """In how many masks, each bool (kept,), a sign is +1: (kept,)."""
+    kept = masks[0].size
+    library = native()
+    if library is None:
+        ayes: NDArray[np.uint16] = np.array(masks).sum(axis=0, dtype=np.uint16)
+        return ayes
+    packed = np.zeros((len(masks), -(-kept // 64) * 8), dtype=np.uint8)
+    for row, mask in zip(packed, masks, strict=True):
+        row[: -(-kept // 8)] = np.packbits(mask, bitorder="little")
+    return library.count_votes(packed.view(np.uint64))[:kept]
 
 
-def decode_votes(data: bytes, kept: int) -> Votes:
-    """Inverse of `encode_votes` for a ticket of `kept` weights.
+def encode_signs(signs: Signs, votes: Votes, ends: Ends) -> bytes:
+    """Code a mask (kept,) as its flips against the agreed signs of `votes`.
+
+    Args:
+        signs: the mask, bool (kept,).
+        votes: of the round, which the reader has too.
+        ends: of the ticket's layers (`Ticket.ends`).
+    """
+    flips = signs ^ votes.signs
+    raw = bits.pack(flips)
+    coded = adaptive.encode(flips.view(np.uint8), votes.levels, ends, 1, room=max(len(raw) - 1, 0))
+    return bytes([RAW]) + raw if coded is None else bytes([FLIPS]) + coded
+
+
+def decode_signs(data: bytes, votes: Votes, ends: Ends) -> Signs:
+    """Inverse of `encode_signs`: bool (kept,).
 
     Raises:
-        WireError: if `data` is not an encoding of votes on `kept` weights.
+        WireError: if `data` does not code exactly as many signs as `votes` has.
     """
-    if len(data) < HEADER.size:
-        raise Truncated("votes", expected_bytes=HEADER.size, got_bytes=len(data))
-    (voters,) = HEADER.unpack_from(data)
+    longest = 1 + -(-votes.signs.size // 8)  # raw; nothing longer is ever written
+    if not data:
+        raise Truncated("sign mask", expected_bytes=1, got_bytes=0)
+    if len(data) > longest:
+        raise TooLarge(f"mask of {votes.signs.size} signs", limit=longest, got=len(data))
+    if data[0] == RAW:
+        return bits.unpack(data[1:], votes.signs.size) ^ votes.signs
+    if data[0] != FLIPS:
+        raise WireError(f"sign mask of unknown kind {data[0]}")
+    return adaptive.decode(data[1:], votes.levels, ends, 1).astype(np.bool_) ^ votes.signs
+
+
+def encode_votes(votes: Votes, ends: Ends, known: Votes | None = None) -> bytes:
+    """Code votes as their levels in the context of `known` ones, which the reader has too; unanimous ones if None.
+
+    Sixteen levels tell up to 15 voters apart; of more voters, what the levels leave open follows in planes of bits.
+    """
+    known = known or unanimous(votes.signs.size)
+    coded = adaptive.encode(votes.levels, known.levels, ends, LEVEL_BITS, room=LONGEST * votes.signs.size)
+    assert coded is not None
+    rest = votes.dissent - _least_dissent(votes.levels, votes.voters)
+    planes = [bits.pack((rest >> bit & 1).astype(np.bool_)) for bit in range(_planes(votes.voters))]
+    return VOTERS.pack(votes.voters) + b"".join(reversed(planes)) + coded
+
+
+def decode_votes(data: bytes, ends: Ends, known: Votes | None = None) -> Votes:
+    """Inverse of `encode_votes`, with the same `ends` and `known`.
+
+    Raises:
+        WireError: if `data` is not an encoding of votes on as many weights.
+    """
+    kept = int(ends[-1])
+    known = known or unanimous(kept)
+    if len(data) < VOTERS.size:
+        raise Truncated("votes", expected_bytes=VOTERS.size, got_bytes=len(data))
+    (voters,) = VOTERS.unpack_from(data)
     if voters < 1:
         raise WireError("votes of no voters")
-    at = HEADER.size
-    planes: list[Signs] = []
-    for _ in range(1 + _planes(voters)):
-        if len(data) < at + PART.size:
-            raise Truncated("votes plane", expected_bytes=PART.size, got_bytes=len(data) - at)
-        (length,) = PART.unpack_from(data, at)
-        at += PART.size
-        if length > len(data) - at:
-            raise Truncated("votes plane", expected_bytes=length, got_bytes=len(data) - at)
-        planes.append(bits.decode(data[at : at + length], kept))
-        at += length
-    if at != len(data):
-        raise TooLarge("votes", limit=at, got=len(data))
-    dissent = np.zeros(kept, dtype=np.uint16)
-    for bit, plane in enumerate(planes[1:]):
-        dissent |= plane.astype(np.uint16) << np.uint16(bit)
+    plane_bytes, count = -(-kept // 8), _planes(voters)
+    start = VOTERS.size + count * plane_bytes
+    if len(data) < start:
+        raise Truncated("votes", expected_bytes=start, got_bytes=len(data))
+    levels = adaptive.decode(data[start:], known.levels, ends, LEVEL_BITS)
+    rest = np.zeros(kept, dtype=np.uint16)
+    for plane in range(count):
+        at = VOTERS.size + plane * plane_bytes
+        rest = rest << np.uint16(1) | bits.unpack(data[at : at + plane_bytes], kept)
+    dissent = _least_dissent(levels, voters) + rest
+    votes = Votes(signs=levels >= LEVELS // 2, dissent=dissent.astype(np.uint16), voters=voters)
     if kept and int(dissent.max()) > voters // 2:
         raise Mismatch("dissenting voters", expected=f"at most {voters // 2}", got=int(dissent.max()))
-    return Votes(signs=planes[0], dissent=dissent, voters=voters)
+    if not np.array_equal(votes.levels, levels):
+        raise WireError(f"votes of {voters} voters with levels that so many cannot make")
+    return votes
+
+
+def _least_dissent(levels: NDArray[np.uint8], voters: int) -> NDArray[np.uint32]:
+    """The smallest dissent that makes a level, uint32 (kept,)."""
+    against = np.where(levels >= LEVELS // 2, LEVELS - 1 - levels, levels).astype(np.uint32)
+    return (against * (voters + 1) + LEVELS - 1) // LEVELS
 
 
 def _planes(voters: int) -> int:
-    """Bits that hold the largest possible dissent."""
-    return (voters // 2).bit_length()
+    """Bits of a dissent that its level leaves open."""
+    return (-(-(voters + 1) // LEVELS) - 1).bit_length()

@@ -1,9 +1,9 @@
 """Everything the two sides say to each other, as frozen dataclasses, and their bytes.
 
 A message is `b"HN"`, a version byte, a kind byte, and a CBOR map from small field numbers to
-values. Unknown field numbers are ignored, so fields can be added without a new version; a number
-is never given a second meaning. Which device a message is from is said by its topic alone, for
-that is what the broker's access rules guard.
+values; `wire.channel` adds the sender's signature. Unknown field numbers are ignored, so fields can
+be added without a new version; a number is never given a second meaning. Which device a message is
+from is said by its topic alone, which the signature covers.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import cbor2
 from wire.errors import ConfigError, TooLarge, Truncated, WireError
 from wire.safecbor import describe, load_cbor
 from wire.settings import Training
+from wire.signing import KEY_BYTES
 
 MAGIC = b"HN"
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 4
 RUN_BYTES = 8
 INSTANCE_BYTES = 8
 TICKET_PREFIX_BYTES = 8
+VOTES_DIGEST_BYTES = 8
 MAX_TEXT = 512
 MAX_ITEMS = 100_000
 MAX_INT = 1 << 53
@@ -48,6 +50,9 @@ class Hello:
         profile: kind of hardware, a name from devices.yaml, or "".
         train_samples: samples it can train on.
         test_samples: samples it holds back for evaluation.
+        key: public key that all its messages are signed with.
+        started: how often this device has started, counted on its disk.
+        greetings: how often this process has said hello, this one included; so an old one is known for a repetition.
     """
 
     instance: bytes = at(1, INSTANCE_BYTES)
@@ -56,6 +61,9 @@ class Hello:
     profile: str = at(4)
     train_samples: int = at(5)
     test_samples: int = at(6)
+    key: bytes = at(7, KEY_BYTES)
+    started: int = at(8)
+    greetings: int = at(9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +87,7 @@ class Refusal:
 
     Attributes:
         instance: who is meant.
-        code: "duplicate", "unknown-device", "runtime", or "mask"; the last is about one mask only.
+        code: "duplicate", "unknown-device", "runtime", "key", "revoked", or "mask"; the last is about one mask only.
         reason: one sentence for people.
     """
 
@@ -100,6 +108,8 @@ class Federation:
         bundles: SHA-256 of the bundle for every runtime offered.
         training: settings of local training.
         seed: fixes the order in which every device sees its samples.
+        key: the federation's public key, which signs all that the coordinator says.
+        issued: when the run began, milliseconds since 1970; a run older than a device knows is a repetition.
     """
 
     run: bytes = at(1, RUN_BYTES)
@@ -109,6 +119,8 @@ class Federation:
     bundles: Mapping[str, bytes] = at(5)
     training: Training = at(6)
     seed: int = at(7)
+    key: bytes = at(8, KEY_BYTES)
+    issued: int = at(9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +141,9 @@ class Round:
         evaluate: every device, selected or not, tries the network that these votes say on its test samples; its
             weights are mean vote x initial weight.
         final: no more rounds; `votes` are the result.
-        votes: outcome of the round before, coded by `wire.mask`.
+        votes: outcome of the round before, coded by `wire.mask` in the context of those announced with round `base`.
+        base: an earlier round of the run, or 0: the votes before the first, which are unanimous.
+        digest: of the votes that must come out (`wire.mask.Votes.digest`).
     """
 
     run: bytes = at(1, RUN_BYTES)
@@ -138,6 +152,8 @@ class Round:
     evaluate: bool = at(4)
     final: bool = at(5)
     votes: bytes = at(6)
+    base: int = at(7)
+    digest: bytes = at(8, VOTES_DIGEST_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +164,7 @@ class MaskUpdate:
         run: which run.
         number: which round.
         ticket: first 8 bytes of the ticket's SHA-256.
-        signs: sign mask coded against the signs of the round's votes (`wire.mask`).
+        signs: sign mask coded in the context of the round's votes (`wire.mask`).
         train_samples: samples trained on.
         loss: mean training loss of the last epoch, nats.
         correct: test samples right with the device's own signs (personalised accuracy).
@@ -189,8 +205,45 @@ class Receipt:
     number: int = at(2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Missed:
+    """Device -> coordinator: I cannot read the votes of the announced round, for I do not have those of its base.
+
+    Attributes:
+        run: which run.
+        number: the announced round.
+        have: the round whose votes the device has, or 0.
+    """
+
+    run: bytes = at(1, RUN_BYTES)
+    number: int = at(2)
+    have: int = at(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatchUp:
+    """Coordinator -> device: the votes of the newest round in the context of older ones; fields as of `Round`."""
+
+    run: bytes = at(1, RUN_BYTES)
+    number: int = at(2)
+    votes: bytes = at(3)
+    base: int = at(4)
+    digest: bytes = at(5, VOTES_DIGEST_BYTES)
+
+
 Message: TypeAlias = (
-    Hello | State | Welcome | Refusal | Federation | BundleBytes | Round | MaskUpdate | Evaluation | Receipt
+    Hello
+    | State
+    | Welcome
+    | Refusal
+    | Federation
+    | BundleBytes
+    | Round
+    | MaskUpdate
+    | Evaluation
+    | Receipt
+    | Missed
+    | CatchUp
 )
 KINDS: dict[int, type[Message]] = {
     1: Hello,
@@ -203,6 +256,8 @@ KINDS: dict[int, type[Message]] = {
     8: MaskUpdate,
     9: Evaluation,
     10: Receipt,
+    11: Missed,
+    12: CatchUp,
 }
 _NUMBER_OF = {cls: number for number, cls in KINDS.items()}
 

@@ -95,6 +95,7 @@ class MqttTransport:
         """
         self._broker = broker
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._first: Event | None = None
         self._refusal: str | None = None
         websocket = broker.scheme in ("ws", "wss")
         self._client = paho.Client(
@@ -155,7 +156,8 @@ class MqttTransport:
         self._client.loop_start()
         first = self.receive(max(deadline - time.monotonic(), 5.0))
         if isinstance(first, Connected):
-            self._events.put(first)
+            # Not back into the queue: what a persistent session held may follow at once, and be there by now.
+            self._first = first
             return
         self._client.loop_stop()
         if self._refusal:
@@ -177,6 +179,9 @@ class MqttTransport:
 
     def receive(self, timeout_s: float) -> Event | None:
         """See `Transport.receive`."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
         try:
             return self._events.get(timeout=timeout_s) if timeout_s > 0 else self._events.get_nowait()
         except queue.Empty:

@@ -3,8 +3,8 @@
     b"HNSP"  version u8  ticket (32 bytes)  run (8 bytes)  number u64  classes u16
     log prior (classes x float32)  signs  sha256 of everything before it (32 bytes)
 
-The signs are coded by `wire.mask` against +1 everywhere, the random network itself, so the file needs
-nothing but its ticket to be read. All integers little-endian.
+The signs are coded by `wire.bits` as the flips against +1 everywhere, the random network itself, so the
+file needs nothing but its ticket to be read. All integers little-endian.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from wire import mask
+from wire import bits
 from wire.errors import Mismatch, TooLarge, Truncated, WireError
 from wire.mask import Signs
 from wire.messages import RUN_BYTES
@@ -62,7 +62,7 @@ def encode(personal: Personal) -> bytes:
     """The file of a personal network."""
     prior = personal.log_prior
     head = HEADER.pack(MAGIC, VERSION, personal.ticket, personal.run, personal.number, prior.size)
-    head += prior.astype("<f4").tobytes() + mask.encode_signs(personal.signs, np.ones_like(personal.signs))
+    head += prior.astype("<f4").tobytes() + bits.encode(~personal.signs)
     return head + sha256(head).digest()
 
 
@@ -93,7 +93,7 @@ def decode(data: bytes, kept: int, classes: int) -> Personal:
     prior = np.frombuffer(data, "<f4", classes, HEADER.size).astype(np.float32)
     if not np.isfinite(prior).all():
         raise WireError("the log prior of a personal network is not finite")
-    signs = mask.decode_signs(data[signs_at:-DIGEST_BYTES], np.ones(kept, dtype=np.bool_))
+    signs = ~bits.decode(data[signs_at:-DIGEST_BYTES], kept)
     return Personal(ticket=ticket, run=run, number=number, log_prior=prior, signs=signs)
 
 

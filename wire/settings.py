@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from wire.errors import ConfigError
 
 OPTIMISERS = ("adam", "sgd")
 SMALLEST, LARGEST = 1e-12, 1e6  # of a positive setting: products of two are still float32 numbers
+LEAST_PRIVACY_EPSILON, MOST_PRIVACY_EPSILON = 0.1, 20.0  # below: nothing but noise; above: no flips but for 2**-32
+CHANCES = 1 << 32  # a chance is a whole number of these, so that devices draw it in whole numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,8 @@ class Training:
         start: scores start a round at start x mean vote.
         epochs: passes over the device's data.
         batch: samples per optimiser step.
+        privacy_epsilon: randomised response: a device turns every sign that it sends with chance 1 / (1 + e^x);
+            0: none (docs/privacy.md). Nothing to do with Adam's.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -42,6 +47,7 @@ class Training:
     start: float = 0.1
     epochs: int = 6
     batch: int = 16
+    privacy_epsilon: float = 0.0
 
     def __post_init__(self) -> None:
         def check(name: str, ok: bool, expected: str) -> None:
@@ -56,3 +62,13 @@ class Training:
             check(name, 0 <= getattr(self, name) < 1, "a number in [0, 1)")
         check("epochs", 1 <= self.epochs <= 1000, "1..1000")
         check("batch", 1 <= self.batch <= 4096, "1..4096")
+        private = LEAST_PRIVACY_EPSILON <= self.privacy_epsilon <= MOST_PRIVACY_EPSILON
+        expected = f"0 or a number in {LEAST_PRIVACY_EPSILON:g}..{MOST_PRIVACY_EPSILON:g}"
+        check("privacy_epsilon", self.privacy_epsilon == 0 or private, expected)
+
+    @property
+    def flip_chance(self) -> float:
+        """Chance that a device sends the other sign: 1 / (1 + e^privacy_epsilon), rounded up to 1 / CHANCES; 0: off."""
+        if not self.privacy_epsilon:
+            return 0.0
+        return math.ceil(CHANCES / (1 + math.exp(self.privacy_epsilon))) / CHANCES

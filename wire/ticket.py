@@ -204,6 +204,11 @@ class Ticket:
         """Kept weights of the whole network: the length of every mask and score vector."""
         return sum(layer.kept for layer in self.kept_layers)
 
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """Where each layer ends among the kept weights, int64 (weight layers,)."""
+        return np.cumsum([layer.kept for layer in self.kept_layers], dtype=np.int64)
+
     @property
     def density(self) -> float:
         """Kept share of the weights."""

@@ -15,17 +15,20 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.aggregate import MEMORY, next_votes
+from coordinator.aggregate import DEFEND, MEMORY, close_votes
 from coordinator.baselines.method import Floats, Local, Method, Samples, Settings, State, Task, Update
 from coordinator.estimate import macs_budget
 from coordinator.prune import DEFAULT_BLOCK, LOGIT_DEVIATION, PASSES, prune
+from edge_client.privacy import randomise
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Runtime
 from edge_client.trainer import log_prior, train
 from export.bundle import make_bundle
-from wire import mask
+from wire import mask, prng
 from wire.settings import Training
 from wire.ticket import Ticket, decode_ticket
+
+BEFORE = "before_"  # how a state's names of the votes before start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class HideNseekSettings(Settings):
         start: scores start a round at start x mean vote.
         memory: share of the previous mean vote that stays.
         restrict: a device's softmax is over the classes it has (`edge_client.trainer.log_prior`).
+        privacy_epsilon: randomised response on every sign sent (`edge_client.privacy`); 0: none.
+        defend: hostile masks are not counted (`coordinator.robust`).
     """
 
     epochs: int = Training.epochs
@@ -63,6 +68,8 @@ class HideNseekSettings(Settings):
     start: float = Training.start
     memory: float = MEMORY
     restrict: bool = True
+    privacy_epsilon: float = Training.privacy_epsilon
+    defend: bool = DEFEND
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,6 +95,7 @@ class HideNseek(Method[HideNseekSettings]):
             start=settings.start,
             epochs=settings.epochs,
             batch=settings.batch,
+            privacy_epsilon=settings.privacy_epsilon,
         )
 
     def make_ticket(self) -> Ticket:
@@ -122,23 +130,30 @@ class HideNseek(Method[HideNseekSettings]):
 
     def start(self) -> State:
         """All agree on the initial signs."""
-        return _state(mask.unanimous(self.ticket.kept))
+        before = mask.unanimous(self.ticket.kept)
+        return _state(before, before)
 
     def announce(self, state: State, device: str | None) -> bytes:
-        """The votes, the same for all."""
-        return mask.encode_votes(votes_of(state))
+        """The votes, the same for all; to devices in the context of those before, which all have heard."""
+        return mask.encode_votes(votes_of(state), self.ticket.ends, votes_of(state, BEFORE) if device else None)
+
+    def hear(self, state: State, device: str, payload: bytes) -> bytes:
+        """The votes alone."""
+        votes = mask.decode_votes(payload, self.ticket.ends, votes_of(state, BEFORE))
+        return mask.encode_votes(votes, self.ticket.ends)
 
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """As `edge_client.client` does."""
-        votes = mask.decode_votes(down, self.ticket.kept)
-        return self._train(samples, votes.start_scores(self.settings.start), seed, votes.signs)
+        votes = mask.decode_votes(down, self.ticket.ends)
+        return self._train(samples, votes.start_scores(self.settings.start), seed, votes)
 
-    def _train(self, samples: Samples, start: Floats, seed: int, reference: mask.Signs) -> Local:
+    def _train(self, samples: Samples, start: Floats, seed: int, votes: mask.Votes) -> Local:
         prior = self.prior(samples)
         steps = train(self.runtime, samples.x, samples.y, prior=prior, training=self.training, start=start, seed=seed)
         trained = [step for step in steps if step is not None][-1]
         own = Network(multipliers=mask.as_multipliers(trained.signs), log_prior=prior)
-        return Local(up=mask.encode_signs(trained.signs, reference), memory={}, model=own, loss=trained.loss)
+        sent = randomise(trained.signs, self.training, prng.generator((seed, "privacy")).bytes)
+        return Local(up=mask.encode_signs(sent, votes, self.ticket.ends), memory={}, model=own, loss=trained.loss)
 
     def prior(self, samples: Samples) -> Floats:
         """What is added to a device's logits, float32 (classes,)."""
@@ -147,21 +162,34 @@ class HideNseek(Method[HideNseekSettings]):
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
         """As `coordinator.server` does."""
+        return _state(self._close(state, updates)[0], votes_of(state))
+
+    def remarks(self, state: State, updates: Sequence[Update]) -> tuple[str, ...]:
+        """Who is not counted, and why."""
+        return self._close(state, updates)[1] if self.settings.defend else ()
+
+    def _close(self, state: State, updates: Sequence[Update]) -> tuple[mask.Votes, tuple[str, ...]]:
         votes = votes_of(state)
-        masks = (mask.decode_signs(update.payload, votes.signs) for update in updates)
-        return _state(next_votes(votes, masks, self.settings.memory))
+        masks = ((update.device, mask.decode_signs(update.payload, votes, self.ticket.ends)) for update in updates)
+        return close_votes(
+            votes,
+            masks,
+            memory=self.settings.memory,
+            flip_chance=self.training.flip_chance,
+            defend=self.settings.defend,
+        )
 
     def ideal_bytes(self, state: State, update: Update) -> float:
         """Length of the flips in an ideal adaptive code that knows layer and dissent (both sides do)."""
         votes = votes_of(state)
-        flips = mask.decode_signs(update.payload, votes.signs) ^ votes.signs
+        flips = mask.decode_signs(update.payload, votes, self.ticket.ends) ^ votes.signs
         layers = np.repeat(np.arange(len(self.ticket.kept_layers)), [layer.kept for layer in self.ticket.kept_layers])
         context = layers * (votes.voters + 1) + votes.dissent
         return adaptive_bits(flips, context) / 8
 
     def model(self, down: bytes) -> Network:
         """The mean vote of every weight."""
-        return Network(multipliers=mask.decode_votes(down, self.ticket.kept).mean)
+        return Network(multipliers=mask.decode_votes(down, self.ticket.ends).mean)
 
     def logits(self, model: Network, x: Floats) -> Floats:
         """Run the network."""
@@ -181,10 +209,15 @@ def adaptive_bits(bits: NDArray[np.bool_], context: NDArray[np.integer]) -> floa
     return sum(math.lgamma(n + 2) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for n, k in used) / math.log(2)
 
 
-def votes_of(state: State) -> mask.Votes:
-    """The votes that a state holds."""
-    return mask.Votes(signs=state["signs"], dissent=state["dissent"], voters=int(state["voters"]))
+def votes_of(state: State, which: str = "") -> mask.Votes:
+    """The votes that a state holds; `BEFORE`: those of the round before."""
+    signs, dissent, voters = (state[which + name] for name in ("signs", "dissent", "voters"))
+    return mask.Votes(signs=signs, dissent=dissent, voters=int(voters))
 
 
-def _state(votes: mask.Votes) -> State:
-    return {"signs": votes.signs, "dissent": votes.dissent, "voters": np.array(votes.voters)}
+def _state(votes: mask.Votes, before: mask.Votes) -> State:
+    return {
+        prefix + name: value
+        for prefix, one in (("", votes), (BEFORE, before))
+        for name, value in (("signs", one.signs), ("dissent", one.dissent), ("voters", np.array(one.voters)))
+    }

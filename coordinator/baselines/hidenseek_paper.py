@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings, Network, adaptive_bits
-from coordinator.baselines.method import Local, Samples, Settings, State, Update
+from coordinator.baselines.method import Local, Samples, Settings, State, Update, require
 from wire import bits, mask
 
 
@@ -29,6 +29,11 @@ class PaperSettings(HideNseekSettings):
     epsilon: float = 1e-8
     memory: float = 0.0
     restrict: bool = False
+    defend: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("defend", self.defend, not self.defend, "false")  # it has a count of its own
 
 
 class HideNseekPaper(HideNseek):
@@ -47,21 +52,28 @@ class HideNseekPaper(HideNseek):
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Scores start at +-start, with the global signs."""
         signs = self.model(down).multipliers
-        return self._train(samples, signs * np.float32(self.settings.start), seed, signs > 0)
+        return self._train(samples, signs * np.float32(self.settings.start), seed, mask.certain(signs > 0))
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
         """Sign of the mean weighted by samples; a tie keeps the sign it had."""
         before = state["signs"]
         total = np.zeros(before.size, dtype=np.int64)
         for update in updates:
-            total += np.where(mask.decode_signs(update.payload, before), update.samples, -update.samples)
+            total += np.where(self._signs(update, before), update.samples, -update.samples)
         return {"signs": np.where(total == 0, before, total > 0)}
+
+    def _signs(self, update: Update, before: mask.Signs) -> mask.Signs:
+        return mask.decode_signs(update.payload, mask.certain(before), self.ticket.ends)
 
     def ideal_bytes(self, state: State, update: Update) -> float:
         """Length of the flips in an ideal adaptive code."""
         before = state["signs"]
-        flips = mask.decode_signs(update.payload, before) ^ before
+        flips = self._signs(update, before) ^ before
         return adaptive_bits(flips, np.zeros(flips.size, dtype=np.int64)) / 8
+
+    def hear(self, state: State, device: str, payload: bytes) -> bytes:
+        """As it was sent."""
+        return payload
 
     def model(self, down: bytes) -> Network:
         """+-1 per kept weight."""

@@ -135,6 +135,10 @@ class Method(ABC, Generic[S]):
     def announce(self, state: State, device: str | None) -> bytes:
         """What goes down to one device; to None: the whole global network, for `model`."""
 
+    def hear(self, state: State, device: str, payload: bytes) -> bytes:
+        """What a device makes of `announce(state, device)` with what it heard before: what `train` is handed."""
+        return payload
+
     @abstractmethod
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
         """Put a round's updates together; they come sorted by device."""
@@ -143,6 +147,10 @@ class Method(ABC, Generic[S]):
         """What the best code known for an update would take; by default what it took."""
         return len(update.payload)
 
+    def remarks(self, state: State, updates: Sequence[Update]) -> Sequence[str]:
+        """What a person should know of a round; by default nothing."""
+        return ()
+
     # A device.
 
     @abstractmethod
@@ -150,7 +158,7 @@ class Method(ABC, Generic[S]):
         """Train for one round.
 
         Args:
-            down: what `announce` made for this device.
+            down: what `announce` made for this device, and `hear` of that.
             samples: the device's own.
             memory: what its last training kept; empty the first time.
             seed: fixes the order of the samples and every draw.

@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_client.compiler import Compiler, put_library, tell
 from edge_client.executorch import library
 from edge_client.runtimes.registry import INSTALL
+from wire.compiler import Compiler, put_library, tell
 from wire.errors import RuntimeMissing
 
 COMPILER = Compiler(

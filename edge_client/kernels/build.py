@@ -15,17 +15,11 @@ Python itself is not instrumented, so the runtime is preloaded and its leaks are
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
-import re
 import sys
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edge_client.compiler import Compiler, put_library, tell
+from wire.compiler import SANITIZE, Compiler, command_line
 
 FOLDER = Path(__file__).resolve().parent
 COMPILER = Compiler(
@@ -34,9 +28,6 @@ COMPILER = Compiler(
 # -fno-math-errno lets sqrtf be one instruction; -ffp-contract=fast lets a * b + c be one rounding. No -ffast-math:
 # its reassociation is not needed (the accumulators are written out) and its no-NaN promise is not ours to make.
 FLAGS = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-fvisibility=default")
-SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-COMPILE = ("-std=gnu11", "-fPIC", "-pthread")
-LINK = ("-shared", "-pthread")
 X86_LEVELS: Mapping[str, tuple[str, ...]] = {
     "v1": ("-march=x86-64", "-mtune=generic"),
     "v3": ("-march=haswell", "-mtune=generic"),
@@ -53,7 +44,6 @@ NEON_32 = (
     "-fsigned-zeros",
     "-ftrapping-math",
 )
-OLDEST_GLIBC = (2, 17)  # the oldest that wheels are tagged for
 
 
 def sources() -> list[Path]:
@@ -62,7 +52,7 @@ def sources() -> list[Path]:
 
 
 def levels(machine: str) -> Mapping[str, tuple[str, ...]]:
-    """Name and compiler flags of every build for a machine, as `machine_of` calls it."""
+    """Name and compiler flags of every build for a machine, as `Compiler.machine` calls it."""
     match machine:
         case "x86_64":
             return X86_LEVELS
@@ -70,21 +60,6 @@ def levels(machine: str) -> Mapping[str, tuple[str, ...]]:
             return {"v1": NEON_32}
         case _:
             return {"v1": ()}
-
-
-def machine_of(command: Sequence[str]) -> str:
-    """What a compiler compiles for, in the words of `platform.machine`: x86_64, aarch64, armv7l, armv6l, ...
-
-    The compiler is asked, not the system: it may be a cross compiler, and a 64-bit Raspberry Pi kernel
-    may carry a 32-bit system.
-
-    Raises:
-        RuntimeMissing: if the compiler does not say.
-    """
-    name = COMPILER.run([*command, "-dumpmachine"]).strip().partition("-")[0].lower()
-    if name.startswith("arm") and name != "arm64":
-        return "armv6l" if platform.machine() == "armv6l" else "armv7l"  # the first Pi and the Zero lack NEON
-    return {"amd64": "x86_64"}.get(name, name)
 
 
 def build(folder: Path = FOLDER, *, compiler: str | None = None, sanitize: bool = False) -> list[Path]:
@@ -102,65 +77,18 @@ def build(folder: Path = FOLDER, *, compiler: str | None = None, sanitize: bool 
         RuntimeMissing: if there is no compiler, or it fails.
     """
     command = COMPILER.find(compiler)
-    machine = machine_of(command)
-    builds, flags = levels(machine), FLAGS
+    machine = COMPILER.machine(command)
+    builds = {name: (*FLAGS, *flags) for name, flags in levels(machine).items()}
     if sanitize:  # run where it was built, so it may use all that this processor has
-        builds = {"sanitize": ("-march=native",) if machine == "x86_64" else builds["v1"]}
-        flags = SANITIZE
-    written = []
-    with (
-        tempfile.TemporaryDirectory(dir=folder, prefix=".build-", suffix=".tmp") as name,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
-        scratch = Path(name)
-        objects = {level: [scratch / f"{level}-{source.stem}.o" for source in sources()] for level in builds}
-        compilations = [
-            [*command, *COMPILE, *flags, *builds[level], "-c", str(source), "-o", str(target)]
-            for level in builds
-            for source, target in zip(sources(), objects[level], strict=True)
-        ]
-        list(pool.map(COMPILER.run, compilations))
-        for level in builds:
-            draft, target = scratch / f"{level}.so", folder / f"sparse-{level}.so"
-            checks = SANITIZE if sanitize else ()
-            COMPILER.run([*command, *LINK, *checks, *map(str, objects[level]), "-o", str(draft), "-lm"])
-            put_library(draft, target)
-            written.append(target)
-    return written
-
-
-def platform_tag(libraries: Iterable[Path], machine: str) -> str | None:
-    """The wheel tag that is true of libraries for Linux: of the newest glibc symbol version that any of them needs.
-
-    Args:
-        libraries: ELF files.
-        machine: as `machine_of` calls it.
-
-    Returns:
-        `manylinux_2_34_aarch64` and the like (PEP 600); `linux_aarch64` if they need another C library
-        than glibc; None if one is no ELF file (macOS).
-    """
-    contents = [path.read_bytes() for path in libraries]
-    if not all(content.startswith(b"\x7fELF") for content in contents):
-        return None
-    # Version names are plain text in an ELF file's string table.
-    found = {
-        (int(major), int(minor)) for content in contents for major, minor in re.findall(rb"GLIBC_(\d+)\.(\d+)", content)
-    }
-    if not found:
-        return f"linux_{machine}"
-    major, minor = max(*found, OLDEST_GLIBC)
-    return f"manylinux_{major}_{minor}_{machine}"
+        builds = {"sanitize": (*SANITIZE, *(("-march=native",) if machine == "x86_64" else levels(machine)["v1"]))}
+    return COMPILER.libraries(
+        command, sources(), {folder / f"sparse-{name}.so": flags for name, flags in builds.items()}, ["-lm"]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; prints what was written."""
-    parser = argparse.ArgumentParser(prog="python -m edge_client.kernels.build", description="Compile the kernels.")
-    parser.add_argument("--sanitize", action="store_true", help="one build with run-time checks, for tests")
-    parser.add_argument("--compiler", help="default: $CC, gcc, cc or clang; a cross compiler builds for its machine")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the libraries go")
-    options = parser.parse_args(arguments)
-    return tell(lambda: build(options.folder, compiler=options.compiler, sanitize=options.sanitize))
+    return command_line("edge_client.kernels.build", "kernels", FOLDER, build, arguments)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The recipe of every golden file: what `wire` version 1 says, as bytes that must never change.
+"""The recipe of every golden file: what `wire` says today, as bytes that must never change.
 
     python -m tests.golden.make           writes files that are missing, and compares those that are there
     python -m tests.golden.make --force   writes all of them again
 
 A file that changes means that devices in the field no longer understand the coordinator: raise the
-version in the module, keep the old file, and add a new recipe beside it.
+version in the module and give the recipe a new name. A file whose version no program reads any more goes.
 
 A golden file is hexadecimal, 32 bytes a line, after comment lines that say what it is.
 """
@@ -17,17 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from wire import bits, envelope, mask, messages, personal
+from wire import bits, envelope, mask, messages, personal, signing
 from wire.bundle import Bundle
+from wire.channel import seal
 from wire.layers import AvgPool, Conv, Flatten, Linear, MaxPool, Relu
 from wire.mask import Votes
 from wire.messages import (
     BundleBytes,
+    CatchUp,
     Evaluation,
     Federation,
     Hello,
     MaskUpdate,
     Message,
+    Missed,
     Receipt,
     Refusal,
     Round,
@@ -43,6 +46,9 @@ FOLDER = Path(__file__).parent
 KEPT = 100
 INSTANCE = bytes(range(8))
 RUN = bytes(range(100, 108))
+KEY = bytes(range(32))  # a private key
+TOPIC = "hns/har/up/pi-01/mask"
+ENDS = np.array([30, KEPT])  # two layers
 
 PLAN = Plan(
     name="golden",
@@ -92,13 +98,8 @@ def few_flips() -> np.ndarray:
 
 
 def many_flips() -> np.ndarray:
-    """Signs that differ from the reference at every other position."""
-    return reference_signs() ^ (np.arange(KEPT) % 2 == 0)
-
-
-def most_flips() -> np.ndarray:
-    """Signs that differ from the reference everywhere but at 10, 50 and 51."""
-    return ~few_flips()
+    """Signs that differ from the reference at about every other position, by no rule that a coder could learn."""
+    return reference_signs() ^ (np.arange(KEPT) * 2_654_435_761 // 2**20 % 2 == 0)
 
 
 def votes() -> Votes:
@@ -106,6 +107,18 @@ def votes() -> Votes:
     dissent = np.zeros(KEPT, dtype=np.uint16)
     dissent[[1, 2, 30, 31, 32, 60, 99]] = [1, 2, 3, 4, 5, 1, 1]
     return Votes(signs=reference_signs(), dissent=dissent, voters=10)
+
+
+def later_votes() -> Votes:
+    """Of the same, a round later: what `few_flips` has is agreed on by now."""
+    dissent = np.zeros(KEPT, dtype=np.uint16)
+    dissent[[1, 10, 50, 51, 99]] = [2, 5, 4, 4, 1]
+    return Votes(signs=few_flips(), dissent=dissent, voters=10)
+
+
+def crowd() -> Votes:
+    """A thousand voters: more than the levels tell apart."""
+    return Votes(signs=reference_signs(), dissent=(np.arange(KEPT) * 5).astype(np.uint16), voters=1000)
 
 
 def learned() -> Personal:
@@ -122,6 +135,9 @@ MESSAGES: dict[str, Message] = {
         profile="pi4",
         train_samples=300,
         test_samples=70_000,
+        key=signing.public_key(KEY),
+        started=12,
+        greetings=1,
     ),
     "state": State(instance=INSTANCE, online=True),
     "welcome": Welcome(instance=INSTANCE),
@@ -144,16 +160,25 @@ MESSAGES: dict[str, Message] = {
             batch=16,
         ),
         seed=2**53,
+        key=signing.public_key(KEY),
+        issued=1_790_000_000_000,
     ),
     "bundle-bytes": BundleBytes(data=bundle().encoded),
     "round": Round(
-        run=RUN, number=3, selected=("pi-01", "pi_2"), evaluate=True, final=False, votes=mask.encode_votes(votes())
+        run=RUN,
+        number=3,
+        selected=("pi-01", "pi_2"),
+        evaluate=True,
+        final=False,
+        votes=mask.encode_votes(later_votes(), ENDS, votes()),
+        base=2,
+        digest=later_votes().digest,
     ),
     "mask-update": MaskUpdate(
         run=RUN,
         number=3,
         ticket=seeded_ticket().id[:8],
-        signs=mask.encode_signs(few_flips(), reference_signs()),
+        signs=mask.encode_signs(few_flips(), votes(), ENDS),
         train_samples=300,
         loss=0.1,
         correct=60,
@@ -164,12 +189,17 @@ MESSAGES: dict[str, Message] = {
     ),
     "evaluation": Evaluation(run=RUN, number=3, correct=60, test_samples=64),
     "receipt": Receipt(run=RUN, number=3),
+    "missed": Missed(run=RUN, number=3, have=1),
+    "catch-up": CatchUp(
+        run=RUN, number=3, votes=mask.encode_votes(later_votes(), ENDS), base=0, digest=later_votes().digest
+    ),
 }
 
 
 def parts() -> list[tuple[str, bytes]]:
-    """The bundle message in packets of 100 bytes."""
-    return envelope.split("hns/f/all/bundle/onnx", messages.encode(MESSAGES["bundle-bytes"]), 100)
+    """The bundle message, signed, in packets of 100 bytes."""
+    topic = "hns/f/all/bundle/onnx"
+    return envelope.split(topic, seal(KEY, topic, MESSAGES["bundle-bytes"]), 100)
 
 
 def _join(packets: list[tuple[str, bytes]]) -> bytes:
@@ -181,13 +211,15 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "ticket-v1-seeded": lambda: seeded_ticket().encoded,
     "ticket-v1-explicit": lambda: explicit_ticket().encoded,
     "bundle-v1": lambda: bundle().encoded,
-    "signs-v1-rice": lambda: mask.encode_signs(few_flips(), reference_signs()),
-    "signs-v1-raw": lambda: mask.encode_signs(many_flips(), reference_signs()),
-    "signs-v1-inverted": lambda: mask.encode_signs(most_flips(), reference_signs()),
-    "votes-v1": lambda: mask.encode_votes(votes()),
+    "signs-v2-flips": lambda: mask.encode_signs(few_flips(), votes(), ENDS),
+    "signs-v2-raw": lambda: mask.encode_signs(many_flips(), votes(), ENDS),
+    "votes-v2-first": lambda: mask.encode_votes(votes(), ENDS),
+    "votes-v2-later": lambda: mask.encode_votes(later_votes(), ENDS, votes()),
+    "votes-v2-crowd": lambda: mask.encode_votes(crowd(), ENDS),
     "personal-v2": lambda: personal.encode(learned()),
     "envelope-v1": lambda: _join(parts()),
-    **{f"message-v1-{name}": lambda message=message: messages.encode(message) for name, message in MESSAGES.items()},
+    "sealed-v2": lambda: seal(KEY, TOPIC, MESSAGES["mask-update"]),
+    **{f"message-v2-{name}": lambda message=message: messages.encode(message) for name, message in MESSAGES.items()},
 }
 
 

@@ -1,4 +1,4 @@
-"""One device's round in numbers and bytes, for clients in other languages: `vectors-v1.json`.
+"""One device's round in numbers and bytes, for clients in other languages: `vectors-v2.json`.
 
     python -m tests.golden.vectors      writes it again; a test holds it to torch autograd and to our runtimes
 
@@ -21,14 +21,15 @@ from edge_client.trainer import log_prior
 from export.torch_net import TorchReference
 from tests.golden import make as golden
 from tests.golden.make import FOLDER, RUN, seeded_ticket
-from wire import bits, mask, messages, prng
+from wire import adaptive, bits, mask, messages, prng, signing
+from wire.channel import seal
 from wire.mask import Votes
 from wire.messages import TICKET_PREFIX_BYTES, MaskUpdate
 from wire.plan import plan_to_data
 from wire.settings import Training
 from wire.ticket import Ticket
 
-PATH = FOLDER / "vectors-v1.json"
+PATH = FOLDER / "vectors-v2.json"
 TRAINING = Training(epochs=2, batch=4, learning_rate=0.02)
 DEVICE, FEDERATION_SEED, ROUND = "phone-1", 7, 3
 
@@ -39,6 +40,11 @@ def make() -> dict[str, Any]:
     rng = np.random.default_rng(1)
     signs = rng.random(ticket.kept) < 0.8
     votes = Votes(signs=signs, dissent=rng.integers(0, 3, ticket.kept, dtype=np.uint16), voters=5)
+    later = Votes(
+        signs=signs ^ (rng.random(ticket.kept) < 0.1),
+        dissent=rng.integers(0, 3, ticket.kept, dtype=np.uint16),
+        voters=5,
+    )
     x = rng.standard_normal((6, *ticket.plan.input_shape)).round(3).astype(np.float32)
     y = np.array([0, 1, 1, 0, 1, 0])
     prior = log_prior(y, ticket.plan.classes)
@@ -64,7 +70,7 @@ def make() -> dict[str, Any]:
                 }
             )
     trained = reference.scores() >= 0
-    coded = mask.encode_signs(trained, votes.signs)
+    coded = mask.encode_signs(trained, votes, ticket.ends)
     update = MaskUpdate(
         run=RUN,
         number=ROUND,
@@ -79,13 +85,18 @@ def make() -> dict[str, Any]:
         peak_memory_kb=40_000,
     )
     return {
-        "version": 1,
+        "version": 2,
         "ticket": ticket.encoded.hex(),
         "ticket_sha256": ticket.id.hex(),
         "plan": plan_to_data(ticket.plan),
         "layers": _layers(ticket),
         "training": asdict(TRAINING),
-        "votes": mask.encode_votes(votes).hex(),
+        "votes": mask.encode_votes(votes, ticket.ends).hex(),
+        "votes_digest": votes.digest.hex(),
+        "votes_levels": votes.levels.tolist(),
+        "later_votes": mask.encode_votes(later, ticket.ends, votes).hex(),
+        "later_votes_signs": later.signs.astype(int).tolist(),
+        "later_votes_dissent": later.dissent.tolist(),
         "votes_signs": votes.signs.astype(int).tolist(),
         "votes_mean": _rounded(votes.mean),
         "start_scores": _rounded(start),
@@ -97,6 +108,12 @@ def make() -> dict[str, Any]:
         "signs": trained.astype(int).tolist(),
         "mask": coded.hex(),
         "message": messages.encode(update).hex(),
+        "signing": {
+            "private_key": golden.KEY.hex(),
+            "public_key": signing.public_key(golden.KEY).hex(),
+            "topic": golden.TOPIC,
+            "sealed": seal(golden.KEY, golden.TOPIC, update).hex(),
+        },
         **_formats(),
     }
 
@@ -104,23 +121,77 @@ def make() -> dict[str, Any]:
 def _formats() -> dict[str, Any]:
     """What the round above does not show: the other kind of ticket, every form of coded bits, every message, parts."""
     explicit = golden.explicit_ticket()
-    arrays = [golden.few_flips(), golden.reference_signs(), golden.most_flips() ^ golden.reference_signs()]
-    arrays.append(golden.few_flips() ^ golden.reference_signs())
-    whole = messages.encode(golden.MESSAGES["bundle-bytes"])
+    few = golden.few_flips() ^ golden.reference_signs()
+    arrays = [golden.few_flips(), golden.reference_signs(), few, ~few]
+    topic = golden.parts()[0][0].rpartition("/")[0]
+    whole = seal(golden.KEY, topic, golden.MESSAGES["bundle-bytes"])
     return {
         "explicit_ticket": {"ticket": explicit.encoded.hex(), "layers": _layers(explicit)},
-        "codes": [{"bits": "".join("01"[int(bit)] for bit in one), "coded": bits.encode(one).hex()} for one in arrays],
+        "codes": [{"bits": _bits(one), "coded": bits.encode(one).hex()} for one in arrays],
+        "adaptive": [_adaptive(seed) for seed in range(16)],
+        "masks": [
+            {
+                "votes": _votes(votes),
+                "ends": golden.ENDS.tolist(),
+                "signs": _bits(signs),
+                "coded": mask.encode_signs(signs, votes, golden.ENDS).hex(),
+            }
+            for votes in (golden.votes(), golden.crowd())
+            for signs in (golden.few_flips(), golden.many_flips())
+        ],
+        "votes_codes": [
+            {
+                "votes": _votes(votes),
+                "known": _votes(known) if known else None,
+                "ends": golden.ENDS.tolist(),
+                "digest": votes.digest.hex(),
+                "coded": mask.encode_votes(votes, golden.ENDS, known).hex(),
+            }
+            for votes, known in (
+                (golden.votes(), None),
+                (golden.later_votes(), golden.votes()),
+                (golden.crowd(), None),
+                (golden.votes(), golden.crowd()),
+            )
+        ],
         "messages": {
             name: {"fields": _plain(vars(message)), "bytes": messages.encode(message).hex()}
             for name, message in golden.MESSAGES.items()
         },
         "parts": {
-            "topic": golden.parts()[0][0].rpartition("/")[0],
+            "topic": topic,
             "packet_bytes": 100,
             "whole": whole.hex(),
             "packets": [[topic, payload.hex()] for topic, payload in golden.parts()],
         },
     }
+
+
+def _adaptive(seed: int) -> dict[str, Any]:
+    """Symbols of 1 or 4 bits, rare or not, in contexts, and their code (`wire.adaptive`)."""
+    rng = np.random.default_rng(seed)
+    bits_each = (1, 4)[seed % 2]
+    n = int(rng.integers(0, 120))
+    symbols = (rng.random(n) < rng.random() ** 2) * rng.integers(1, 1 << bits_each, n)
+    contexts = rng.integers(0, 16, n)
+    ends = np.array([n // 3, n])
+    coded = adaptive.encode(symbols.astype(np.uint8), contexts.astype(np.uint8), ends, bits_each, room=8 * n + 8)
+    assert coded is not None
+    return {
+        "bits": bits_each,
+        "symbols": symbols.tolist(),
+        "contexts": contexts.tolist(),
+        "ends": ends.tolist(),
+        "coded": coded.hex(),
+    }
+
+
+def _votes(votes: Votes) -> dict[str, Any]:
+    return {"signs": _bits(votes.signs), "dissent": votes.dissent.tolist(), "voters": votes.voters}
+
+
+def _bits(array: np.ndarray) -> str:
+    return "".join("01"[int(bit)] for bit in array)
 
 
 def _layers(ticket: Ticket) -> list[dict[str, Any]]:

@@ -139,11 +139,11 @@ def assert_every_mask_counted_once(processes: Processes, rounds: int) -> None:
     announced = dict(rows(database, "SELECT number, votes FROM round ORDER BY number"))
     assert sorted(announced) == list(range(1, rounds + 2)), "one round after the other, and the final announcement"
     for number in range(1, rounds + 1):
-        before = mask.decode_votes(announced[number], ticket.kept)  # type: ignore[arg-type]
+        before = mask.decode_votes(announced[number], ticket.ends)  # type: ignore[arg-type]
         masks = rows(database, f"SELECT device, signs FROM mask WHERE number = {number} ORDER BY device")
         assert masks, f"round {number} has no masks"
-        recount = next_votes(before, (mask.decode_signs(m[1], before.signs) for m in masks), MEMORY)  # type: ignore[arg-type]
-        after = mask.decode_votes(announced[number + 1], ticket.kept)  # type: ignore[arg-type]
+        recount = next_votes(before, (mask.decode_signs(m[1], before, ticket.ends) for m in masks), MEMORY)  # type: ignore[arg-type]
+        after = mask.decode_votes(announced[number + 1], ticket.ends)  # type: ignore[arg-type]
         assert np.array_equal(recount.signs, after.signs), f"round {number}: every stored mask is counted, once"
         assert np.array_equal(recount.dissent, after.dissent)
     stored = {(device, number) for device, number in rows(database, "SELECT device, number FROM mask")}

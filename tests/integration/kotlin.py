@@ -16,8 +16,11 @@ import pytest
 
 from edge_client import agent
 from edge_client.data import DeviceData
+from tests.helpers import introduce
 from wire import messages
-from wire.messages import BundleBytes, Hello, MaskUpdate, Receipt, Refusal, Round, Welcome
+from wire.channel import unseal
+from wire.mask import Votes
+from wire.messages import BundleBytes, CatchUp, MaskUpdate, Message, Receipt, Refusal, Round, Welcome
 from wire.settings import Training
 from wire.transport import Connected, MemoryTransport, Packet
 
@@ -149,6 +152,49 @@ class Phone:
                     self.transport.close()
 
 
+@dataclass
+class Wire:
+    """`Join.kt` heard line by line, by a test that plays broker, coordinator and ExecuTorch."""
+
+    program: Program
+    federation: str
+    device: str
+    _key: bytes = b""
+
+    def say(self, line: str) -> None:
+        """Tell it what happened."""
+        self.program.say(line)
+
+    def hear(self) -> str:
+        """What it does next."""
+        return self.program.hear()
+
+    def subscribed(self) -> str:
+        """The topic that it subscribes to, without the federation's."""
+        what, pattern = self.hear().split()
+        assert what == "subscribe"
+        return pattern.removeprefix(f"hns/{self.federation}/")
+
+    def published(self) -> Message:
+        """What it says; signed by the key of its first hello."""
+        what, topic, _, payload = self.hear().split()
+        assert what == "publish"
+        return unseal(topic, b64decode(payload), self._trust)
+
+    def evaluates(self, votes: Votes, kept: int, samples: DeviceData) -> None:
+        """It tries these votes on every test sample."""
+        for _ in range(-(-samples.y_test.size // Training().batch)):
+            what, multipliers, *_ = self.hear().split()
+            assert what == "infer"
+            found = np.frombuffer(b64decode(multipliers), "<f4")[:kept]
+            assert np.array_equal(found, votes.mean)
+            self.say("answer " + b64encode(bytes(4 * Training().batch * 6)).decode())
+
+    def _trust(self, topic: str, message: Message) -> bytes:
+        self._key = self._key or (message.key if isinstance(message, messages.Hello) else b"")
+        return self._key
+
+
 def write_samples(folder: Path, samples: DeviceData) -> None:
     """What `Join.kt` trains on and tests with."""
     folder.mkdir(parents=True)
@@ -158,12 +204,13 @@ def write_samples(folder: Path, samples: DeviceData) -> None:
 
 
 RUNS = (b"run-0001", b"run-0002")
-HELLO = Hello(instance=b"instance", software="", runtime="executorch", profile="", train_samples=1, test_samples=1)
+HELLO = introduce("instance", "executorch")
 
 
 def some_event(rng: np.random.Generator) -> tuple[str, agent.Event]:
     """Anything that can happen to a device, in Kotlin's words and ours."""
     run, number = RUNS[rng.integers(2)], int(rng.integers(1, 5))
+    base = int(rng.integers(0, number))
     instance = [b"instance", b"another_"][rng.integers(2)]
     digest = [sha256(run).digest(), bytes(32)][rng.random() < 0.1]
     runtime = "executorch" if rng.random() < 0.95 else "onnx"
@@ -174,22 +221,24 @@ def some_event(rng: np.random.Generator) -> tuple[str, agent.Event]:
     heard: list[messages.Message] = [
         messages.Federation(
             run=run, name="f", rounds=3, ticket=bytes(32), bundles={runtime: sha256(run).digest()},
-            training=Training(), seed=int(rng.integers(2)) // 2,
+            training=Training(), seed=int(rng.integers(2)) // 2, key=bytes(32), issued=1,
         ),
         *[
             Round(
                 run=run, number=number, selected=("phone", "pi")[int(rng.random() < 0.2) :],
-                evaluate=bool(rng.random() < 0.5), final=bool(rng.random() < 0.1), votes=b"",
+                evaluate=bool(rng.random() < 0.5), final=bool(rng.random() < 0.1), votes=b"", base=base,
+                digest=bytes(8),
             )
             for _ in range(4)
         ],
+        *[CatchUp(run=run, number=number, votes=b"", base=base, digest=bytes(8))] * 2,
         *[Receipt(run=run, number=number)] * 2,
         Welcome(instance=instance),
         Refusal(instance=instance, code=("mask", "mask", "mask", "duplicate", "runtime")[rng.integers(5)], reason=""),
         BundleBytes(data=run),
         update,
     ]  # fmt: skip
-    match int(rng.integers(8)):
+    match int(rng.integers(9)):
         case 0:
             return "online", agent.Online()
         case 1:
@@ -200,9 +249,18 @@ def some_event(rng: np.random.Generator) -> tuple[str, agent.Event]:
             return f"needed {digest.hex()}", agent.BundleNeeded(digest=digest)
         case 4:
             return f"trained {messages.encode(update).hex()}", agent.TrainingDone(update=update)
+        case 5 if rng.random() < 0.3:
+            return votes_event(run, number, base, taken=bool(rng.random() < 0.5))
         case _:
             message = heard[rng.integers(len(heard))]
             return f"heard {messages.encode(message).hex()}", message
+
+
+def votes_event(run: bytes, number: int, base: int, *, taken: bool) -> tuple[str, agent.Event]:
+    """What decoding votes comes to, in Kotlin's words and ours."""
+    if taken:
+        return f"taken {run.hex()} {number}", agent.VotesTaken(run=run, number=number)
+    return f"unusable - {base}", agent.VotesUnusable(base=base)
 
 
 def named(action: agent.Action) -> str:
@@ -213,6 +271,10 @@ def named(action: agent.Action) -> str:
             return f"{name}:{federation.run.hex()}"
         case agent.KeepBundle():
             return f"{name}:{action.digest.hex()}:{action.data.hex()}"
+        case agent.TakeVotes(announced=announced):
+            return f"{name}:{type(announced).__name__}:{announced.run.hex()}:{announced.number}:{announced.base}"
+        case agent.AskVotes(missed=missed):
+            return f"{name}:{missed.run.hex()}:{missed.number}:{missed.have}"
         case agent.Evaluate() | agent.Train():
             return f"{name}:{action.announced.run.hex()}:{action.announced.number}"
         case agent.SendMask():

@@ -112,7 +112,7 @@ def _assert_same_signs_here(processes: Processes, device: str, number: int) -> N
         f"WHERE number = {number} AND device = '{device}'",
     )
     ((settings,),) = rows(processes.database, "SELECT settings FROM run")
-    announced = mask.decode_votes(votes, bundle.ticket.kept)
+    announced = mask.decode_votes(votes, bundle.ticket.ends)
     every = json.loads(settings)
     training = Training(**every["training"])
     samples = data.load(processes.home / "data" / device)
@@ -126,7 +126,7 @@ def _assert_same_signs_here(processes: Processes, device: str, number: int) -> N
         seed=mix(every["schedule"]["seed"], number, device),
     )
     (here,) = [trained for trained in steps if trained is not None]
-    sent: Signs = mask.decode_signs(signs, announced.signs)
+    sent: Signs = mask.decode_signs(signs, announced, bundle.ticket.ends)
     assert np.mean(sent != announced.signs) > 0.005, "there is something to agree on"
     strays = float(np.mean(sent != here.signs))
     assert strays <= STRAY_SIGNS, f"{device}, round {number}: {strays:.2%} of its signs are not those trained here"

@@ -17,13 +17,15 @@ from coordinator.prune import prune
 from coordinator.rounds import Schedule
 from coordinator.store import Store
 from edge_client import cli as edge
+from tests.helpers import DEVICE_KEY, federation_channel
 from tests.integration.fleet import Processes, wait_until, write_person
 from tests.integration.test_memory_federation import DEVICES, Watcher, start_device, summary_run
 from tests.unit.test_agent import update
-from wire import mask, messages
-from wire.channel import Channel, Received
+from wire import mask
+from wire.channel import Channel, Received, seal
 from wire.messages import MaskUpdate, Round
 from wire.settings import Training
+from wire.signing import public_key
 from wire.transport import MemoryBus
 
 
@@ -180,24 +182,26 @@ def test_bad_masks_leave_the_round_intact(tmp_path: Path) -> None:
         runtimes=("onnx",),
     )
     bus, watcher, store = MemoryBus(), Watcher(), Store(tmp_path / "db")
-    coordinator = prepare(federation, store=store, channel=Channel(bus.connect()), observer=watcher)
+    coordinator = prepare(federation, store=store, channel=federation_channel(bus), observer=watcher)
     run = summary_run(store)
     signs = np.ones(federation.ticket.kept, dtype=np.bool_)
-    mixed = np.arange(signs.size + 8) % 3 == 0  # too mixed for any code but the raw one, whose length shows
-    coded = mask.encode_signs(signs, signs)
+    mixed = np.random.default_rng(0).random(signs.size + 8) < 0.5  # fits no code but the raw one, whose length shows
+    ends, votes = federation.ticket.ends, mask.unanimous(signs.size)
+    coded = mask.encode_signs(signs, votes, ends)
+    long = np.array([signs.size + 8])
     good = replace(update(1, run), ticket=federation.ticket.id[:8], signs=coded, correct=24, test_samples=24)
     bad = {
         "pi-1": [
-            (replace(good, signs=mask.encode_signs(mixed, ~mixed[::-1])), "at most 759 accepted"),
+            (replace(good, signs=mask.encode_signs(mixed, mask.unanimous(mixed.size), long)), "at most 759 accepted"),
             (replace(good, number=2), "round that is not open"),
             (replace(good, ticket=bytes(8)), "another ticket"),
             (replace(good, run=bytes(8)), "another run"),
             (replace(good, correct=25), "25 of 24"),
         ],
-        "pi-9": [(good, "was not selected")],
+        "pi-9": [(good, "'pi-9' has not said hello")],
     }
     threads = [start_device(bus, name, tmp_path, "onnx") for name in DEVICES]
-    _Rogue(bus, bad).watch()
+    _Rogue(bus, bad, tmp_path).watch()
     coordinator.serve()
     for thread in threads:
         thread.join(timeout=20)
@@ -212,8 +216,13 @@ def test_bad_masks_leave_the_round_intact(tmp_path: Path) -> None:
 class _Rogue:
     """Sends bad masks in others' names the moment round 1 opens."""
 
-    def __init__(self, bus: MemoryBus, bad: dict[str, list[tuple[MaskUpdate, str]]]) -> None:
-        self._bus, self._bad, self._sent = bus, bad, False
+    def __init__(self, bus: MemoryBus, bad: dict[str, list[tuple[MaskUpdate, str]]], folder: Path) -> None:
+        self._bus, self._bad, self._folder, self._sent = bus, bad, folder, False
+
+    def _key(self, device: str) -> bytes:
+        """The device's own private key: whoever has it can say nonsense in its name."""
+        path = self._folder / "state" / device / "device.key"
+        return path.read_bytes() if path.exists() else DEVICE_KEY
 
     def watch(self) -> None:
         """Publish from inside the bus, right after the announcement and before any device can answer it."""
@@ -225,7 +234,8 @@ class _Rogue:
                 self._sent = True
                 for device, cases in self._bad.items():
                     for message, _ in cases:
-                        deliver(f"hns/t/up/{device}/mask", messages.encode(message), False)
+                        topic = f"hns/t/up/{device}/mask"
+                        deliver(topic, seal(self._key(device), topic, message), False)
 
         self._bus.deliver = spy  # type: ignore[method-assign]
 
@@ -238,7 +248,7 @@ def test_embedded_broker_keeps_devices_to_their_own_topics(broker: EmbeddedBroke
     def connect(user: str) -> Channel:
         transport = MqttTransport(parse_url(broker.url(user), password=broker.passwords[user]), client_id=user)
         transport.connect(10)
-        return Channel(transport)
+        return Channel(transport, DEVICE_KEY, trust=lambda topic, message: public_key(DEVICE_KEY))
 
     coordinator, device = connect("coordinator"), connect("pi-1")
     coordinator.subscribe("hns/t/up/#")
@@ -273,10 +283,12 @@ def test_retained_round_survives_a_broker_restart(broker: EmbeddedBroker) -> Non
     def connect(user: str) -> Channel:
         transport = MqttTransport(parse_url(broker.url(user), password=broker.passwords[user]), client_id=user)
         transport.connect(10)
-        return Channel(transport)
+        return Channel(transport, DEVICE_KEY, trust=lambda topic, message: public_key(DEVICE_KEY))
 
     coordinator = connect("coordinator")
-    sent = Round(run=bytes(8), number=3, selected=("pi-1",), evaluate=True, final=False, votes=b"votes")
+    sent = Round(
+        run=bytes(8), number=3, selected=("pi-1",), evaluate=True, final=False, votes=b"votes", base=0, digest=bytes(8)
+    )
     coordinator.send("hns/t/all/round", sent, retain=True)
     coordinator.transport.close()
     pid = int((broker.folder / "nats.pid").read_text())

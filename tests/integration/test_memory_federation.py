@@ -22,10 +22,11 @@ from edge_client import data
 from edge_client.agent import Device
 from edge_client.client import Client
 from edge_client.store import Store as DeviceStore
+from tests.helpers import federation_channel, introduce
 from tests.integration.fleet import write_person
 from wire import mask
 from wire.channel import Channel
-from wire.messages import Evaluation, Hello, MaskUpdate
+from wire.messages import Evaluation, MaskUpdate
 from wire.settings import Training
 from wire.ticket import Ticket
 from wire.topics import Topics
@@ -72,15 +73,14 @@ def make_ticket() -> Ticket:
 def start_device(bus: MemoryBus, name: str, folder: Path, runtime: str) -> threading.Thread:
     """A client on a thread, with one made-up person's recordings."""
     samples = data.load(write_person(folder / "data" / name, seed=sum(name.encode())))
-    hello = Hello(
-        instance=name.encode().ljust(8), software="test", runtime=runtime, profile="", train_samples=72, test_samples=24
-    )
 
     def take_part() -> None:
         with closing(DeviceStore(folder / "state" / name)) as store:
+            hello = introduce(name, runtime, store.key(), started=store.count_start())
             Client(
                 device=Device(name=name, hello=hello, stay=False),
-                channel=Channel(bus.connect(), packet_bytes=4096),  # small packets: bundles travel in parts
+                # Small packets: bundles travel in parts.
+                channel=Channel(bus.connect(), store.key(), packet_bytes=4096),
                 topics=Topics("t"),
                 data=samples,
                 store=store,
@@ -107,7 +107,7 @@ def test_federation_learns_and_counts_every_byte_and_vote(tmp_path: Path, federa
     """Accuracy rises, votes are the stored masks', bytes are the payloads', and a garbled message changes nothing."""
     bus, watcher = MemoryBus(), Watcher()
     store = Store(tmp_path / "db")
-    channel = Channel(bus.connect(), packet_bytes=4096)
+    channel = federation_channel(bus, packet_bytes=4096)
     coordinator = prepare(federation, store=store, channel=channel, observer=watcher)
     threads = [start_device(bus, name, tmp_path, "onnx") for name in DEVICES]
     vandal = bus.connect()
@@ -128,10 +128,10 @@ def test_federation_learns_and_counts_every_byte_and_vote(tmp_path: Path, federa
     assert last.seen_devices == 3
     for number in range(1, ROUNDS + 1):
         rounds = {r.number: r for r in store.rounds(summary_run(store))}
-        before = mask.decode_votes(rounds[number].votes, federation.ticket.kept)
-        after = mask.decode_votes(rounds[number + 1].votes, federation.ticket.kept)
+        ends = federation.ticket.ends
+        before, after = (mask.decode_votes(rounds[one].votes, ends) for one in (number, number + 1))
         coded = store.masks(summary_run(store), number).values()
-        recount = next_votes(before, (mask.decode_signs(one, before.signs) for one in coded), federation.memory)
+        recount = next_votes(before, (mask.decode_signs(one, before, ends) for one in coded), federation.memory)
         assert np.array_equal(after.signs, recount.signs)
         assert np.array_equal(after.dissent, recount.dissent)
     assert sorted(watcher.masks)[0][2] == store.query("SELECT payload_bytes FROM mask ORDER BY device, number")[0][0]
@@ -151,7 +151,7 @@ def test_same_seed_gives_the_same_run(tmp_path: Path, federation: Federation) ->
     for folder in (tmp_path / "a", tmp_path / "b"):
         bus = MemoryBus()
         coordinator = prepare(
-            federation, store=Store(folder / "db"), channel=Channel(bus.connect()), observer=Watcher()
+            federation, store=Store(folder / "db"), channel=federation_channel(bus), observer=Watcher()
         )
         threads = [start_device(bus, name, folder, "onnx") for name in DEVICES]
         outcomes.append(coordinator.serve())

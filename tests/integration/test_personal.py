@@ -13,9 +13,9 @@ from coordinator.federation import Federation, prepare
 from coordinator.rounds import Schedule
 from coordinator.store import Store
 from edge_client.predict import predict
+from tests.helpers import federation_channel
 from tests.integration.test_memory_federation import DEVICES, Watcher, make_ticket, start_device, summary_run
 from wire import mask
-from wire.channel import Channel
 from wire.settings import Training
 from wire.state_folder import read_learned
 from wire.transport import MemoryBus
@@ -34,15 +34,16 @@ def test_what_was_learned_can_be_used(tmp_path: Path, runtime: str) -> None:
         runtimes=(runtime,),
     )
     bus, store = MemoryBus(), Store(tmp_path / "coordinator.db")
-    coordinator = prepare(federation, store=store, channel=Channel(bus.connect()), observer=Watcher())
+    coordinator = prepare(federation, store=store, channel=federation_channel(bus), observer=Watcher())
     threads = [start_device(bus, name, tmp_path, runtime) for name in DEVICES]
     outcome = coordinator.serve()
     for thread in threads:
         thread.join(timeout=20)
 
     run = summary_run(store)
-    reference = mask.decode_votes(store.rounds(run)[ROUNDS - 1].votes, federation.ticket.kept).signs
-    sent = {name: mask.decode_signs(coded, reference) for name, coded in store.masks(run, ROUNDS).items()}
+    ends = federation.ticket.ends
+    votes = mask.decode_votes(store.rounds(run)[ROUNDS - 1].votes, ends)
+    sent = {name: mask.decode_signs(coded, votes, ends) for name, coded in store.masks(run, ROUNDS).items()}
     mine = {row["device"]: row["correct"] for row in store.query(f"SELECT * FROM mask WHERE number = {ROUNDS}")}
     ours = {row["device"]: row["correct"] for row in store.query(f"SELECT * FROM evaluation WHERE number > {ROUNDS}")}
     store.close()

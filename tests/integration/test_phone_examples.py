@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,23 +20,29 @@ import numpy as np
 import pytest
 
 from coordinator.federation import Federation, prepare
+from coordinator.keys import federation_key
 from coordinator.models import MODELS, build_plan
 from coordinator.rounds import Schedule
 from coordinator.store import Store
 from edge_client import agent, trainer
 from edge_client import data as device_data
 from edge_client.agent import Device
+from edge_client.privacy import randomise
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Runtime
+from edge_client.store import KnownFederation
+from edge_client.store import Store as DeviceStore
 from tests.golden import make, vectors
-from tests.helpers import random_ticket
+from tests.helpers import DEVICE_KEY, federation_channel, random_ticket
 from tests.integration import kotlin
 from tests.integration.fleet import write_person
 from tests.integration.kotlin import Program, needs_kotlin
 from tests.integration.test_memory_federation import Watcher, make_ticket, start_device
-from wire import bits, mask
-from wire.channel import Channel
+from wire import bits, mask, messages, signing
+from wire.bundle import Bundle
+from wire.channel import seal
 from wire.errors import WireError
+from wire.messages import BundleBytes, CatchUp, Evaluation, Hello, Missed, Round, State
 from wire.prng import mix
 from wire.settings import Training
 from wire.state_folder import read_learned
@@ -64,12 +73,12 @@ def check_vectors(jar: Path, path: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @needs_kotlin
 def test_kotlin_agrees_with_the_vectors(jar: Path) -> None:
-    """Indices, weights, votes, order, Adam, mask, codes, messages and parts."""
+    """Indices, weights, votes, order, Adam, masks, codes, signatures, messages and parts."""
     found = check_vectors(jar, vectors.PATH)
     assert found.returncode == 0, found.stdout + found.stderr
     passed = re.search(r"^(\d+) passed, 0 failed$", found.stdout, flags=re.MULTILINE)
     assert passed is not None
-    assert int(passed[1]) >= 49
+    assert int(passed[1]) >= 109
 
 
 CHANGES: dict[str, tuple[tuple[Any, ...], Any]] = {
@@ -78,7 +87,14 @@ CHANGES: dict[str, tuple[tuple[Any, ...], Any]] = {
     "votes_mean": (("votes_mean", 5), 0.2001),
     "step 2 scores": (("steps", 2, "scores", 7), 0.01),
     "mask": (("mask",), "00ff00ff00ff"),
-    "code 4": (("codes", 3, "coded"), "04030000003a8501"),
+    "code 4": (("codes", 2, "coded"), "04030000003a8501"),
+    "adaptive 5": (("adaptive", 5, "coded"), "00ff"),
+    "mask 1": (("masks", 1, "coded"), "01ff"),
+    "votes code 3": (("votes_codes", 3, "votes", "voters"), 11),
+    "votes code 1 digest": (("votes_codes", 1, "digest"), "00ff00ff00ff00ff"),
+    "votes_levels": (("votes_levels", 2), 14),
+    "later_votes_dissent": (("later_votes_dissent", 3), 1),
+    "sealed": (("signing", "private_key"), "ff" * 32),
     "message federation decoded": (("messages", "federation", "fields", "training", "epochs"), 3),
     "message hello encoded": (("messages", "hello", "fields", "train_samples"), 301),
     "parts": (("parts", "packet_bytes"), 101),
@@ -129,7 +145,7 @@ def test_kotlin_codes_bits_as_python_does(echo: Program) -> None:
         for share in (0.0, 0.003, 0.02, 0.1, 0.3, 0.5, 0.8, 0.99, 1.0):
             array = rng.random(n) < share
             coded = bits.encode(array)
-            assert echo.ask("code " + "".join("01"[int(bit)] for bit in array)) == coded.hex()
+            assert echo.ask(f"code {_text(array)}") == coded.hex()
             for _ in range(3):
                 damaged = bytearray(coded)
                 damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
@@ -137,9 +153,54 @@ def test_kotlin_codes_bits_as_python_does(echo: Program) -> None:
             assert echo.ask(f"bits {n} {coded.hex()}") == _decoded(coded, n)
 
 
+@pytest.mark.slow
+@needs_kotlin
+def test_kotlin_codes_masks_and_votes_as_python_does(echo: Program) -> None:
+    """The same bytes for masks of every share of flips, and the same votes of one and of many voters."""
+    rng = np.random.default_rng(8)
+    for n in (1, 7, 64, 1000):
+        ends = np.array([n // 3, n])
+        for voters in (1, 2, 10, 15, 16, 17, 300, 65_535):
+            signs = rng.random(n) < 0.7
+            before, votes = (
+                mask.Votes(signs=one, dissent=rng.integers(0, voters // 2 + 1, n, dtype=np.uint16), voters=voters)
+                for one in (signs, signs ^ (rng.random(n) < 0.05))
+            )
+            known = mask.encode_votes(before, ends)
+            coded = mask.encode_votes(votes, ends, before)
+            where = ",".join(map(str, ends))
+            assert echo.ask(f"votes {where} {known.hex()}") == _shown(before)
+            assert echo.ask(f"votes {where} {coded.hex()} {known.hex()}") == _shown(votes)
+            for share in (0.0, 0.01, 0.3, 1.0):
+                own = votes.signs ^ (rng.random(n) < share)
+                expected = mask.encode_signs(own, before, ends).hex()
+                assert echo.ask(f"mask {where} {known.hex()} {_text(own)}") == expected
+
+
+@pytest.mark.slow
+@needs_kotlin
+def test_kotlin_randomises_as_python_does(echo: Program) -> None:
+    """The same signs turned by the same random bytes."""
+    rng = np.random.default_rng(9)
+    signs = rng.random(500) < 0.5
+    for epsilon in (0.0, 0.1, 1.0, 3.3, 20.0):
+        drawn = rng.bytes(2000)
+        expected = randomise(signs, Training(privacy_epsilon=epsilon), lambda count, drawn=drawn: drawn[:count])
+        assert echo.ask(f"randomise {epsilon} {_text(signs)} {drawn.hex()}") == _text(expected)
+        assert (expected != signs).any() == (0 < epsilon < 20)
+
+
+def _text(array: np.ndarray) -> str:
+    return "".join("01"[int(bit)] for bit in array)
+
+
+def _shown(votes: mask.Votes) -> str:
+    return f"{_text(votes.signs)} {','.join(map(str, votes.dissent))} {votes.digest.hex()}"
+
+
 def _decoded(data: bytes, n: int) -> str:
     try:
-        return "".join("01"[int(bit)] for bit in bits.decode(data, n))
+        return _text(bits.decode(data, n))
     except WireError:
         return "refused"
 
@@ -150,21 +211,26 @@ def test_kotlin_outlives_damaged_bytes(echo: Program) -> None:
     """Messages, votes and tickets with a wrong byte are read or refused, as Python does where a phone is addressed."""
     rng = np.random.default_rng(6)
     verdicts = set()
-    for name in ("welcome", "refusal", "federation", "round", "receipt", "bundle-bytes"):
-        whole = make.load(f"message-v1-{name}")
+    for name in ("welcome", "refusal", "federation", "round", "receipt", "bundle-bytes", "catch-up"):
+        whole = make.load(f"message-v2-{name}")
         for at in range(4, len(whole)):
             damaged = whole[:at] + bytes([rng.integers(256)]) + whole[at + 1 :]
             verdicts.add(echo.ask(f"message {damaged.hex()}"))
     assert verdicts == {"read", "refused"}
-    votes = make.load("votes-v1")
-    for at in range(len(votes)):
-        damaged = votes[:at] + bytes([votes[at] ^ 1 << int(rng.integers(8))]) + votes[at + 1 :]
-        try:
-            found = mask.decode_votes(damaged, make.KEPT)
-            expected = "".join("01"[int(bit)] for bit in found.signs) + " " + ",".join(map(str, found.dissent))
-        except WireError:
-            expected = "refused"
-        assert echo.ask(f"votes {make.KEPT} {damaged.hex()}") == expected
+    for name in ("votes-v2-first", "votes-v2-crowd"):
+        votes = make.load(name)
+        for at in range(len(votes)):
+            damaged = votes[:at] + bytes([votes[at] ^ 1 << int(rng.integers(8))]) + votes[at + 1 :]
+            try:
+                expected = _shown(mask.decode_votes(damaged, make.ENDS))
+            except WireError:
+                expected = "refused"
+            assert echo.ask(f"votes {','.join(map(str, make.ENDS))} {damaged.hex()}") == expected
+    sealed, public = make.load("sealed-v2"), signing.public_key(make.KEY).hex()
+    assert echo.ask(f"unseal {make.TOPIC} {public} {sealed.hex()}") == "read"
+    for at in range(len(sealed)):
+        damaged = sealed[:at] + bytes([sealed[at] ^ 1 << int(rng.integers(8))]) + sealed[at + 1 :]
+        assert echo.ask(f"unseal {make.TOPIC} {public} {damaged.hex()}") == "refused"
     head = make.load("ticket-v1-explicit")[:-32]
     for at in range(5, len(head)):
         damaged = head[:at] + bytes([rng.integers(256)]) + head[at + 1 :]
@@ -182,14 +248,18 @@ def test_kotlin_does_what_our_agent_does(echo: Program, stay: bool) -> None:
         device, now_s = Device(name="phone", hello=kotlin.HELLO, stay=stay), 0.0
         echo.ask(f"device phone {kotlin.HELLO.instance.hex()} executorch {str(stay).lower()}")
         history = []
+        due: list[tuple[str, agent.Event]] = []  # answers of the client
         for _ in range(60):
             now_s += float(rng.integers(0, 60))
-            words, event = kotlin.some_event(rng)
+            words, event = due.pop(0) if due else kotlin.some_event(rng)
             device, actions = agent.handle(device, event, now_s)
             expected = " ".join(kotlin.named(action) for action in actions if not isinstance(action, agent.Log))
             history.append(words)
             assert echo.ask(f"event {now_s} {words}") == expected, history[-20:]
             for action in actions:
+                if isinstance(action, agent.TakeVotes) and rng.random() < 0.9:
+                    one, taken = action.announced, bool(rng.random() < 0.8)
+                    due.append(kotlin.votes_event(one.run, one.number, one.base, taken=taken))
                 seen[type(action).__name__] = seen.get(type(action).__name__, 0) + 1
     unusual = {"Stop"} if stay else set()  # a device that stays stops at a refusal only
     assert min(seen[kind.__name__] for kind in agent.Action.__args__ if kind.__name__ not in unusual) >= 20, seen
@@ -218,7 +288,7 @@ def test_the_kotlin_client_takes_part_in_a_federation(jar: Path, tmp_path: Path,
     samples = device_data.load(write_person(tmp_path / "person", seed=4))
     kotlin.write_samples(tmp_path / "phone", samples)
     bus, watcher, store = MemoryBus(), Watcher(), Store(tmp_path / "db")
-    coordinator = prepare(federation, store=store, channel=Channel(bus.connect(), packet_bytes=4096), observer=watcher)
+    coordinator = prepare(federation, store=store, channel=federation_channel(bus, packet_bytes=4096), observer=watcher)
     boards = [start_device(bus, name, tmp_path, "onnx") for name in ("pi-1", "pi-2")]
     program = kotlin.start(jar, "Join", "t", "phone-1", str(tmp_path / "phone"), str(samples.x_train[0].size))
     phone = kotlin.Phone(program, bus.connect())
@@ -242,18 +312,24 @@ def test_the_kotlin_client_takes_part_in_a_federation(jar: Path, tmp_path: Path,
         ("down/phone-1/#", False),
         ("all/federation/#", False),
         ("all/round/#", False),
-        ("up/phone-1/state", True),
         ("all/bundle/executorch/#", False),
         ("up/phone-1/hello", False),
+        ("up/phone-1/state", True),
         *[("up/phone-1/evaluation", False), ("up/phone-1/mask", False)] * ROUNDS,
         ("up/phone-1/evaluation", False),
         ("up/phone-1/state", True),
     ]
     state = tmp_path / "phone" / "state"
     learned = read_learned(state)
-    reference = mask.decode_votes(rounds[ROUNDS - 1].votes, federation.ticket.kept).signs
-    assert np.array_equal(learned.personal.signs, mask.decode_signs(twins[-1], reference))
+    ends = federation.ticket.ends
+    trained = mask.decode_signs(twins[-1], mask.decode_votes(rounds[ROUNDS - 1].votes, ends), ends)
+    assert np.array_equal(learned.personal.signs, trained)
     assert not (state / "pending.mask").exists(), "its last mask has a receipt"
+    issued = round(run.started_s * 1000)
+    with closing(DeviceStore(state)) as kept:
+        assert kept.federation() == KnownFederation(key=signing.public_key(federation_key()), issued=issued)
+        assert signing.public_key(kept.key()) == (state / "device.pub").read_bytes()
+        assert kept.count_start() == 2
 
 
 def own_mask(
@@ -261,7 +337,7 @@ def own_mask(
 ) -> bytes:
     """The mask that our client would send."""
     ticket, training = federation.ticket, federation.training
-    announced = mask.decode_votes(votes, ticket.kept)
+    announced = mask.decode_votes(votes, ticket.ends)
     *_, trained = trainer.train(
         runtime,
         samples.x_train,
@@ -272,4 +348,98 @@ def own_mask(
         seed=mix(federation.schedule.seed, number, "phone-1"),
     )
     assert trained is not None
-    return mask.encode_signs(trained.signs, announced.signs)
+    return mask.encode_signs(trained.signs, announced, ticket.ends)
+
+
+FEDERATION_KEY = bytes(range(1, 33))  # a private key
+
+
+@pytest.mark.slow
+@needs_kotlin
+@pytest.mark.parametrize("told", [True, False])
+def test_the_kotlin_client_believes_one_federation_and_asks_for_votes_it_missed(
+    jar: Path, tmp_path: Path, told: bool
+) -> None:
+    """It trusts the key that it was told, or the first; what others sign is nothing; rounds it lacks it asks for."""
+    samples = device_data.load(write_person(tmp_path / "person", seed=4))
+    kotlin.write_samples(tmp_path / "phone", samples)
+    ticket = make_ticket()
+    files = dict.fromkeys(("train.pte", "infer.pte"), sha256().digest())  # nothing, and its SHA-256
+    bundle = Bundle(runtime="executorch", ticket=ticket, files=files)
+    announced = replace(
+        make.MESSAGES["federation"], bundles={"executorch": bundle.id}, key=signing.public_key(FEDERATION_KEY)
+    )
+    stranger = replace(announced, key=signing.public_key(DEVICE_KEY), issued=2**50)
+    arguments = ["t", "phone-1", str(tmp_path / "phone"), str(samples.x_train[0].size)]
+    if told:
+        arguments.append(signing.as_text(signing.public_key(FEDERATION_KEY)))
+    votes = [_random_votes(ticket.kept, seed) for seed in range(4)]  # announced with rounds 1, 2, 3 and 4
+
+    def round_of(number: int, base: int) -> Round:
+        known = votes[base - 1] if base else None
+        coded = mask.encode_votes(votes[number - 1], ticket.ends, known)
+        digest = votes[number - 1].digest
+        return Round(
+            run=make.RUN, number=number, selected=(), evaluate=True, final=False, votes=coded, base=base, digest=digest
+        )
+
+    with kotlin.start(jar, "Join", *arguments).process as process:
+        phone = kotlin.Wire(Program(process), "t", "phone-1")
+
+        def say(topic: str, message: messages.Message, key: bytes = FEDERATION_KEY, signed_for: str = "") -> None:
+            sealed = seal(key, f"hns/t/{signed_for or topic}", message)
+            phone.say(f"packet hns/t/{topic} {b64encode(sealed).decode()}")
+
+        phone.say("connected")
+        expected = ["down/phone-1/#", "all/federation/#"] + ["all/round/#"] * told
+        assert [phone.subscribed() for _ in expected] == expected
+        if told:
+            say("all/federation", stranger, DEVICE_KEY)
+            say("all/federation", stranger)  # not what its key says
+        else:
+            say("all/round", round_of(1, 0))  # before anybody is known
+            say("all/federation", announced, DEVICE_KEY)
+        say("all/federation", announced)
+        if not told:
+            assert phone.subscribed() == "all/round/#"
+        assert phone.subscribed() == "all/bundle/executorch/#"
+        say("all/bundle/executorch", BundleBytes(data=bundle.encoded))
+        assert phone.hear().startswith("open ")
+        hello, state = phone.published(), phone.published()
+        assert isinstance(hello, Hello)
+        assert (hello.started, hello.greetings) == (1, 1)
+        assert state == State(instance=hello.instance, online=True)
+        say("all/federation", replace(announced, run=bytes(8), issued=announced.issued - 1))  # an earlier run
+        say("all/round", round_of(2, 1), DEVICE_KEY)
+        say("all/round", round_of(3, 2))
+        assert phone.published() == Missed(run=make.RUN, number=3, have=0)
+        caught = round_of(3, 0)
+        say("down/phone-1", _catch_up(caught), signed_for="down/phone-2")
+        say("down/phone-1", replace(_catch_up(caught), digest=bytes(8)))
+        say("down/phone-1", _catch_up(caught))
+        phone.evaluates(votes[2], ticket.kept, samples)
+        assert isinstance(phone.published(), Evaluation)
+        say("all/round", round_of(4, 3))
+        phone.evaluates(votes[3], ticket.kept, samples)
+        assert isinstance(phone.published(), Evaluation)
+        say("all/round", replace(round_of(4, 3), number=5, base=4))  # votes that do not come out
+        assert phone.published() == Missed(run=make.RUN, number=5, have=0)
+        phone.say("connected")
+        assert [phone.subscribed() for _ in range(3)] == ["down/phone-1/#", "all/federation/#", "all/round/#"]
+        assert phone.published() == replace(hello, greetings=2)
+        assert phone.published() == state
+        assert process.stdin is not None
+        process.stdin.close()
+        assert phone.published() == replace(state, online=False)
+        assert phone.hear() == "close"
+
+
+def _catch_up(announced: Round) -> CatchUp:
+    return CatchUp(
+        run=announced.run, number=announced.number, votes=announced.votes, base=announced.base, digest=announced.digest
+    )
+
+
+def _random_votes(kept: int, seed: int) -> mask.Votes:
+    rng = np.random.default_rng(seed)
+    return mask.Votes(signs=rng.random(kept) < 0.8, dissent=rng.integers(0, 5, kept, dtype=np.uint16), voters=9)

@@ -6,20 +6,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.property.wire_strategies import ANY_MESSAGE, NAMES, QUICK
-from wire import messages
-from wire.channel import Channel, Garbled, Happening, Received
+from wire.channel import Channel, Garbled, Happening, Received, seal
 from wire.envelope import HEADER
 from wire.errors import TooLarge
 from wire.messages import BundleBytes, Message, State
+from wire.signing import public_key
 from wire.transport import Connected, MemoryBus, MemoryTransport
+
+KEY, OTHER = bytes(32), bytes([1] * 32)
+
+
+def trust(topic: str, message: Message) -> bytes:
+    """Whoever has `KEY`."""
+    return public_key(KEY)
 
 
 def pair(packet_bytes: int = 1 << 18, max_bytes: int = 1 << 20) -> tuple[Channel, Channel, MemoryTransport]:
     """A sender, a receiver subscribed to `t`, and the receiver's transport."""
     bus = MemoryBus()
-    sender = Channel(bus.connect(), packet_bytes=packet_bytes)
+    sender = Channel(bus.connect(), KEY, packet_bytes=packet_bytes)
     transport = bus.connect()
-    receiver = Channel(transport, max_bytes=max_bytes)
+    receiver = Channel(transport, KEY, trust=trust, max_bytes=max_bytes)
     receiver.subscribe("t")
     assert receiver.receive(0) == Connected()
     return sender, receiver, transport
@@ -52,7 +59,7 @@ def test_a_message_is_acknowledged_by_its_receiver_only() -> None:
     size = sender.send("t", BundleBytes(data=bytes(300)))
     (event,) = drain(receiver, transport)
     assert isinstance(event, Received)
-    assert size == event.payload_bytes == 5 * HEADER.size + len(messages.encode(event.message))
+    assert size == event.payload_bytes == 5 * HEADER.size + len(seal(KEY, "t", event.message))
     assert transport.acknowledged == 4
     event.acknowledge()
     assert transport.acknowledged == 5
@@ -100,11 +107,11 @@ def test_retained_messages_reach_who_comes_later() -> None:
     """All parts of a retained message are there for a later subscriber, and a killed client's will is too."""
     bus = MemoryBus()
     message = BundleBytes(data=bytes(500))
-    Channel(bus.connect(), packet_bytes=100).send("t", message, retain=True)
+    Channel(bus.connect(), KEY, packet_bytes=100).send("t", message, retain=True)
     gone = State(instance=bytes(8), online=False)
-    bus.connect(will=("t", messages.encode(gone))).kill()
+    bus.connect(will=("t", seal(KEY, "t", gone))).kill()
     late = bus.connect()
-    channel = Channel(late)
+    channel = Channel(late, KEY, trust=trust)
     channel.subscribe("t")
     channel.subscribe("t")
     said = [event.message for event in drain(channel, late) if isinstance(event, Received)]
@@ -120,3 +127,47 @@ def test_nothing_is_received_after_goodbye() -> None:
     sender.send("t", State(instance=bytes(8), online=True))
     assert receiver.receive(0) is None
     assert receiver.receive(0.001) is None
+
+
+@QUICK
+@given(ANY_MESSAGE, st.integers(0, 10_000), st.integers(1, 255))
+def test_a_forged_or_altered_message_is_told(message: Message, at: int, change: int) -> None:
+    """Another's signature, another topic's message and any changed byte are Garbled; what follows is heard."""
+    sender, receiver, transport = pair()
+    forger = Channel(transport.bus.connect(), OTHER)
+    forger.send("t", message)
+    sender.transport.publish("t", seal(KEY, "t/elsewhere", message))
+    altered = bytearray(seal(KEY, "t", message))
+    altered[at % len(altered)] ^= change
+    sender.transport.publish("t", bytes(altered))
+    sender.send("t", message)
+    *refused, last = drain(receiver, transport)
+    assert all(isinstance(event, Garbled) for event in refused)
+    assert len(refused) == 3
+    assert isinstance(last, Received)
+    assert last.message == message
+
+
+def test_who_trusts_nobody_hears_nobody() -> None:
+    """A channel that was not told whom to trust refuses every message."""
+    bus = MemoryBus()
+    sender, late = Channel(bus.connect(), KEY), bus.connect()
+    receiver = Channel(late, KEY)
+    receiver.subscribe("t")
+    sender.send("t", State(instance=bytes(8), online=True))
+    (event,) = drain(receiver, late)[1:]
+    assert isinstance(event, Garbled)
+    assert "nobody is trusted to say State" in str(event.error)
+
+
+def test_what_is_not_admitted_is_dropped_unread() -> None:
+    """It is acknowledged, and the next may pass."""
+    sender, receiver, transport = pair()
+    answers = iter([False, True])
+    receiver.admit = lambda topic: next(answers)
+    for online in (True, False):
+        sender.send("t", State(instance=bytes(8), online=online))
+    (event,) = drain(receiver, transport)
+    assert isinstance(event, Received)
+    assert event.message == State(instance=bytes(8), online=False)
+    assert transport.acknowledged == 1

@@ -113,7 +113,7 @@ WRONG: dict[object, list[object]] = {
     bytes: ["text", 1, None, [1, 2]],
     tuple[str, ...]: ["text", [1], [["a"]], {"a": "b"}, None, ["x" * 513]],
     Mapping[str, bytes]: [[], {"a": b""}, {"a": "b"}, {1: bytes(32)}, {str(i): bytes(32) for i in range(17)}],
-    Training: [[], {}, ["adam"], ["adam", *[1.0] * 6, True, 1], ["lion", 0.1, 0.9, 0.9, 1e-8, 1.0, 0.1, 1, 1]],
+    Training: [[], {}, ["adam"], ["adam", *[1.0] * 6, True, 1], ["lion", 0.1, 0.9, 0.9, 1e-8, 1.0, 0.1, 1, 1, 0]],
 }
 
 
@@ -150,13 +150,13 @@ def test_whole_numbers_are_accepted_for_floats() -> None:
     ("data", "error", "text"),
     [
         (b"", Truncated, "expected 4 bytes, got 0"),
-        (b"HN\x01", Truncated, "expected 4 bytes, got 3"),
+        (b"HN\x02", Truncated, "expected 4 bytes, got 3"),
         (b"HP\x01\x01", WireError, "a message starts with"),
-        (b"HN\x02\x01", WireError, "message version 2"),
-        (b"HN\x01\x00", WireError, "unknown message kind 0"),
-        (b"HN\x01\x0b", WireError, "unknown message kind 11"),
-        (b"HN\x01\x01\x80", WireError, "a map of fields expected, got list"),
-        (b"HN\x01\x01\xa0\x00", WireError, "1 bytes left over"),
+        (b"HN\x01\x01", WireError, "message version 1"),
+        (b"HN\x02\x00", WireError, "unknown message kind 0"),
+        (b"HN\x02\x0d", WireError, "unknown message kind 13"),
+        (b"HN\x02\x01\x80", WireError, "a map of fields expected, got list"),
+        (b"HN\x02\x01\xa0\x00", WireError, "1 bytes left over"),
     ],
 )
 def test_headers_are_checked(data: bytes, error: type[WireError], text: str) -> None:
@@ -186,7 +186,9 @@ def test_a_large_wrong_value_makes_a_short_error_cheaply() -> None:
 def test_a_fleet_of_the_largest_size_fits_and_one_more_does_not() -> None:
     """100,000 selected devices are read in reasonable time; 100,001 are refused."""
     selected = tuple(f"d{i}" for i in range(messages.MAX_ITEMS))
-    message = Round(run=bytes(8), number=1, selected=selected, evaluate=False, final=False, votes=b"")
+    message = Round(
+        run=bytes(8), number=1, selected=selected, evaluate=False, final=False, votes=b"", base=0, digest=bytes(8)
+    )
     data = encode(message)
     started = time.process_time()
     assert decode(data) == message
@@ -204,10 +206,13 @@ def test_more_bytes_than_any_message_are_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_settings_out_of_range_are_a_wire_error_with_their_name() -> None:
     """A federation whose training settings are impossible is refused as bytes from the network are."""
-    federation = Federation(run=bytes(8), name="f", rounds=1, ticket=bytes(32), bundles={}, training=Training(), seed=0)
+    federation = Federation(
+        run=bytes(8), name="f", rounds=1, ticket=bytes(32), bundles={}, training=Training(), seed=0, key=bytes(32),
+        issued=0,
+    )  # fmt: skip
     body = body_of(federation)
     values = list(body[6])  # type: ignore[call-overload]
-    for place, bad in ((1, 0.0), (1, 1e300), (2, 1.0), (7, 0), (8, 5000), (0, "lion")):
+    for place, bad in ((1, 0.0), (1, 1e300), (2, 1.0), (7, 0), (8, 5000), (9, 0.01), (0, "lion")):
         changed = [*values[:place], bad, *values[place + 1 :]]
         with pytest.raises(WireError, match=r"Federation\.training"):
             decode(head(5) + cbor2.dumps(body | {6: changed}))

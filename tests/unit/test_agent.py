@@ -8,29 +8,48 @@ import numpy as np
 import pytest
 
 from edge_client import agent
-from edge_client.agent import Device, handle
+from edge_client.agent import Device
+from tests.helpers import introduce
 from wire import mask
 from wire.errors import DuplicateDevice, JoinRefused, UnknownName
-from wire.messages import BundleBytes, Federation, Hello, MaskUpdate, Receipt, Refusal, Round, Welcome
+from wire.messages import BundleBytes, CatchUp, Federation, MaskUpdate, Missed, Receipt, Refusal, Round, Welcome
 from wire.settings import Training
 
 RUN, OTHER = b"run-0001", b"run-0002"
-HELLO = Hello(instance=b"instance", software="test", runtime="onnx", profile="", train_samples=10, test_samples=5)
+HELLO = introduce("instance")
 FEDERATION = Federation(
-    run=RUN, name="f", rounds=3, ticket=bytes(32), bundles={"onnx": b"\x01" * 32}, training=Training(), seed=0
-)
-VOTES = mask.encode_votes(mask.unanimous(16))
+    run=RUN, name="f", rounds=3, ticket=bytes(32), bundles={"onnx": b"\x01" * 32}, training=Training(), seed=0,
+    key=bytes(32), issued=1,
+)  # fmt: skip
+ENDS = np.array([16])
+SIGNS = mask.encode_signs(np.ones(16, bool), mask.unanimous(16), ENDS)
+VOTES = mask.encode_votes(mask.unanimous(16), ENDS)
 
 
-def announce(number: int, *selected: str, run: bytes = RUN, final: bool = False) -> Round:
+def handle(device: Device, event: agent.Event, now_s: float) -> agent.Outcome:
+    """As the agent does, with a client that can decode all votes."""
+    device, actions = agent.handle(device, event, now_s)
+    found: list[agent.Action] = []
+    for action in actions:
+        if isinstance(action, agent.TakeVotes):
+            taken = agent.VotesTaken(run=action.announced.run, number=action.announced.number)
+            device, more = agent.handle(device, taken, now_s)
+            found += more
+        else:
+            found.append(action)
+    return device, found
+
+
+def announce(number: int, *selected: str, run: bytes = RUN, final: bool = False, base: int = 0) -> Round:
     """A round announcement."""
-    return Round(run=run, number=number, selected=selected, evaluate=True, final=final, votes=VOTES)
+    return Round(run=run, number=number, selected=selected, evaluate=True, final=final, votes=VOTES, base=base,
+                 digest=bytes(8))  # fmt: skip
 
 
 def update(number: int, run: bytes = RUN) -> MaskUpdate:
     """A finished mask."""
     return MaskUpdate(
-        run=run, number=number, ticket=bytes(8), signs=mask.encode_signs(np.ones(16, bool), np.ones(16, bool)),
+        run=run, number=number, ticket=bytes(8), signs=SIGNS,
         train_samples=10, loss=1.0, correct=3, test_samples=5, train_s=0.1, step_ms=1.0, peak_memory_kb=1,
     )  # fmt: skip
 
@@ -244,3 +263,55 @@ def test_welcome_is_said_once() -> None:
     device, actions = handle(ready(), Welcome(instance=b"instance"), 0.0)
     assert isinstance(actions[0], agent.Log)
     assert handle(device, Welcome(instance=b"instance"), 1.0) == (device, [])
+
+
+def test_votes_that_build_on_what_it_has_are_taken() -> None:
+    """A round whose base this device has, or that has none, needs nobody's help."""
+    device, actions = agent.handle(ready(), announce(1, "pi"), 0.0)
+    assert kinds(actions) == [agent.TakeVotes]
+    device, actions = agent.handle(device, agent.VotesTaken(run=RUN, number=1), 0.0)
+    assert kinds(actions) == [agent.Evaluate, agent.Train]
+    _, actions = agent.handle(device, announce(2, "pi", base=1), 1.0)
+    assert kinds(actions) == [agent.StopTraining, agent.TakeVotes]
+
+
+def test_missed_votes_are_asked_for_until_they_come() -> None:
+    """With what it has named; again after a while; and then the round is gone about as usual."""
+    device, _ = handle(ready(), announce(1), 0.0)
+    device, actions = agent.handle(device, announce(4, "pi", base=3), 5.0)
+    assert actions == [agent.AskVotes(missed=Missed(run=RUN, number=4, have=1))]
+    device, actions = agent.handle(device, agent.Tick(), 5.0 + agent.ASK_AGAIN_AFTER_S - 1)
+    assert actions == []
+    device, actions = agent.handle(device, agent.Tick(), 5.0 + agent.ASK_AGAIN_AFTER_S)
+    assert kinds(actions) == [agent.AskVotes]
+    other = CatchUp(run=RUN, number=3, votes=VOTES, base=1, digest=bytes(8))
+    for useless in (other, replace(other, number=4, base=2), replace(other, number=4, run=OTHER)):
+        assert agent.handle(device, useless, 30.0)[1] == []
+    answer = replace(other, number=4)
+    device, actions = agent.handle(device, answer, 30.0)
+    assert actions == [agent.TakeVotes(announced=answer)]
+    device, actions = agent.handle(device, agent.VotesTaken(run=RUN, number=4), 30.0)
+    assert kinds(actions) == [agent.Evaluate, agent.Train]
+    assert agent.handle(device, answer, 31.0)[1] == [], "nobody waits for it any more"
+
+
+def test_votes_that_come_out_wrong_are_asked_for_whole() -> None:
+    """What the device had is forgotten; votes that build on nothing and are wrong still are not asked for at once."""
+    device, _ = handle(ready(), announce(1), 0.0)
+    device, actions = agent.handle(device, announce(2, "pi", base=1), 1.0)
+    assert kinds(actions) == [agent.TakeVotes]
+    device, actions = agent.handle(device, agent.VotesUnusable(base=1), 1.0)
+    assert actions == [agent.AskVotes(missed=Missed(run=RUN, number=2, have=0))]
+    device, actions = agent.handle(device, agent.VotesUnusable(base=0), 2.0)
+    assert actions == []
+    _, actions = agent.handle(device, agent.Tick(), 2.0 + agent.ASK_AGAIN_AFTER_S)
+    assert kinds(actions) == [agent.AskVotes]
+
+
+def test_a_device_that_does_not_stay_does_not_wait_for_the_last_votes_for_ever() -> None:
+    """It asks once; if nobody answers, the coordinator has left."""
+    device = replace(ready(), stay=False)
+    device, actions = agent.handle(device, announce(4, final=True, base=3), 0.0)
+    assert kinds(actions) == [agent.AskVotes]
+    _, actions = agent.handle(device, agent.Tick(), agent.ASK_AGAIN_AFTER_S)
+    assert kinds(actions) == [agent.Stop]

@@ -36,11 +36,11 @@ def test_memory_keeps_a_share_of_the_mean_before() -> None:
 def test_blended_votes_survive_the_wire() -> None:
     """What is announced decodes to the same votes, so devices and a restarted coordinator agree."""
     rng = np.random.default_rng(0)
-    before = mask.unanimous(1000)
+    before, ends = mask.unanimous(1000), np.array([400, 1000])
     for _ in range(5):
         masks = [rng.random(1000) < rng.random(1000) for _ in range(10)]
         after = next_votes(before, masks, 0.5)
-        decoded = mask.decode_votes(mask.encode_votes(after), 1000)
+        decoded = mask.decode_votes(mask.encode_votes(after, ends, before), ends, before)
         assert np.array_equal(decoded.signs, after.signs)
         assert np.array_equal(decoded.dissent, after.dissent)
         assert decoded.voters == after.voters == LEVELS

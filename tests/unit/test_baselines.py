@@ -574,10 +574,13 @@ def test_hidenseek_is_what_devices_and_the_coordinator_do() -> None:
     assert method.ticket.id == ticket.id
     training = Training(learning_rate=0.03, epochs=2)
     runtime = registry.open_runtime(make_bundle(ticket, registry.available()[0], training), training)
-    state, votes = method.start(), mask.unanimous(ticket.kept)
+    state, votes, ends = method.start(), mask.unanimous(ticket.kept), ticket.ends
+    before = votes
     for number in range(3):
-        down = method.announce(state, "a")
-        assert down == mask.encode_votes(votes)
+        sent = method.announce(state, "a")
+        assert sent == mask.encode_votes(votes, ends, before), "devices have heard the votes before"
+        down = method.hear(state, "a", sent)
+        assert down == method.announce(state, None) == mask.encode_votes(votes, ends)
         assert np.array_equal(method.model(down).multipliers, votes.mean), (
             "the global network: every weight by its mean vote"
         )
@@ -591,10 +594,10 @@ def test_hidenseek_is_what_devices_and_the_coordinator_do() -> None:
             assert np.array_equal(local.model.multipliers, np.where(trained.signs, 1, -1)), "a device's own network"
             assert np.array_equal(local.model.log_prior, prior)
             assert local.loss == trained.loss
-            assert local.up == mask.encode_signs(trained.signs, votes.signs)
+            assert local.up == mask.encode_signs(trained.signs, votes, ends)
             updates.append(update(device, local.up))
             signs.append(trained.signs)
-        state, votes = method.aggregate(state, updates), next_votes(votes, signs, 0.25)
+        state, votes, before = method.aggregate(state, updates), next_votes(votes, signs, 0.25), votes
     nothing = Network(multipliers=np.zeros(ticket.kept, dtype=np.float32))
     assert not method.logits(nothing, samples().x).any(), "not their signs alone"
     assert not votes.signs.all()
@@ -625,7 +628,10 @@ def test_hidenseek_paper_takes_the_majority_of_samples_and_keeps_a_ties_sign() -
     method = make("hidenseek-paper", density=0.5)
     before = chosen(*range(3), of=72)
     said = {"a": (5, chosen(0, 2, of=72)), "b": (2, chosen(1, 3, of=72)), "c": (2, chosen(1, 3, of=72))}
-    updates = [update(name, mask.encode_signs(one, before), count) for name, (count, one) in said.items()]
+    updates = [
+        update(name, mask.encode_signs(one, mask.certain(before), method.ticket.ends), count)
+        for name, (count, one) in said.items()
+    ]
     assert np.flatnonzero(method.aggregate({"signs": before}, updates)["signs"]).tolist() == [0, 2]
     tied = [*updates[:2], update("c", updates[2].payload, 3)]
     assert np.flatnonzero(method.aggregate({"signs": before}, tied)["signs"]).tolist() == [0, 1, 2]
@@ -638,7 +644,7 @@ def test_hidenseek_paper_trains_from_the_global_signs() -> None:
     for learning_rate in (0.2, 0.3):
         method = make("hidenseek-paper", density=0.5, start=0.25, epochs=1, batch=32, learning_rate=learning_rate)
         local = method.train(method.announce({"signs": signs}, "a"), samples(), {}, 5)
-        after = mask.decode_signs(local.up, signs)
+        after = mask.decode_signs(local.up, mask.certain(signs), method.ticket.ends)
         assert np.array_equal(local.model.multipliers, np.where(after, 1, -1))
         flips.append(np.count_nonzero(after != signs))
     assert flips[0] == 0

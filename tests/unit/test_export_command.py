@@ -50,7 +50,7 @@ def signed_again(folder: Path) -> None:
     """Sign a manifest that was altered, so that the signature is not what is noticed."""
     key, text = keys.federation_key(), (folder / "manifest.json").read_bytes()
     parts = {"public_key": signing.public_key(key), "signature": signing.sign(key, manifest.PURPOSE, text)}
-    written = json.dumps({name: keys.as_text(value) for name, value in parts.items()})
+    written = json.dumps({name: signing.as_text(value) for name, value in parts.items()})
     (folder / "manifest.sig").write_text(written)
 
 

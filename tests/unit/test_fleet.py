@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coordinator.fleet import Fleet
-from wire.messages import Hello, State, Welcome
-
-
-def hello(instance: str, runtime: str = "onnx") -> Hello:
-    """An introduction by a process of this name."""
-    return Hello(
-        instance=instance.encode().ljust(8), software="t", runtime=runtime, profile="", train_samples=1, test_samples=1
-    )
+from tests.helpers import introduce as hello
+from wire.errors import WireError
+from wire.messages import State, Welcome
+from wire.signing import public_key
 
 
 def fleet(*allowed: str) -> Fleet:
@@ -53,11 +51,11 @@ def test_of_two_living_processes_the_newer_is_refused() -> None:
     one = fleet()
     one.hello("pi", hello("old"))
     one.hello("pi", hello("new"))
-    (refusal,) = one.hello("pi", hello("old"))  # type: ignore[misc]
+    (refusal,) = one.hello("pi", hello("old", greetings=2))  # type: ignore[misc]
     assert (refusal.code, refusal.instance) == ("duplicate", hello("new").instance)
-    (refusal,) = one.hello("pi", hello("new"))  # type: ignore[misc]
+    (refusal,) = one.hello("pi", hello("new", greetings=2))  # type: ignore[misc]
     assert (refusal.code, refusal.instance) == ("duplicate", hello("new").instance)
-    assert isinstance(one.hello("pi", hello("old")), Welcome)
+    assert isinstance(one.hello("pi", hello("old", greetings=3)), Welcome)
     assert one.members["pi"].hello.instance == hello("old").instance
 
 
@@ -72,3 +70,59 @@ def test_state_reports_changes_only() -> None:
     assert one.online == []
     assert one.state("pi", here) is True
     assert one.state("stranger", here) is None
+
+
+def test_an_id_belongs_to_the_key_that_had_it_first() -> None:
+    """Or to the one that devices.yaml names; another is told which is known and what to do."""
+    one = fleet()
+    one.hello("pi", hello("a"))
+    (refusal,) = one.hello("pi", hello("b", key=bytes([1] * 32)))  # type: ignore[misc]
+    assert refusal.code == "key"
+    assert "hidenseek fleet forget pi" in refusal.reason
+    assert one.members["pi"].hello.instance == hello("a").instance
+    listed = Fleet(allowed=frozenset(), runtimes=frozenset({"onnx"}), keys={"pi": public_key(bytes([1] * 32))})
+    (refusal,) = listed.hello("pi", hello("a"))  # type: ignore[misc]
+    assert refusal.code == "key"
+    assert isinstance(listed.hello("pi", hello("b", key=bytes([1] * 32))), Welcome)
+
+
+def test_a_repeated_hello_is_nobody_s() -> None:
+    """The same one again, an older one of the same process, and one of an earlier start are refused without effect."""
+    one = fleet()
+    one.hello("pi", hello("old", started=1))
+    one.hello("pi", hello("new", started=2, greetings=5))
+    for again in (hello("new", started=2, greetings=5), hello("new", started=2, greetings=4)):
+        with pytest.raises(WireError, match="before"):
+            one.hello("pi", again)
+    with pytest.raises(WireError, match="before"):
+        one.hello("pi", hello("old", started=1))  # as it was said then
+    after_restart = fleet()
+    after_restart.hello("pi", hello("new", started=2))
+    with pytest.raises(WireError, match="before"):
+        after_restart.hello("pi", hello("older", started=1))
+    assert after_restart.members["pi"].hello.instance == hello("new").instance
+
+
+def test_a_revoked_device_is_refused_and_not_believed() -> None:
+    """Nor is it among those that can be selected; restored, it is."""
+    one = fleet()
+    one.hello("pi", hello("a"))
+    one.revoked = frozenset({"pi"})
+    assert one.online == []
+    (refusal,) = one.hello("pi", hello("b", started=2))  # type: ignore[misc]
+    assert refusal.code == "revoked"
+    with pytest.raises(WireError, match="no more"):
+        one.key("pi", State(instance=bytes(8), online=True))
+    one.revoked = frozenset()
+    assert isinstance(one.hello("pi", hello("b", started=2)), Welcome)
+    assert one.online == ["pi"]
+
+
+def test_what_a_stranger_says_is_not_believed() -> None:
+    """Only its hello, which brings the key it is signed with."""
+    one, said = fleet(), hello("a")
+    assert one.key("pi", said) == said.key
+    with pytest.raises(WireError, match="has not said hello"):
+        one.key("pi", State(instance=bytes(8), online=True))
+    one.hello("pi", said)
+    assert one.key("pi", State(instance=bytes(8), online=True)) == said.key

@@ -19,7 +19,7 @@ from tests.unit.test_predict import CLASSES, SIGNS, SPARSE, TICKET, X
 from wire import __version__, mask
 from wire.errors import ExportError, StateError
 from wire.layers import Linear
-from wire.mask import Votes, as_multipliers
+from wire.mask import as_multipliers
 from wire.plan import Plan as NetworkPlan
 
 RUN = b"run-of-3"
@@ -28,7 +28,7 @@ OWN = as_multipliers(SIGNS)
 
 def votes(signs: np.ndarray) -> bytes:
     """What a round is announced with."""
-    return mask.encode_votes(Votes(signs=signs, dissent=np.zeros(signs.size, np.uint16), voters=1))
+    return mask.encode_votes(mask.certain(signs), np.array([signs.size]))
 
 
 def database(path: Path, *outcomes: np.ndarray, ticket: bytes = TICKET.encoded) -> Path:

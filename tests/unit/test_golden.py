@@ -10,7 +10,11 @@ import pytest
 from tests.golden import make
 from wire import mask, messages, personal
 from wire.bundle import decode_bundle
+from wire.channel import unseal
 from wire.envelope import Joiner
+from wire.errors import WireError
+from wire.mask import Votes
+from wire.signing import public_key
 from wire.ticket import Ticket, decode_ticket
 
 
@@ -35,7 +39,7 @@ def test_every_message_kind_has_a_golden_file() -> None:
 @pytest.mark.parametrize("name", make.MESSAGES)
 def test_golden_messages_decode(name: str) -> None:
     """Every golden message reads as the message of its recipe."""
-    assert messages.decode(make.load(f"message-v1-{name}")) == make.MESSAGES[name]
+    assert messages.decode(make.load(f"message-v2-{name}")) == make.MESSAGES[name]
 
 
 @pytest.mark.parametrize(("name", "expected"), [("seeded", make.seeded_ticket()), ("explicit", make.explicit_ticket())])
@@ -69,28 +73,38 @@ def test_the_golden_bundle_decodes() -> None:
     assert decode_bundle(make.load("bundle-v1"), expected_id=expected.id) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "signs"), [("rice", make.few_flips()), ("raw", make.many_flips()), ("inverted", make.most_flips())]
-)
+@pytest.mark.parametrize(("name", "signs"), [("flips", make.few_flips()), ("raw", make.many_flips())])
 def test_golden_signs_decode(name: str, signs: np.ndarray) -> None:
-    """Raw, Rice-coded and inverted masks read as the signs of their recipes."""
-    assert np.array_equal(mask.decode_signs(make.load(f"signs-v1-{name}"), make.reference_signs()), signs)
+    """Coded and raw masks read as the signs of their recipes, and are of the kind that their name says."""
+    data = make.load(f"signs-v2-{name}")
+    assert data[0] == {"raw": mask.RAW, "flips": mask.FLIPS}[name]
+    assert np.array_equal(mask.decode_signs(data, make.votes(), make.ENDS), signs)
 
 
-def test_the_three_golden_masks_are_of_three_kinds() -> None:
-    """The recipes cover every form a coded bit array has."""
-    kinds = [make.load(f"signs-v1-{name}")[0] for name in ("raw", "rice", "inverted")]
-    assert kinds[0] == 0
-    assert 1 <= kinds[1] <= 25
-    assert kinds[2] == 64 + kinds[1]
-
-
-def test_golden_votes_decode() -> None:
-    """Votes read as the votes of their recipe."""
-    votes, expected = mask.decode_votes(make.load("votes-v1"), make.KEPT), make.votes()
+@pytest.mark.parametrize(
+    ("name", "expected", "known"),
+    [
+        ("first", make.votes(), None),
+        ("later", make.later_votes(), make.votes()),
+        ("crowd", make.crowd(), None),
+    ],
+)
+def test_golden_votes_decode(name: str, expected: Votes, known: Votes | None) -> None:
+    """Votes read as the votes of their recipe, in the context that it had."""
+    votes = mask.decode_votes(make.load(f"votes-v2-{name}"), make.ENDS, known)
+    assert votes.digest == expected.digest
     assert votes.voters == expected.voters
     assert np.array_equal(votes.signs, expected.signs)
     assert np.array_equal(votes.dissent, expected.dissent)
+
+
+def test_the_golden_sealed_message_opens() -> None:
+    """On its topic, for who trusts its key, and for nobody else."""
+    data = make.load("sealed-v2")
+    assert unseal(make.TOPIC, data, lambda topic, message: public_key(make.KEY)) == make.MESSAGES["mask-update"]
+    for topic, key in ((make.TOPIC, bytes(32)), (make.TOPIC + "x", make.KEY)):
+        with pytest.raises(WireError, match="not signed by"):
+            unseal(topic, data, lambda topic, message, key=key: public_key(key))  # type: ignore[misc]
 
 
 def test_the_golden_personal_network_decodes() -> None:
@@ -108,8 +122,9 @@ def test_golden_parts_join() -> None:
         size = int.from_bytes(data[:4], "little")
         payloads.append(data[4 : 4 + size])
         data = data[4 + size :]
-    joiner = Joiner(10_000)
+    joiner, topic = Joiner(10_000), "hns/f/all/bundle/onnx"
     for number in reversed(range(len(payloads))):
-        whole = joiner.add(f"t/{number}", payloads[number])
+        whole = joiner.add(f"{topic}/{number}", payloads[number])
     assert whole is not None
-    assert messages.decode(whole.data) == make.MESSAGES["bundle-bytes"]
+    found = unseal(whole.topic, whole.data, lambda topic, message: public_key(make.KEY))
+    assert found == make.MESSAGES["bundle-bytes"]

@@ -16,6 +16,7 @@ from edge_client import cli
 from edge_client.kernels import build, library
 from edge_client.runtimes import registry
 from tests.wheels import ROOT, build_wheel, copy_tree, environment, pip
+from wire import compiler
 from wire.errors import RuntimeMissing
 
 # What a freshly installed device can be asked: one training step, and where the kernels come from.
@@ -130,7 +131,7 @@ def test_the_compiler_says_for_what_it_compiles(
 ) -> None:
     """The target is the compiler's, not the running kernel's."""
     monkeypatch.setattr("platform.machine", lambda: kernel)
-    assert build.machine_of([_fake_compiler(tmp_path, f"echo {triple}")]) == machine
+    assert build.COMPILER.machine([_fake_compiler(tmp_path, f"echo {triple}")]) == machine
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "arm"])
@@ -140,7 +141,7 @@ def test_every_level_is_compiled_and_readable_by_all(tmp_path: Path, machine: st
     out = tmp_path / "out"
     out.mkdir()
     written = build.build(out, compiler=fake)
-    levels = build.levels(build.machine_of([fake]))
+    levels = build.levels(build.COMPILER.machine([fake]))
     assert written == [out / f"sparse-{level}.so" for level in levels]
     assert sorted(out.iterdir()) == sorted(written)
     assert {path.stat().st_mode & 0o777 for path in written} == {0o755}
@@ -179,7 +180,7 @@ def test_the_platform_tag_is_of_the_newest_symbol(tmp_path: Path, contents: list
     paths = [tmp_path / f"{i}.so" for i in range(len(contents))]
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
-    assert build.platform_tag(paths, "aarch64") == tag
+    assert compiler.platform_tag(paths, "aarch64") == tag
 
 
 def test_a_device_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -199,10 +200,12 @@ def test_the_wheel_works_without_the_source_tree(tmp_path: Path) -> None:
     source = copy_tree(tmp_path / "source")
     (source / "edge_client/kernels/sparse-sanitize.so").write_bytes(b"left from a test")
     wheel = build_wheel(source, tmp_path / "wheel")
-    machine = build.machine_of(build.COMPILER.find())
-    kernels = sorted(f"edge_client/kernels/sparse-{level}.so" for level in build.levels(machine))
+    machine = build.COMPILER.machine(build.COMPILER.find())
+    libraries = sorted(
+        ["wire/native/wire.so", *(f"edge_client/kernels/sparse-{level}.so" for level in build.levels(machine))]
+    )
     names = zipfile.ZipFile(wheel).namelist()
-    assert sorted(name for name in names if name.endswith((".so", ".c", ".h"))) == kernels
+    assert sorted(name for name in names if name.endswith((".so", ".c", ".h"))) == libraries
     assert "coordinator/report/page.css" in names
     assert wheel.stat().st_size < 1_000_000
     pip("install", "--no-deps", "--target", tmp_path / "site", wheel)
@@ -214,7 +217,8 @@ def test_the_wheel_works_without_the_source_tree(tmp_path: Path) -> None:
     if shutil.which("readelf"):
         said = [
             subprocess.run(["readelf", "-VW", path], capture_output=True, text=True, check=True).stdout
-            for path in (tmp_path / "site/edge_client/kernels").glob("*.so")
+            for path in (tmp_path / "site").rglob("*.so")
+            if str(path.relative_to(tmp_path / "site")) in libraries
         ]
         newest = max(int(minor) for text in said for minor in re.findall(r"Name: GLIBC_2\.(\d+)", text))
         assert wheel.name.endswith(f"-py3-none-manylinux_2_{newest}_{machine}.whl")
@@ -253,25 +257,26 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     """A copy of the tree with the kernels built to check themselves, and the environment that runs them."""
     source = copy_tree(tmp_path_factory.mktemp("sanitized") / "source")
     shutil.copytree(ROOT / "tests", source / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "edge_client.kernels.build", "--sanitize"]
-    subprocess.run(command, cwd=source, env=environment(), check=True, capture_output=True)
-    compiler = build.COMPILER.find()[0]
+    for part in ("edge_client.kernels.build", "wire.native.build"):
+        command = [sys.executable, "-m", part, "--sanitize"]
+        subprocess.run(command, cwd=source, env=environment(), check=True, capture_output=True)
+    gcc = build.COMPILER.find()[0]
     libraries = [
-        subprocess.run(
-            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        subprocess.run([gcc, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
         for name in ("libasan.so", "libubsan.so")
     ]
-    assert all(Path(path).is_absolute() for path in libraries), f"{compiler} has no sanitizers: apt-get install gcc"
-    env = environment(LD_PRELOAD=" ".join(libraries), ASAN_OPTIONS="detect_leaks=0", HIDENSEEK_KERNELS="sanitize")
+    assert all(Path(path).is_absolute() for path in libraries), f"{gcc} has no sanitizers: apt-get install gcc"
+    env = environment(LD_PRELOAD=" ".join(libraries), ASAN_OPTIONS="detect_leaks=0")
+    env |= {"HIDENSEEK_KERNELS": "sanitize", "HIDENSEEK_WIRE": "sanitize"}
     return source, env
 
 
 @pytest.mark.slow
 def test_the_sparse_tests_pass_under_sanitizers(sanitized: tuple[Path, dict[str, str]]) -> None:
-    """Every sparse test reads and writes where it may and computes what C defines (ASan, UBSan)."""
+    """Every test of the kernels and the coder reads and writes where it may, as C defines (ASan, UBSan)."""
     source, env = sanitized
     tests = ["tests/unit/test_sparse_runtime.py", "tests/property/test_sparse_parity.py"]
+    tests += ["tests/property/test_wire_adaptive.py", "tests/property/test_wire_mask.py"]
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from nacl import bindings
 
 from coordinator import cli, keys
 from export import manifest
@@ -45,9 +46,18 @@ def test_keys_are_those_of_the_standard() -> None:
     signature = signing.sign(RFC_KEY, "export", b"data")
     assert signature == signing.sign(RFC_KEY, "export", b"data")
     signing.check(RFC_PUBLIC, "export", b"data", signature)
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    Ed25519PublicKey.from_public_bytes(RFC_PUBLIC).verify(signature, b"hidenseek export\0data")
+
+def test_a_signature_is_that_of_the_standard() -> None:
+    """RFC 8032, section 7.1, test 3, through the bytes that a purpose puts before the data."""
+    key = bytes.fromhex("c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7")
+    signature = bytes.fromhex(
+        "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac"
+        "18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a"
+    )
+    assert bindings.crypto_sign_open(signature + bytes.fromhex("af82"), signing.public_key(key)) == b"\xaf\x82"
+    ours = signing.sign(key, "export", b"data")
+    assert bindings.crypto_sign_open(ours + b"hidenseek export\0data", signing.public_key(key))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +121,7 @@ def test_the_command_shows_the_public_key_alone(own: Path, capsys: pytest.Captur
     assert run("key") == 0
     said = capsys.readouterr().out
     public = signing.public_key(keys.federation_key())
-    assert keys.as_text(public) in said
+    assert signing.as_text(public) in said
     assert signing.fingerprint(public) in said
     assert str(own) in said
     assert own.read_text().strip() not in said
@@ -123,7 +133,7 @@ def test_signers_are_recognised(folder: Path, own: Path) -> None:
     assert public == signing.public_key(keys.federation_key())
     name = signing.fingerprint(public)
     assert keys.recognise(public, trusted=None, where="out") == f"signed by {name}, this federation"
-    assert keys.recognise(public, trusted=keys.as_text(public), where="out") == f"signed by {name}, which you trust"
+    assert keys.recognise(public, trusted=signing.as_text(public), where="out") == f"signed by {name}, which you trust"
     own.unlink()
     assert "nobody here vouches for" in keys.recognise(public, trusted=None, where="out")
     assert not own.exists(), "asking makes no key"
@@ -132,7 +142,7 @@ def test_signers_are_recognised(folder: Path, own: Path) -> None:
 def test_verify_takes_nobody_elses(folder: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is run; and a key that is none is told from one that is another's."""
     own.unlink()
-    other = keys.as_text(signing.public_key(keys.federation_key()))
+    other = signing.as_text(signing.public_key(keys.federation_key()))
     assert run("verify", folder, "--trust", other) == DataError.exit_code
     assert "not by the key to trust" in capsys.readouterr().err
     assert run("verify", folder, "--trust", "abc") == ConfigError.exit_code
@@ -142,7 +152,7 @@ def test_verify_takes_nobody_elses(folder: Path, own: Path, capsys: pytest.Captu
 def test_verify_says_who_signed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In the line above its table."""
     public = manifest.read(folder).signed_by
-    assert run("verify", folder, "--trust", keys.as_text(public)) == 0
+    assert run("verify", folder, "--trust", signing.as_text(public)) == 0
     assert f"signed by {signing.fingerprint(public)}, which you trust" in " ".join(capsys.readouterr().out.split())
 
 

@@ -25,10 +25,10 @@ from coordinator.rounds import Schedule
 from coordinator.store import Store
 from edge_client.data import load
 from edge_client.runtimes import registry
+from tests.helpers import federation_channel
 from tests.integration.fleet import write_person
 from tests.integration.test_memory_federation import Watcher, start_device
 from wire import mask
-from wire.channel import Channel
 from wire.errors import ConfigError, StateError
 from wire.layers import Conv, Flatten, Linear, MaxPool, Relu
 from wire.plan import Plan
@@ -139,7 +139,7 @@ def lasting(rows: list[Row]) -> list[Row]:
 
 @every_method
 def test_a_method_learns_and_its_bytes_are_counted(name: str, tmp_path: Path) -> None:
-    """The loss falls; messages take their payloads and less than 80 bytes each, and a receipt."""
+    """The loss falls; messages take their payloads and less than 145 bytes each, signature included, and a receipt."""
     sent: list[bytes] = []
 
     def announce(self: Method[Any], state: State, device: str | None) -> bytes:
@@ -162,8 +162,8 @@ def test_a_method_learns_and_its_bytes_are_counted(name: str, tmp_path: Path) ->
             assert (row["up_bytes"], row["down_bytes"], row["payload_bytes"], row["seen"]) == (0, 0, 0, None)
             continue
         announced = sum(map(len, sent[3 * row["round"] - 3 : 3 * row["round"]]))
-        assert 3 * 50 < row["up_bytes"] - row["payload_bytes"] < 3 * 80
-        assert 3 * 40 < row["down_bytes"] - announced < 3 * 80
+        assert 3 * 115 < row["up_bytes"] - row["payload_bytes"] < 3 * 145
+        assert 3 * 180 < row["down_bytes"] - announced < 3 * 220
     if name != "local-only":
         assert rows[-1]["seen"] > 0.7
 
@@ -433,7 +433,7 @@ def test_a_simulation_comes_to_the_signs_of_the_real_federation(tmp_path: Path) 
     store, bus = Store(tmp_path / "db"), MemoryBus()
     watcher = Watcher()
     federation = Federation(name="t", ticket=ticket, training=training, schedule=schedule, runtimes=(runtime,))
-    coordinator = prepare(federation, store=store, channel=Channel(bus.connect()), observer=watcher)
+    coordinator = prepare(federation, store=store, channel=federation_channel(bus), observer=watcher)
     threads = [start_device(bus, name, tmp_path, runtime) for name in DEVICES]
     final = coordinator.serve()
     for thread in threads:
@@ -441,7 +441,7 @@ def test_a_simulation_comes_to_the_signs_of_the_real_federation(tmp_path: Path) 
     assert watcher.remarks == []
     run = store.newest_run()
     assert run is not None
-    announced = [(one.selected, mask.decode_votes(one.votes, ticket.kept)) for one in store.rounds(run.id)]
+    announced = [(one.selected, mask.decode_votes(one.votes, ticket.ends)) for one in store.rounds(run.id)]
     assert len(announced) == 5
 
     people = {name: load(write_person(tmp_path / "data" / name, seed=sum(name.encode()))) for name in DEVICES}

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from wire import (
+    adaptive,
+    adaptive_python,
     bits,
     bundle,
+    channel,
     envelope,
     layers,
     mask,
@@ -177,7 +180,7 @@ def test_other_limits_are_those_of_the_code() -> None:
     assert (prng.STREAM_SIGN, prng.STREAM_MAGNITUDE, prng.STREAM_KEEP) == (1, 2, 3)
     for module, magic, version in (
         (envelope, b"HP", 1),
-        (messages, b"HN", 1),
+        (messages, b"HN", 2),
         (ticket, b"HNST", 1),
         (bundle, b"HNSB", 1),
         (personal, b"HNSP", 2),
@@ -228,25 +231,54 @@ def test_the_message_example_is_what_it_says() -> None:
     receipt = Receipt(run=bytes.fromhex("6465666768696a6b"), number=3)
     assert messages.decode(example("message Receipt")) == receipt
     assert messages.encode(receipt) == example("message Receipt")
+    found = re.search(r"on the topic `(\S+)` with the private key 00 01 02 \.\. 1f", DOCUMENT)
+    assert found
+    assert channel.seal(bytes(range(32)), found[1], receipt) == example("message Receipt") + example("signature")
+
+
+def test_the_coder_s_constants_are_documented() -> None:
+    """Every number of the adaptive coder's description is that of the code."""
+    text = re.sub(r"\s+", " ", section("The adaptive coder"))
+    assert f"one of the last {adaptive_python.WINDOW} symbols" in text
+    assert f"up to {adaptive_python.CERTAIN}." in text
+    assert f"more than {adaptive_python.SETTLED} becomes {adaptive_python.SETTLED}" in text
+    assert f"a context of 0 .. {adaptive.CONTEXTS - 1}" in re.sub("context of 0", "context of 0", text)
+    assert f"symbols of *b* bits (1 or {mask.LEVEL_BITS})" in text
+    assert channel.PURPOSE == "message"
+    assert f"the first {mask.DIGEST_BYTES} bytes of the SHA-256" in section("Votes")
 
 
 @pytest.mark.parametrize("comment", [comment for comment in EXAMPLES if comment.startswith("signs")])
 def test_the_mask_examples_are_what_they_say(comment: str) -> None:
     """The masks in bytes decode to the flips in words, and are what the encoder writes."""
     kept, *flips = map(int, re.findall(r"\d+", comment))
-    reference = np.ones(kept, dtype=np.bool_)
-    signs = mask.decode_signs(example(comment), reference)
+    votes, ends = mask.unanimous(kept), np.array([kept])
+    signs = mask.decode_signs(example(comment), votes, ends)
     assert np.flatnonzero(~signs).tolist() == flips
-    assert mask.encode_signs(signs, reference) == example(comment)
+    assert mask.encode_signs(signs, votes, ends) == example(comment)
+
+
+@pytest.mark.parametrize("comment", [comment for comment in EXAMPLES if comment.startswith("bits")])
+def test_the_examples_of_bits_are_what_they_say(comment: str) -> None:
+    """The bits in bytes decode to the positions in words, and are what the encoder writes."""
+    n, *positions = map(int, re.findall(r"\d+", comment))
+    array = bits.decode(example(comment), n)
+    assert np.flatnonzero(array).tolist() == positions
+    assert bits.encode(array) == example(comment)
 
 
 def test_the_votes_example_is_what_it_says() -> None:
     """The votes in bytes decode to the signs and dissent in words."""
-    votes = mask.decode_votes(example("votes"), 4)
+    ends = np.array([4])
+    votes = mask.decode_votes(example("votes"), ends)
     assert votes.voters == 4
     assert votes.signs.tolist() == [True, False, True, True]
     assert votes.dissent.tolist() == [0, 1, 2, 0]
-    assert mask.encode_votes(votes) == example("votes")
+    assert mask.encode_votes(votes, ends) == example("votes")
+    later = mask.decode_votes(example("later votes"), ends, votes)
+    assert later.signs.tolist() == [True, False, False, True]
+    assert later.dissent.tolist() == [0, 0, 1, 0]
+    assert mask.encode_votes(later, ends, votes) == example("later votes")
 
 
 def test_the_personal_network_is_laid_out_as_documented() -> None:
@@ -263,16 +295,19 @@ def test_the_personal_network_is_laid_out_as_documented() -> None:
 
 def test_every_example_is_checked() -> None:
     """No example in bytes stands in the document without a test."""
-    assert [comment.split()[0] for comment in EXAMPLES] == ["message", "signs", "signs", "votes"]
+    assert [comment.split()[0] for comment in EXAMPLES] == [
+        *("message", "signature", "bits,", "bits,", "signs", "signs", "votes", "later"),
+    ]
 
 
 def test_the_sizes_in_the_table_are_real() -> None:
     """The table of coded sizes is what the encoder gives on the arrays it names."""
-    rows = re.findall(r"^\| (0\.\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", section("Masks: coded bits"), re.M)
+    rows = re.findall(r"^\| (0\.\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", section("Masks"), re.M)
     assert len(rows) == 9
     for share, flips, coded, entropy, raw in rows:
         array = np.random.default_rng(0).random(30_323) < float(share)
         p = array.mean()
         bound = -(p * np.log2(p) + (1 - p) * np.log2(1 - p)) * array.size / 8
-        found = (int(array.sum()), len(bits.encode(array)), round(bound), 1 + -(-array.size // 8))
+        flips_coded = mask.encode_signs(~array, mask.unanimous(array.size), np.array([array.size]))
+        found = (int(array.sum()), len(flips_coded), round(bound), 1 + -(-array.size // 8))
         assert found == (int(flips), int(coded), int(entropy), int(raw))

@@ -10,5 +10,5 @@ kotlin {
 tasks.register<JavaExec>("vectors") {
     classpath = sourceSets["test"].runtimeClasspath
     mainClass.set("hidenseek.check.VectorsKt")
-    args(rootDir.resolve("../../../tests/golden/vectors-v1.json").path)
+    args(rootDir.resolve("../../../tests/golden/vectors-v2.json").path)
 }

@@ -6,17 +6,21 @@ public enum Event {
     case online // the connection stands (again)
     case bundleOpened(digest: [UInt8]) // the programs are loaded and the data fits them
     case bundleNeeded(digest: [UInt8]) // not on this device yet, or damaged
+    case votesTaken(run: [UInt8], number: Int) // decoded, and as they should be
+    case votesUnusable(base: Int) // what this device had is not what they build on
     case trainingDone(MaskUpdate)
     case tick // time has passed
 }
 
 /// What can be asked of the client.
 public enum Action: Equatable {
-    case subscribe // and mark the device online
-    case sayHello
+    case subscribe
+    case sayHello // and mark the device online
     case openBundle(Federation) // answers bundleOpened or bundleNeeded
     case download // subscribe to the bundle topic
     case keepBundle(digest: [UInt8], data: [UInt8])
+    case takeVotes(CatchUp) // of a round or a catch-up; answers votesTaken or votesUnusable
+    case askVotes(Missed)
     case evaluate(Round)
     case train(Round) // replaces any training under way
     case stopTraining
@@ -44,6 +48,8 @@ public struct Device {
     var federation: Federation?
     var ready = false // the federation's programs are loaded
     var announced: Round? // newest round heard of
+    var votes: Key? // round whose votes this device has
+    var askedS: Double? // when it asked for votes that it needs; nil if it does not wait for any
     var handled: Key? // newest round acted upon
     var training: Key? // round being trained for
     var pending: MaskUpdate? // mask without receipt
@@ -61,6 +67,7 @@ public struct Device {
 extension Device {
     private static let resendAfterS = 20.0 // an unconfirmed mask is sent again after this, then after twice as long, ...
     private static let resendAtMostS = 300.0
+    private static let askAgainAfterS = 20.0 // votes that were asked for
 
     public mutating func handle(_ event: Event, _ nowS: Double) -> [Action] {
         switch event {
@@ -70,19 +77,29 @@ extension Device {
             if federation?.bundles[hello.runtime] != digest { return [] }
             // Only now: who is online can be selected, and must be able to train.
             ready = true
-            return actOnRound([.sayHello])
+            return actOnRound([.sayHello], nowS)
+        case .votesTaken(let run, let number):
+            (votes, askedS) = (Key(run, number), nil)
+            return actOnRound([], nowS)
+        case .votesUnusable(let base):
+            votes = nil
+            if base != 0 { return askVotes([], nowS) }
+            askedS = nowS // they would come again as they are, so asking at once does not help
+            return []
         case .trainingDone(let update):
             if training != Key(update.run, update.number) { return [] }
             (training, pending, sentS, tries) = (nil, update, nowS, 1)
             return [.sendMask(update, new: true)]
         case .tick:
+            if let askedS, nowS - askedS >= Device.askAgainAfterS { return askVotes([], nowS) }
             let waitS = min(Device.resendAfterS * pow(2.0, Double(max(tries - 1, 0))), Device.resendAtMostS)
             return pending == nil || nowS - sentS < waitS ? [] : sendAgain(nowS, [])
         case .heard(let message):
             switch message {
             case .federation(let message): return onFederation(message)
             case .bundleBytes(let data): return onBundle(data)
-            case .round(let message): return onRound(message)
+            case .round(let message): return onRound(message, nowS)
+            case .catchUp(let message): return onCatchUp(message)
             case .receipt(let message): return onReceipt(message)
             case .refusal(let message): return onRefusal(message)
             case .welcome(let message):
@@ -105,7 +122,7 @@ extension Device {
             pending = nil
             actions.append(.dropPending)
         }
-        (federation, ready, training, handled) = (event, false, nil, nil)
+        (federation, ready, training, handled, votes, askedS) = (event, false, nil, nil, nil, nil)
         return actions + [.log("federation '\(event.name)'"), .openBundle(event)]
     }
 
@@ -114,16 +131,24 @@ extension Device {
         return [.keepBundle(digest: digest, data: data), .openBundle(federation)]
     }
 
-    private mutating func onRound(_ event: Round) -> [Action] {
+    private mutating func onRound(_ event: Round, _ nowS: Double) -> [Action] {
         // The network may repeat and reorder; and there may be leftovers of an earlier run.
         if let seen = announced, seen.run == event.run, event.number < seen.number { return [] }
         if let seen = announced, seen.run == federation?.run, seen.run != event.run { return [] }
         announced = event
-        return actOnRound([])
+        return actOnRound([], nowS)
     }
 
-    /// Do what the newest announced round asks of this device, once, as soon as its programs are loaded.
-    private mutating func actOnRound(_ first: [Action]) -> [Action] {
+    private func onCatchUp(_ event: CatchUp) -> [Action] {
+        guard let announced, askedS != nil, Key(announced.run, announced.number) == Key(event.run, event.number) else { return [] }
+        return has(event.run, event.base) ? [.takeVotes(event)] : []
+    }
+
+    /// Whether the device has the votes of this round; everybody has those before the first.
+    private func has(_ run: [UInt8], _ base: Int) -> Bool { base == 0 || votes == Key(run, base) }
+
+    /// Do what the newest announced round asks of this device, once, as soon as its programs and its votes are there.
+    private mutating func actOnRound(_ first: [Action], _ nowS: Double) -> [Action] {
         guard let announced, ready, announced.run == federation?.run else { return first }
         var actions = first
         let key = Key(announced.run, announced.number)
@@ -135,6 +160,12 @@ extension Device {
             // Its round closed without it: nobody waits for it any more.
             actions.append(.dropPending)
             pending = nil
+        }
+        if votes != key {
+            if !has(announced.run, announced.base) { return askVotes(actions, nowS) }
+            return actions + [.takeVotes(CatchUp(
+                run: announced.run, number: announced.number, votes: announced.votes, base: announced.base,
+                digest: announced.digest))]
         }
         if handled != key {
             handled = key
@@ -150,6 +181,15 @@ extension Device {
             training = key
         }
         return actions
+    }
+
+    private mutating func askVotes(_ actions: [Action], _ nowS: Double) -> [Action] {
+        guard let announced else { return actions }
+        // The coordinator may have left for good.
+        if announced.final && !stay && askedS != nil { return actions + [.stop(error: nil)] }
+        askedS = nowS
+        let have = votes?.run == announced.run ? votes!.number : 0
+        return actions + [.askVotes(Missed(run: announced.run, number: announced.number, have: have))]
     }
 
     private mutating func onReceipt(_ event: Receipt) -> [Action] {

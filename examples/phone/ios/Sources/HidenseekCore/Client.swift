@@ -17,7 +17,8 @@ public struct Stopped: Error, CustomStringConvertible {
 }
 
 /// A device at work: carries out what `Device.handle` decides. One thread does everything; local training runs step by
-/// step between looks at the inbox, so a round that closes early stops the training for it at once.
+/// step between looks at the inbox, so a round that closes early stops the training for it at once. It signs all it says,
+/// and believes only what the federation signed that it was told to trust, or the first it met.
 public final class Client {
     private enum Arrival {
         case connected, packet(String, [UInt8])
@@ -31,6 +32,8 @@ public final class Client {
     private let store: Store
     private let open: (DeviceBundle, Training) throws -> Graph
     private let log: (String) -> Void
+    private let keys: Keys
+    private var known: KnownFederation?
     private let lock = NSCondition()
     private var inbox: [Arrival] = []
     private var joiner = Joiner()
@@ -39,16 +42,19 @@ public final class Client {
     private var network: Network?
     private var trainer: Trainer?
     private var round: Round?
+    private var votes: Votes?
+    private var greetings = 0
     private var left: (error: String?, done: Bool) = (nil, false)
 
     /// `open` loads a bundle's programs.
     public init(
         device: Device, topics: Topics, link: Link, train: Samples, test: Samples, store: Store,
         open: @escaping (DeviceBundle, Training) throws -> Graph, log: @escaping (String) -> Void = { _ in }
-    ) {
+    ) throws {
         precondition(train.count > 0, "a device needs samples to train on")
         (self.device, self.topics, self.link, self.train, self.test) = (device, topics, link, train, test)
         (self.store, self.open, self.log) = (store, open, log)
+        (keys, known) = (try store.keys(), try store.federation())
     }
 
     /// Called by the MQTT library, from any thread, whenever a connection stands.
@@ -91,7 +97,11 @@ public final class Client {
             case nil: events.append(.tick)
             case .connected?: events.append(.online)
             case .packet(let topic, let payload)?:
-                if let whole = try joiner.add(topic, payload) { events.append(.heard(try Messages.decode(whole.payload))) }
+                if let whole = try joiner.add(topic, payload) {
+                    let message = try Signing.unseal(whole.topic, whole.payload, trust: trusted)
+                    if case .federation(let federation) = message { try introduced(federation) }
+                    events.append(.heard(message))
+                }
             }
         } catch let error as WireError {
             log("ignored a message: \(error)")
@@ -108,15 +118,54 @@ public final class Client {
         }
     }
 
+    /// The key that a message must be signed with: of the federation known, or that a first one announces.
+    private func trusted(_ message: Message) throws -> [UInt8] {
+        guard case .federation(let federation) = message else {
+            if let known { return known.key }
+            throw WireError("said before the federation has introduced itself")
+        }
+        guard let known else { return federation.key }
+        if federation.key != known.key {
+            let (other, own) = (Signing.fingerprint(federation.key), Signing.fingerprint(known.key))
+            throw WireError("it is of a federation with the key \(other), this device trusts \(own) only")
+        }
+        if federation.issued < known.issued { throw WireError("it is of a run that is over") }
+        return known.key
+    }
+
+    /// Remember whom to trust from now on, and listen to all it says.
+    private func introduced(_ federation: Federation) throws {
+        let before = known
+        if let before, before.issued >= federation.issued { return }
+        let now = KnownFederation(key: federation.key, issued: federation.issued)
+        try store.saveFederation(now)
+        known = now
+        if before != nil { return }
+        log("trusting the federation with the key \(Signing.fingerprint(federation.key)) from now on")
+        link.subscribe("\(topics.round)/#")
+    }
+
+    /// Not to rounds before the federation is known: they would be refused, and not be said again.
+    private func subscribe() {
+        let first = [topics.down, topics.announcement]
+        let trusted = known == nil ? [] : [topics.round]
+        for topic in first + trusted { link.subscribe("\(topic)/#") }
+    }
+
     private func act(_ action: Action) throws {
         switch action {
-        case .subscribe:
-            for topic in [topics.down, topics.announcement, topics.round] { link.subscribe("\(topic)/#") }
-            try announce(online: true)
-        case .sayHello: try send("hello", .hello(device.hello))
+        case .subscribe: subscribe()
+        case .sayHello:
+            greetings += 1
+            var hello = device.hello
+            hello.greetings = greetings
+            try send("hello", .hello(hello))
+            try announce(online: true) // not before: who has not said hello is not believed
         case .openBundle(let federation): try openBundle(federation)
         case .download: link.subscribe("\(topics.bundle(device.hello.runtime))/#")
         case .keepBundle(let digest, let data): try store.saveBundle(digest, data)
+        case .takeVotes(let announced): takeVotes(announced)
+        case .askVotes(let missed): try send("missed", .missed(missed))
         case .evaluate(let announced): try evaluate(announced)
         case .train(let announced): try startTraining(announced)
         case .stopTraining: trainer = nil
@@ -130,7 +179,7 @@ public final class Client {
     }
 
     private func send(_ kind: String, _ message: Message, retain: Bool = false) throws {
-        for packet in try Envelope.split(topics.up(kind), Messages.encode(message)) {
+        for packet in try Envelope.split(topics.up(kind), Signing.seal(keys, topics.up(kind), message)) {
             link.publish(packet.topic, packet.payload, retain: retain)
         }
     }
@@ -141,7 +190,7 @@ public final class Client {
 
     private func openBundle(_ federation: Federation) throws {
         let digest = federation.bundles[device.hello.runtime]!
-        guard let stored = store.loadBundle(digest), let bundle = try? DeviceBundle(stored, expectedId: digest) else {
+        guard let stored = try store.loadBundle(digest), let bundle = try? DeviceBundle(stored, expectedId: digest) else {
             events.append(.bundleNeeded(digest: digest))
             return
         }
@@ -152,21 +201,31 @@ public final class Client {
         events.append(.bundleOpened(digest: digest))
     }
 
+    private func takeVotes(_ announced: CatchUp) {
+        let known = announced.base == 0 ? nil : votes
+        let found = try? Votes(announced.votes, ends: ticket!.ends, known: known)
+        if let found, found.digest() == announced.digest {
+            votes = found
+            events.append(.votesTaken(run: announced.run, number: announced.number))
+        } else {
+            log("round \(announced.number): its votes do not fit those that this device has")
+            events.append(.votesUnusable(base: announced.base))
+        }
+    }
+
     private func evaluate(_ announced: Round) throws {
-        let votes = try Votes(announced.votes, kept: ticket!.kept)
-        let correct = try network!.countCorrect(votes.mean(), test)
+        let correct = try network!.countCorrect(votes!.mean(), test)
         try send("evaluation", .evaluation(
             Evaluation(run: announced.run, number: announced.number, correct: correct, testSamples: test.count)))
     }
 
     private func startTraining(_ announced: Round) throws {
         let federation = device.federation!
-        let votes = try Votes(announced.votes, kept: ticket!.kept)
         round = announced
         trainer = Trainer(
             network!, train,
             prior: logPrior(),
-            start: votes.startScores(federation.training.start),
+            start: votes!.startScores(federation.training.start),
             training: federation.training,
             seed: Prng.mix(.number(Int64(federation.seed)), .number(Int64(announced.number)), .text(device.name)))
     }
@@ -183,13 +242,13 @@ public final class Client {
         let announced = round!
         let ticket = ticket!
         try store.savePersonal(ticket, announced, logPrior(), trained.signs)
-        let reference = try Votes(announced.votes, kept: ticket.kept).signs
+        let sent = Privacy.randomise(trained.signs, epsilon: device.federation!.training.privacyEpsilon)
         let own: [Float] = trained.signs.map { $0 ? 1 : -1 }
         return MaskUpdate(
             run: announced.run,
             number: announced.number,
             ticket: Array(ticket.id.prefix(8)),
-            signs: Signs.encode(trained.signs, reference),
+            signs: Signs.encode(sent, votes!, ticket.ends),
             trainSamples: train.count,
             loss: trained.loss,
             correct: try network!.countCorrect(own, test, prior: logPrior()),

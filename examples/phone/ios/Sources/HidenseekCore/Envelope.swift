@@ -18,7 +18,7 @@ public struct Topics {
     public var down: String { "\(root)/down/\(device)" }
     public func bundle(_ runtime: String) -> String { "\(root)/all/bundle/\(runtime)" }
 
-    /// `kind` is hello, state, mask or evaluation.
+    /// `kind` is hello, state, mask, evaluation or missed.
     public func up(_ kind: String) -> String { "\(root)/up/\(device)/\(kind)" }
 }
 

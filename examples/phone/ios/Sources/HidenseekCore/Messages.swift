@@ -2,15 +2,23 @@
 public enum Message: Equatable {
     case hello(Hello), state(State), welcome(Welcome), refusal(Refusal), federation(Federation)
     case bundleBytes([UInt8]), round(Round), maskUpdate(MaskUpdate), evaluation(Evaluation), receipt(Receipt)
+    case missed(Missed), catchUp(CatchUp)
 }
 
-/// Device -> coordinator, on every connect. `instance` is 8 random bytes made when the process started.
+/// Device -> coordinator, on every connect.
 public struct Hello: Equatable {
-    public var instance: [UInt8], software: String, runtime: String, profile: String, trainSamples: Int, testSamples: Int
+    public var instance: [UInt8] // 8 random bytes made when the process started
+    public var software: String, runtime: String, profile: String, trainSamples: Int, testSamples: Int
+    public var key: [UInt8] // public key that all its messages are signed with
+    public var started: Int // how often this device has started, counted on its disk
+    public var greetings = 0 // how often this process has said hello, this one included; an old one is a repetition
 
-    public init(instance: [UInt8], software: String, runtime: String, profile: String, trainSamples: Int, testSamples: Int) {
+    public init(
+        instance: [UInt8], software: String, runtime: String, profile: String, trainSamples: Int, testSamples: Int,
+        key: [UInt8], started: Int
+    ) {
         (self.instance, self.software, self.runtime, self.profile) = (instance, software, runtime, profile)
-        (self.trainSamples, self.testSamples) = (trainSamples, testSamples)
+        (self.trainSamples, self.testSamples, self.key, self.started) = (trainSamples, testSamples, key, started)
     }
 }
 
@@ -26,18 +34,23 @@ public struct State: Equatable {
 /// Coordinator -> device: this instance takes part.
 public struct Welcome: Equatable { public var instance: [UInt8] }
 
-/// Coordinator -> device; `code` is "duplicate", "unknown-device", "runtime", or "mask" (about one mask only).
+/// Coordinator -> device; `code` is "duplicate", "unknown-device", "runtime", "key", "revoked", or "mask" (one mask only).
 public struct Refusal: Equatable { public var instance: [UInt8], code: String, reason: String }
 
 /// Coordinator -> all, retained: what is trained, and how.
 public struct Federation: Equatable {
     public var run: [UInt8], name: String, rounds: Int, ticket: [UInt8], bundles: [String: [UInt8]]
     public var training: Training, seed: Int
+    public var key: [UInt8] // the federation's public key, which signs all that the coordinator says
+    public var issued: Int // when the run began, milliseconds since 1970; one older than a device knows is a repetition
 }
 
 /// Coordinator -> all, retained: a round opens, or the run is over (`final`).
 public struct Round: Equatable {
-    public var run: [UInt8], number: Int, selected: [String], evaluate: Bool, final: Bool, votes: [UInt8]
+    public var run: [UInt8], number: Int, selected: [String], evaluate: Bool, final: Bool
+    public var votes: [UInt8] // coded in the context of those announced with round `base`, or of unanimous ones (0)
+    public var base: Int
+    public var digest: [UInt8] // of the votes that must come out
 }
 
 /// Device -> coordinator: its sign mask after local training, and what that cost.
@@ -52,14 +65,21 @@ public struct Evaluation: Equatable { public var run: [UInt8], number: Int, corr
 /// Coordinator -> device: the mask of this round is on disk; it will not be asked for again.
 public struct Receipt: Equatable { public var run: [UInt8], number: Int }
 
-/// Local training, as the federation announces it, in the order it travels.
+/// Device -> coordinator: I lack the votes that round `number` builds on, and have those of round `have`, or 0.
+public struct Missed: Equatable { public var run: [UInt8], number: Int, have: Int }
+
+/// Coordinator -> device: the votes of the newest round in the context of older ones; fields as of `Round`.
+public struct CatchUp: Equatable { public var run: [UInt8], number: Int, votes: [UInt8], base: Int, digest: [UInt8] }
+
+/// Local training, as the federation announces it, in the order it travels. `privacyEpsilon` 0: no signs are turned.
 public struct Training: Equatable {
     public var optimiser: String, learningRate: Double, beta1: Double, beta2: Double, epsilon: Double
-    public var clip: Double, start: Double, epochs: Int, batch: Int
+    public var clip: Double, start: Double, epochs: Int, batch: Int, privacyEpsilon: Double
 }
 
-/// Messages as bytes: "HN", version 1, the kind, then a CBOR map of field numbers to values.
+/// Messages as bytes: "HN", version 2, the kind, then a CBOR map of field numbers to values. `Signing.seal` signs them.
 public enum Messages {
+    private static let version: UInt8 = 2
     private static let headerBytes = 4
 
     /// Encode what a device says.
@@ -67,13 +87,15 @@ public enum Messages {
         switch message {
         case .hello(let m):
             return pack(1, [.bytes(m.instance), .text(m.software), .text(m.runtime), .text(m.profile),
-                            number(m.trainSamples), number(m.testSamples)])
+                            number(m.trainSamples), number(m.testSamples), .bytes(m.key), number(m.started),
+                            number(m.greetings)])
         case .state(let m): return pack(2, [.bytes(m.instance), .bool(m.online)])
         case .maskUpdate(let m):
             return pack(8, [.bytes(m.run), number(m.number), .bytes(m.ticket), .bytes(m.signs), number(m.trainSamples),
                             .float(m.loss), number(m.correct), number(m.testSamples), .float(m.trainS), .float(m.stepMs),
                             number(m.peakMemoryKb)])
         case .evaluation(let m): return pack(9, [.bytes(m.run), number(m.number), number(m.correct), number(m.testSamples)])
+        case .missed(let m): return pack(11, [.bytes(m.run), number(m.number), number(m.have)])
         default: preconditionFailure("a device does not send this")
         }
     }
@@ -81,7 +103,7 @@ public enum Messages {
     /// Decode what a device hears, and masks it has written down.
     public static func decode(_ data: [UInt8]) throws -> Message {
         if data.count < headerBytes || Array(data[0..<2]) != Array("HN".utf8) { throw WireError("no message") }
-        if data[2] != 1 { throw WireError("message version \(data[2]), this program speaks version 1") }
+        if data[2] != version { throw WireError("message version \(data[2]), this program speaks version \(version)") }
         guard case .map(let body) = try Cbor.decode(Array(data[headerBytes...])) else { throw WireError("a map of fields expected") }
         let field = Fields(body: body)
         switch data[3] {
@@ -90,18 +112,24 @@ public enum Messages {
         case 5:
             return .federation(Federation(
                 run: try field.bytes(1, 8), name: try field.text(2), rounds: try field.int(3), ticket: try field.bytes(4, 32),
-                bundles: try field.hashes(5), training: try field.training(6), seed: try field.int(7)))
+                bundles: try field.hashes(5), training: try field.training(6), seed: try field.int(7),
+                key: try field.bytes(8, Signing.keyBytes), issued: try field.int(9)))
         case 6: return .bundleBytes(try field.bytes(1))
         case 7:
             return .round(Round(
                 run: try field.bytes(1, 8), number: try field.int(2), selected: try field.texts(3), evaluate: try field.bool(4),
-                final: try field.bool(5), votes: try field.bytes(6)))
+                final: try field.bool(5), votes: try field.bytes(6), base: try field.int(7),
+                digest: try field.bytes(8, Votes.digestBytes)))
         case 8:
             return .maskUpdate(MaskUpdate(
                 run: try field.bytes(1, 8), number: try field.int(2), ticket: try field.bytes(3, 8), signs: try field.bytes(4),
                 trainSamples: try field.int(5), loss: try field.float(6), correct: try field.int(7), testSamples: try field.int(8),
                 trainS: try field.float(9), stepMs: try field.float(10), peakMemoryKb: try field.int(11)))
         case 10: return .receipt(Receipt(run: try field.bytes(1, 8), number: try field.int(2)))
+        case 12:
+            return .catchUp(CatchUp(
+                run: try field.bytes(1, 8), number: try field.int(2), votes: try field.bytes(3), base: try field.int(4),
+                digest: try field.bytes(5, Votes.digestBytes)))
         default: throw WireError("message of kind \(data[3]), which no device is sent")
         }
     }
@@ -110,7 +138,7 @@ public enum Messages {
 
     private static func pack(_ kind: UInt8, _ fields: [Cbor]) -> [UInt8] {
         let numbered = fields.enumerated().map { (Cbor.Key.int(Int64($0.offset + 1)), $0.element) }
-        return Array("HN".utf8) + [1, kind] + Cbor.map(Dictionary(uniqueKeysWithValues: numbered)).encoded()
+        return Array("HN".utf8) + [version, kind] + Cbor.map(Dictionary(uniqueKeysWithValues: numbered)).encoded()
     }
 }
 
@@ -162,14 +190,16 @@ private struct Fields {
     }
 
     func training(_ number: Int) throws -> Training {
-        let values = try get(number).list(9)
+        let values = try get(number).list(10)
         let numbers = try values.dropFirst().map { try Fields.finite($0) }
         guard case .text(let optimiser) = values[0], ["adam", "sgd"].contains(optimiser),
-            (1...1000).contains(numbers[6]), (1...4096).contains(numbers[7])
+            (1...1000).contains(numbers[6]), (1...4096).contains(numbers[7]),
+            numbers[8] == 0 || Privacy.epsilons.contains(numbers[8])
         else { throw WireError("training settings") }
         return Training(
             optimiser: optimiser, learningRate: numbers[0], beta1: numbers[1], beta2: numbers[2], epsilon: numbers[3],
-            clip: numbers[4], start: numbers[5], epochs: Int(numbers[6]), batch: Int(numbers[7]))
+            clip: numbers[4], start: numbers[5], epochs: Int(numbers[6]), batch: Int(numbers[7]),
+            privacyEpsilon: numbers[8])
     }
 
     private static func checked(_ value: Cbor) throws -> String {

@@ -1,11 +1,25 @@
 import Foundation
 
+/// Whom a device trusts.
+struct KnownFederation: Equatable {
+    let key: [UInt8] // public key of the federation
+    let issued: Int // when the newest run it has heard of began, milliseconds since 1970
+}
+
 /// What a device must not forget when its process ends: one folder, every file replaced whole.
 ///
-///     <sha256>.hnsb   the bundle
-///     pending.mask    the mask without receipt
-///     personal.hnsp   the signs that the last training ended with: the device's own network
+///     device.key       the private key, which never leaves the device
+///     starts           how often the device has started
+///     federation.pub   whom it trusts: the federation's public key, and when its newest run began (u64)
+///     <sha256>.hnsb    the bundle
+///     pending.mask     the mask without receipt
+///     personal.hnsp    the signs that the last training ended with: the device's own network
 public struct Store {
+    private static let key = "device.key"
+    private static let starts = "starts"
+    private static let federationFile = "federation.pub"
+    private static let pending = "pending.mask"
+
     private let folder: URL
 
     public init(_ folder: URL) throws {
@@ -13,9 +27,49 @@ public struct Store {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     }
 
-    public func loadBundle(_ digest: [UInt8]) -> [UInt8]? {
-        (try? Data(contentsOf: folder.appendingPathComponent(name(digest)))).map { [UInt8]($0) }
+    /// The device's keys, made when first asked for.
+    public func keys() throws -> Keys {
+        guard let privateKey = try read(Store.key) else {
+            let fresh = Keys()
+            try replace(Store.key, fresh.privateKey)
+            return fresh
+        }
+        guard let keys = try? Keys(privateKey: privateKey) else {
+            throw Stopped("the device's key is damaged: delete it; the coordinator must forget the device")
+        }
+        return keys
     }
+
+    /// How often this device has started, this time included.
+    public func countStart() throws -> Int {
+        var count = 1
+        if let before = try read(Store.starts) {
+            guard let number = Int(String(decoding: before, as: UTF8.self)) else { throw Stopped("the count of starts is damaged") }
+            count = number + 1
+        }
+        try replace(Store.starts, Array(String(count).utf8))
+        return count
+    }
+
+    /// Whom this device trusts; nil before it has met any.
+    func federation() throws -> KnownFederation? {
+        guard let data = try read(Store.federationFile) else { return nil }
+        if data.count != Signing.keyBytes + 8 { throw Stopped("it is damaged whom this device trusts: tell it with Store.trust") }
+        let issued = Int(truncatingIfNeeded: littleEndian(data, Signing.keyBytes, as: UInt64.self))
+        return KnownFederation(key: Array(data.prefix(Signing.keyBytes)), issued: issued)
+    }
+
+    /// Trust this federation, and no other.
+    func saveFederation(_ federation: KnownFederation) throws {
+        try replace(Store.federationFile, federation.key + littleEndian(UInt64(federation.issued)))
+    }
+
+    /// Trust the federation with this public key, instead of the first that the device meets.
+    public func trust(_ key: [UInt8]) throws {
+        if (try? federation())?.key != key { try saveFederation(KnownFederation(key: key, issued: 0)) }
+    }
+
+    public func loadBundle(_ digest: [UInt8]) throws -> [UInt8]? { try read(name(digest)) }
 
     /// Keep a bundle and forget the others.
     public func saveBundle(_ digest: [UInt8], _ data: [UInt8]) throws {
@@ -27,32 +81,38 @@ public struct Store {
     }
 
     public func loadPending() -> MaskUpdate? {
-        guard let data = try? Data(contentsOf: folder.appendingPathComponent("pending.mask")),
-            case .maskUpdate(let update)? = try? Messages.decode([UInt8](data))
-        else { return nil }
+        guard let data = try? read(Store.pending), case .maskUpdate(let update)? = try? Messages.decode(data) else { return nil }
         return update
     }
 
     /// Write the mask down before it is first sent.
     public func savePending(_ update: MaskUpdate) throws {
-        try replace("pending.mask", Messages.encode(.maskUpdate(update)))
+        try replace(Store.pending, Messages.encode(.maskUpdate(update)))
     }
 
     public func dropPending() {
-        try? FileManager.default.removeItem(at: folder.appendingPathComponent("pending.mask"))
+        try? FileManager.default.removeItem(at: folder.appendingPathComponent(Store.pending))
     }
 
     /// Keep the device's own network; it is never sent.
     public func savePersonal(_ ticket: Ticket, _ round: Round, _ logPrior: [Float], _ signs: [Bool]) throws {
         var file = Array("HNSP".utf8) + [2] + ticket.id + round.run + littleEndian(UInt64(round.number))
         file += littleEndian(UInt16(logPrior.count)) + logPrior.flatMap { littleEndian($0.bitPattern) }
-        file += Signs.encode(signs, [Bool](repeating: true, count: signs.count))
+        file += Bits.encode(signs.map { !$0 })
         try replace("personal.hnsp", file + sha256(file))
     }
 
-    /// After a power cut the file holds either the old or the new bytes.
+    /// A file's bytes, nil if there is none. One that cannot be read is an error: a new key in its place would be wrong.
+    private func read(_ name: String) throws -> [UInt8]? {
+        let file = folder.appendingPathComponent(name)
+        if !FileManager.default.fileExists(atPath: file.path) { return nil }
+        return [UInt8](try Data(contentsOf: file))
+    }
+
+    /// After a power cut the file holds either the old or the new bytes. Encrypted until the phone is first unlocked.
     private func replace(_ name: String, _ data: [UInt8]) throws {
-        try Data(data).write(to: folder.appendingPathComponent(name), options: .atomic)
+        let file = folder.appendingPathComponent(name)
+        try Data(data).write(to: file, options: [.atomic, .completeFileProtectionUntilFirstUserAuthentication])
     }
 
     private func name(_ digest: [UInt8]) -> String {

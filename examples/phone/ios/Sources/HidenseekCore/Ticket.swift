@@ -19,6 +19,15 @@ public struct Ticket {
     /// Kept weights of the whole network: the length of every mask and score vector.
     public var kept: Int { layers.reduce(0) { $0 + $1.indices.count } }
 
+    /// Where each layer ends among the kept weights.
+    public var ends: [Int] {
+        var sum = 0
+        return layers.map { layer in
+            sum += layer.indices.count
+            return sum
+        }
+    }
+
     /// Initial weights of all layers.
     public func initial() -> [Float] { layers.flatMap { $0.weights } }
 

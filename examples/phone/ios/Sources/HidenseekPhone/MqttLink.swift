@@ -9,8 +9,9 @@ public final class MqttLink: Link {
     private let lock = NSCondition()
     private var unsent = 0
 
+    /// `will` is the last will: the device's state, offline and sealed.
     public init(
-        broker: URL, user: String?, password: String?, federation: String, device: String, topics: Topics, instance: [UInt8]
+        broker: URL, user: String?, password: String?, federation: String, device: String, will: Packet
     ) {
         let ports: [String: UInt16] = ["mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443]
         let scheme = broker.scheme ?? "mqtt"
@@ -28,8 +29,7 @@ public final class MqttLink: Link {
         mqtt.keepAlive = 30
         mqtt.autoReconnect = true
         mqtt.delegateQueue = DispatchQueue(label: "hidenseek.mqtt")
-        let gone = Messages.encode(.state(State(instance: instance, online: false)))
-        mqtt.willMessage = CocoaMQTTMessage(topic: topics.up("state"), payload: gone, qos: .qos1, retained: true)
+        mqtt.willMessage = CocoaMQTTMessage(topic: will.topic, payload: will.payload, qos: .qos1, retained: true)
     }
 
     /// Connect; what happens from now on is told to `client`.

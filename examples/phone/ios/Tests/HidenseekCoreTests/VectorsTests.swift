@@ -3,12 +3,12 @@ import XCTest
 
 @testable import HidenseekCore
 
-/// This client against tests/golden/vectors-v1.json.
+/// This client against tests/golden/vectors-v2.json.
 final class VectorsTests: XCTestCase {
     private lazy var all: [String: Any] = {
         var folder = URL(fileURLWithPath: #filePath)
         for _ in 0..<6 { folder.deleteLastPathComponent() }
-        let data = try! Data(contentsOf: folder.appendingPathComponent("tests/golden/vectors-v1.json"))
+        let data = try! Data(contentsOf: folder.appendingPathComponent("tests/golden/vectors-v2.json"))
         return try! JSONSerialization.jsonObject(with: data) as! [String: Any]
     }()
 
@@ -26,8 +26,13 @@ final class VectorsTests: XCTestCase {
 
     func testVotes() throws {
         let ticket = try Ticket(bytes(all["ticket"]))
-        let votes = try Votes(bytes(all["votes"]), kept: ticket.kept)
+        let votes = try Votes(bytes(all["votes"]), ends: ticket.ends)
         XCTAssertEqual(votes.signs, bits(all["votes_signs"]))
+        XCTAssertEqual(votes.digest(), bytes(all["votes_digest"]))
+        XCTAssertEqual(votes.levels, all["votes_levels"] as! [Int])
+        let later = try Votes(bytes(all["later_votes"]), ends: ticket.ends, known: votes)
+        XCTAssertEqual(later.signs, bits(all["later_votes_signs"]))
+        XCTAssertEqual(later.dissent, all["later_votes_dissent"] as! [Int])
         near(votes.mean(), all["votes_mean"], 1e-7)
         near(votes.startScores(training().start), all["start_scores"], 1e-7)
         near(Trainer.logPrior(all["y"] as! [Int], ticket.plan.classes), all["log_prior"], 0)
@@ -57,9 +62,10 @@ final class VectorsTests: XCTestCase {
     }
 
     func testMaskAndMessage() throws {
-        let reference = bits(all["votes_signs"])
-        XCTAssertEqual(Signs.encode(bits(all["signs"]), reference), bytes(all["mask"]))
-        XCTAssertEqual(try Signs.decode(bytes(all["mask"]), reference), bits(all["signs"]))
+        let ends = try Ticket(bytes(all["ticket"])).ends
+        let votes = try Votes(bytes(all["votes"]), ends: ends)
+        XCTAssertEqual(Signs.encode(bits(all["signs"]), votes, ends), bytes(all["mask"]))
+        XCTAssertEqual(try Signs.decode(bytes(all["mask"]), votes, ends), bits(all["signs"]))
         let message = try Messages.decode(bytes(all["message"]))
         guard case .maskUpdate(let update) = message else { return XCTFail("no mask") }
         XCTAssertEqual(update.signs, bytes(all["mask"]))
@@ -68,10 +74,64 @@ final class VectorsTests: XCTestCase {
 
     func testCodes() throws {
         for code in all["codes"] as! [[String: String]] {
-            let array = code["bits"]!.map { $0 == "1" }
-            XCTAssertEqual(Bits.encode(array), bytes(code["coded"]))
-            XCTAssertEqual(try Bits.decode(bytes(code["coded"]), array.count), array)
+            let plain = array(code["bits"])
+            XCTAssertEqual(Bits.encode(plain), bytes(code["coded"]))
+            XCTAssertEqual(try Bits.decode(bytes(code["coded"]), plain.count), plain)
         }
+    }
+
+    func testAdaptive() throws {
+        for node in all["adaptive"] as! [[String: Any]] {
+            let (symbols, contexts) = (node["symbols"] as! [Int], node["contexts"] as! [Int])
+            let (ends, size) = (node["ends"] as! [Int], node["bits"] as! Int)
+            XCTAssertEqual(Adaptive.encode(symbols, contexts, ends, bits: size), bytes(node["coded"]))
+            XCTAssertEqual(try Adaptive.decode(bytes(node["coded"]), contexts, ends, bits: size), symbols)
+        }
+    }
+
+    func testMasks() throws {
+        for node in all["masks"] as! [[String: Any]] {
+            let (announced, ends, signs) = (votes(node["votes"]), node["ends"] as! [Int], array(node["signs"]))
+            XCTAssertEqual(Signs.encode(signs, announced, ends), bytes(node["coded"]))
+            XCTAssertEqual(try Signs.decode(bytes(node["coded"]), announced, ends), signs)
+        }
+    }
+
+    func testVotesCodes() throws {
+        for node in all["votes_codes"] as! [[String: Any]] {
+            let expected = votes(node["votes"])
+            let known = node["known"] is NSNull ? nil : votes(node["known"])
+            let found = try Votes(bytes(node["coded"]), ends: node["ends"] as! [Int], known: known)
+            XCTAssertEqual(found.signs, expected.signs)
+            XCTAssertEqual(found.dissent, expected.dissent)
+            XCTAssertEqual(found.voters, expected.voters)
+            XCTAssertEqual(found.digest(), bytes(node["digest"]))
+        }
+    }
+
+    /// CryptoKit signs the same bytes differently every time, so what is sealed here is read here.
+    func testSigning() throws {
+        let node = all["signing"] as! [String: String]
+        let (topic, sealed) = (node["topic"]!, bytes(node["sealed"]))
+        let keys = try Keys(privateKey: bytes(node["private_key"]))
+        XCTAssertEqual(keys.publicKey, bytes(node["public_key"]))
+        let message = try Messages.decode(bytes(all["message"]))
+        XCTAssertEqual(try Signing.unseal(topic, sealed) { _ in keys.publicKey }, message)
+        XCTAssertEqual(try Signing.unseal(topic, Signing.seal(keys, topic, message)) { _ in keys.publicKey }, message)
+        XCTAssertThrowsError(try Signing.unseal(topic + "/0", sealed) { _ in keys.publicKey })
+        XCTAssertThrowsError(try Signing.unseal(topic, sealed) { _ in Keys().publicKey })
+        var altered = sealed
+        altered[20] ^= 1
+        XCTAssertThrowsError(try Signing.unseal(topic, altered) { _ in keys.publicKey })
+    }
+
+    func testPrivacy() {
+        let signs = (0..<1000).map { $0 % 3 == 0 }
+        XCTAssertEqual(Privacy.randomise(signs, epsilon: 0), signs)
+        XCTAssertEqual(Privacy.randomise(signs, epsilon: 1, random: { 0 }), signs.map { !$0 })
+        XCTAssertEqual(Privacy.randomise(signs, epsilon: 1, random: { 1_155_095_000 }), signs) // 2^32 / (1 + e) is less
+        let turned = zip(Privacy.randomise(signs, epsilon: 1), signs).filter { $0 != $1 }.count
+        XCTAssert((170...370).contains(turned), "\(turned) of 1000 turned, about 269 expected")
     }
 
     func testMessages() throws {
@@ -79,14 +139,14 @@ final class VectorsTests: XCTestCase {
         for (name, node) in messages {
             let field = node["fields"] as! [String: Any]
             let expected = message(name, field)
-            if ["hello", "state", "mask-update", "evaluation"].contains(name) {
+            if ["hello", "state", "mask-update", "evaluation", "missed"].contains(name) {
                 XCTAssertEqual(Messages.encode(expected), bytes(node["bytes"]), name)
             }
-            if !["hello", "state", "evaluation"].contains(name) {
+            if !["hello", "state", "evaluation", "missed"].contains(name) {
                 XCTAssertEqual(try Messages.decode(bytes(node["bytes"])), expected, name)
             }
         }
-        XCTAssertEqual(messages.count, 10)
+        XCTAssertEqual(messages.count, 12)
     }
 
     func testParts() throws {
@@ -107,9 +167,11 @@ final class VectorsTests: XCTestCase {
         func float(_ name: String) -> Double { field[name] as! Double }
         switch name {
         case "hello":
-            return .hello(Hello(
+            var hello = Hello(
                 instance: hash("instance"), software: text("software"), runtime: text("runtime"), profile: text("profile"),
-                trainSamples: int("train_samples"), testSamples: int("test_samples")))
+                trainSamples: int("train_samples"), testSamples: int("test_samples"), key: hash("key"), started: int("started"))
+            hello.greetings = int("greetings")
+            return .hello(hello)
         case "state": return .state(State(instance: hash("instance"), online: field["online"] as! Bool))
         case "welcome": return .welcome(Welcome(instance: hash("instance")))
         case "refusal": return .refusal(Refusal(instance: hash("instance"), code: text("code"), reason: text("reason")))
@@ -117,12 +179,14 @@ final class VectorsTests: XCTestCase {
             return .federation(Federation(
                 run: hash("run"), name: text("name"), rounds: int("rounds"), ticket: hash("ticket"),
                 bundles: (field["bundles"] as! [String: String]).mapValues { bytes($0) },
-                training: training(field["training"] as! [String: Any]), seed: int("seed")))
+                training: training(field["training"] as! [String: Any]), seed: int("seed"), key: hash("key"),
+                issued: int("issued")))
         case "bundle-bytes": return .bundleBytes(hash("data"))
         case "round":
             return .round(Round(
                 run: hash("run"), number: int("number"), selected: field["selected"] as! [String],
-                evaluate: field["evaluate"] as! Bool, final: field["final"] as! Bool, votes: hash("votes")))
+                evaluate: field["evaluate"] as! Bool, final: field["final"] as! Bool, votes: hash("votes"), base: int("base"),
+                digest: hash("digest")))
         case "mask-update":
             return .maskUpdate(MaskUpdate(
                 run: hash("run"), number: int("number"), ticket: hash("ticket"), signs: hash("signs"),
@@ -132,6 +196,10 @@ final class VectorsTests: XCTestCase {
         case "evaluation":
             return .evaluation(Evaluation(
                 run: hash("run"), number: int("number"), correct: int("correct"), testSamples: int("test_samples")))
+        case "missed": return .missed(Missed(run: hash("run"), number: int("number"), have: int("have")))
+        case "catch-up":
+            return .catchUp(CatchUp(
+                run: hash("run"), number: int("number"), votes: hash("votes"), base: int("base"), digest: hash("digest")))
         default: return .receipt(Receipt(run: hash("run"), number: int("number")))
         }
     }
@@ -142,7 +210,7 @@ final class VectorsTests: XCTestCase {
         return Training(
             optimiser: node["optimiser"] as! String, learningRate: float("learning_rate"), beta1: float("beta1"),
             beta2: float("beta2"), epsilon: float("epsilon"), clip: float("clip"), start: float("start"),
-            epochs: node["epochs"] as! Int, batch: node["batch"] as! Int)
+            epochs: node["epochs"] as! Int, batch: node["batch"] as! Int, privacyEpsilon: float("privacy_epsilon"))
     }
 
     private func near(_ found: [Float], _ expected: Any?, _ tolerance: Double) {
@@ -151,6 +219,13 @@ final class VectorsTests: XCTestCase {
         XCTAssertEqual(found.count, expected.count)
         for (one, other) in zip(found, expected) { XCTAssertLessThanOrEqual(abs(Double(one) - other), tolerance * largest) }
     }
+
+    private func votes(_ node: Any?) -> Votes {
+        let node = node as! [String: Any]
+        return Votes(signs: array(node["signs"]), dissent: node["dissent"] as! [Int], voters: node["voters"] as! Int)
+    }
+
+    private func array(_ node: Any?) -> [Bool] { (node as! String).map { $0 == "1" } }
 
     private func bits(_ node: Any?) -> [Bool] { (node as! [Int]).map { $0 == 1 } }
 

@@ -8,17 +8,21 @@ sealed class Event {
     object Online : Event() // the connection stands (again)
     data class BundleOpened(val digest: Bytes) : Event() // the programs are loaded and the data fits them
     data class BundleNeeded(val digest: Bytes) : Event() // not on this device yet, or damaged
+    data class VotesTaken(val run: Bytes, val number: Long) : Event() // decoded, and as they should be
+    data class VotesUnusable(val base: Long) : Event() // what this device had is not what they build on
     data class TrainingDone(val update: MaskUpdate) : Event()
     object Tick : Event() // time has passed
 }
 
 /** What can be asked of the client. */
 sealed class Action {
-    object Subscribe : Action() // and mark the device online
-    object SayHello : Action()
+    object Subscribe : Action()
+    object SayHello : Action() // and mark the device online
     data class OpenBundle(val federation: Federation) : Action() // answers BundleOpened or BundleNeeded
     object Download : Action() // subscribe to the bundle topic
     data class KeepBundle(val digest: Bytes, val data: Bytes) : Action()
+    data class TakeVotes(val announced: Message) : Action() // a Round or CatchUp; answers VotesTaken or VotesUnusable
+    data class AskVotes(val missed: Missed) : Action()
     data class Evaluate(val announced: Round) : Action()
     data class Train(val announced: Round) : Action() // replaces any training under way
     object StopTraining : Action()
@@ -34,6 +38,8 @@ sealed class Action {
  * @property stay wait for another run when one is over.
  * @property ready the federation's programs are loaded.
  * @property announced the newest round heard of.
+ * @property votes round whose votes this device has.
+ * @property askedS when it asked for votes that it needs; null if it does not wait for any.
  * @property handled newest round acted upon.
  * @property training round being trained for.
  * @property pending mask without receipt, last sent at [sentS], [tries] times.
@@ -46,6 +52,8 @@ data class Device(
     val federation: Federation? = null,
     val ready: Boolean = false,
     val announced: Round? = null,
+    val votes: Pair<Bytes, Long>? = null,
+    val askedS: Double? = null,
     val handled: Pair<Bytes, Long>? = null,
     val training: Pair<Bytes, Long>? = null,
     val pending: MaskUpdate? = null,
@@ -61,6 +69,7 @@ typealias Outcome = Pair<Device, List<Action>>
 object Agent {
     private const val RESEND_AFTER_S = 20.0 // an unconfirmed mask is sent again after this, then after twice as long, ...
     private const val RESEND_AT_MOST_S = 300.0
+    private const val ASK_AGAIN_AFTER_S = 20.0 // votes that were asked for
 
     fun handle(device: Device, event: Event, nowS: Double): Outcome = when (event) {
         is Event.Online -> {
@@ -71,20 +80,22 @@ object Agent {
         is Event.BundleOpened ->
             if (device.federation?.bundles?.get(device.hello.runtime) != event.digest) device to emptyList()
             // Only now: who is online can be selected, and must be able to train.
-            else actOnRound(device.copy(ready = true), listOf(Action.SayHello))
+            else actOnRound(device.copy(ready = true), listOf(Action.SayHello), nowS)
+        is Event.VotesTaken -> actOnRound(device.copy(votes = event.run to event.number, askedS = null), emptyList(), nowS)
+        is Event.VotesUnusable ->
+            // Those that build on nothing would come again as they are, so asking at once does not help.
+            if (event.base == 0L) device.copy(votes = null, askedS = nowS) to emptyList()
+            else askVotes(device.copy(votes = null), emptyList(), nowS)
         is Event.TrainingDone ->
             if (device.training != key(event.update)) device to emptyList()
             else device.copy(training = null, pending = event.update, sentS = nowS, tries = 1) to
                 listOf(Action.SendMask(event.update, new = true))
-        is Event.Tick -> {
-            val waitS = minOf(RESEND_AFTER_S * 2.0.pow(maxOf(device.tries - 1, 0)), RESEND_AT_MOST_S)
-            val early = device.pending == null || nowS - device.sentS < waitS
-            if (early) device to emptyList() else sendAgain(device, nowS, emptyList())
-        }
+        is Event.Tick -> onTick(device, nowS)
         is Event.Heard -> when (val message = event.message) {
             is Federation -> onFederation(device, message)
             is BundleBytes -> onBundle(device, message)
-            is Round -> onRound(device, message)
+            is Round -> onRound(device, message, nowS)
+            is CatchUp -> onCatchUp(device, message)
             is Receipt -> onReceipt(device, message)
             is Refusal -> onRefusal(device, message)
             is Welcome ->
@@ -96,6 +107,7 @@ object Agent {
 
     private fun key(message: MaskUpdate) = message.run to message.number
     private fun key(message: Round) = message.run to message.number
+    private fun key(message: CatchUp) = message.run to message.number
     private fun key(message: Receipt) = message.run to message.number
 
     private fun onFederation(device: Device, event: Federation): Outcome {
@@ -113,7 +125,8 @@ object Agent {
         }
         actions += Action.Log("federation '${event.name}', run ${event.run}")
         actions += Action.OpenBundle(event)
-        return next.copy(federation = event, ready = false, training = null, handled = null) to actions
+        next = next.copy(federation = event, ready = false, training = null, handled = null, votes = null, askedS = null)
+        return next to actions
     }
 
     private fun onBundle(device: Device, event: BundleBytes): Outcome {
@@ -122,16 +135,22 @@ object Agent {
         return device to listOf(Action.KeepBundle(digest, event.data), Action.OpenBundle(device.federation))
     }
 
-    private fun onRound(device: Device, event: Round): Outcome {
+    private fun onRound(device: Device, event: Round, nowS: Double): Outcome {
         val seen = device.announced
         // The network may repeat and reorder; and there may be leftovers of an earlier run.
         if (seen != null && seen.run == event.run && event.number < seen.number) return device to emptyList()
         if (seen != null && seen.run == device.federation?.run && seen.run != event.run) return device to emptyList()
-        return actOnRound(device.copy(announced = event), emptyList())
+        return actOnRound(device.copy(announced = event), emptyList(), nowS)
     }
 
-    /** Do what the newest announced round asks of this device, once, as soon as its programs are loaded. */
-    private fun actOnRound(device: Device, first: List<Action>): Outcome {
+    private fun onCatchUp(device: Device, event: CatchUp): Outcome {
+        val known = event.base == 0L || device.votes == (event.run to event.base)
+        val wanted = device.askedS != null && device.announced?.let(::key) == key(event)
+        return device to (if (known && wanted) listOf(Action.TakeVotes(event)) else emptyList())
+    }
+
+    /** Do what the newest announced round asks of this device, once, as soon as its programs and its votes are there. */
+    private fun actOnRound(device: Device, first: List<Action>, nowS: Double): Outcome {
         val announced = device.announced
         if (announced == null || !device.ready || announced.run != device.federation?.run) return device to first
         val actions = ArrayList(first)
@@ -145,6 +164,10 @@ object Agent {
             // Its round closed without it: nobody waits for it any more.
             actions += Action.DropPending
             next = next.copy(pending = null)
+        }
+        if (next.votes != key) {
+            val known = announced.base == 0L || next.votes == (announced.run to announced.base)
+            return if (known) next to actions + Action.TakeVotes(announced) else askVotes(next, actions, nowS)
         }
         if (next.handled != key) {
             next = next.copy(handled = key)
@@ -160,6 +183,23 @@ object Agent {
             next = next.copy(training = key)
         }
         return next to actions
+    }
+
+    private fun askVotes(device: Device, actions: List<Action>, nowS: Double): Outcome {
+        val announced = device.announced ?: return device to actions
+        if (announced.final && !device.stay && device.askedS != null) {
+            return device to actions + Action.Stop(null) // the coordinator may have left for good
+        }
+        val have = device.votes?.takeIf { it.first == announced.run }?.second ?: 0
+        val missed = Missed(announced.run, announced.number, have)
+        return device.copy(askedS = nowS) to actions + Action.AskVotes(missed)
+    }
+
+    private fun onTick(device: Device, nowS: Double): Outcome {
+        if (device.askedS != null && nowS - device.askedS >= ASK_AGAIN_AFTER_S) return askVotes(device, emptyList(), nowS)
+        val waitS = minOf(RESEND_AFTER_S * 2.0.pow(maxOf(device.tries - 1, 0)), RESEND_AT_MOST_S)
+        val early = device.pending == null || nowS - device.sentS < waitS
+        return if (early) device to emptyList() else sendAgain(device, nowS, emptyList())
     }
 
     private fun onReceipt(device: Device, event: Receipt): Outcome {

@@ -15,7 +15,8 @@ class Stopped(message: String) : Exception(message)
 
 /**
  * A device at work: carries out what [Agent] decides. One thread does everything; local training runs step by step
- * between looks at the inbox, so a round that closes early stops the training for it at once.
+ * between looks at the inbox, so a round that closes early stops the training for it at once. It signs all it says, and
+ * believes only what the federation signed that it was told to trust, or the first it met.
  *
  * @param open loads a bundle's programs.
  */
@@ -41,11 +42,14 @@ class Client(
 
     private val inbox = LinkedBlockingQueue<Arrival>()
     private val joiner = Joiner()
+    private val keys = store.keys()
     private val events = ArrayDeque<Event>()
     private var ticket: Ticket? = null
     private var network: Network? = null
     private var trainer: Trainer? = null
     private var round: Round? = null
+    private var votes: Votes? = null
+    private var greetings = 0
     private var stop: Action.Stop? = null
 
     /** Called by the MQTT library, from any thread, whenever a connection stands. */
@@ -75,8 +79,10 @@ class Client(
             when (val arrival = inbox.poll(waitMs, TimeUnit.MILLISECONDS)) {
                 null -> events += Event.Tick
                 is Arrival.Connected -> events += Event.Online
-                is Arrival.Packet -> joiner.add(arrival.topic, arrival.payload)?.let { (_, data) ->
-                    events += Event.Heard(Messages.decode(data))
+                is Arrival.Packet -> joiner.add(arrival.topic, arrival.payload)?.let { (topic, data) ->
+                    val message = Signing.unseal(topic, data, ::trusted)
+                    if (message is Federation) introduced(message)
+                    events += Event.Heard(message)
                 }
             }
         } catch (error: WireError) {
@@ -95,16 +101,47 @@ class Client(
         }
     }
 
+    /** The key that a message must be signed with: of the federation known, or that a first one announces. */
+    private fun trusted(message: Message): Bytes {
+        val known = store.federation()
+        if (message !is Federation) return known?.key ?: throw WireError("said before the federation has introduced itself")
+        if (known == null) return message.key
+        if (message.key != known.key) {
+            val (other, own) = listOf(message.key, known.key).map(Signing::fingerprint)
+            throw WireError("it is of a federation with the key $other, this device trusts $own only")
+        }
+        if (message.issued < known.issued) throw WireError("it is of a run that is over")
+        return known.key
+    }
+
+    /** Remember whom to trust from now on, and listen to all it says. */
+    private fun introduced(federation: Federation) {
+        val known = store.federation()
+        if (known != null && known.issued >= federation.issued) return
+        store.saveFederation(KnownFederation(federation.key, federation.issued))
+        if (known != null) return
+        log("trusting the federation with the key ${Signing.fingerprint(federation.key)} from now on")
+        link.subscribe("${topics.round}/#")
+    }
+
+    /** Not to rounds before the federation is known: they would be refused, and not be said again. */
+    private fun subscribe() {
+        val first = listOf(topics.down, topics.announcement)
+        for (topic in if (store.federation() == null) first else first + topics.round) link.subscribe("$topic/#")
+    }
+
     private fun act(action: Action) {
         when (action) {
-            is Action.Subscribe -> {
-                for (topic in listOf(topics.down, topics.announcement, topics.round)) link.subscribe("$topic/#")
-                announce(online = true)
+            is Action.Subscribe -> subscribe()
+            is Action.SayHello -> {
+                send("hello", device.hello.copy(greetings = ++greetings))
+                announce(online = true) // not before: who has not said hello is not believed
             }
-            is Action.SayHello -> send("hello", device.hello)
             is Action.OpenBundle -> open(action.federation)
             is Action.Download -> link.subscribe("${topics.bundle(device.hello.runtime)}/#")
             is Action.KeepBundle -> store.saveBundle(action.digest, action.data.array)
+            is Action.TakeVotes -> takeVotes(action.announced)
+            is Action.AskVotes -> send("missed", action.missed)
             is Action.Evaluate -> evaluate(action.announced)
             is Action.Train -> startTraining(action.announced)
             is Action.StopTraining -> trainer = null
@@ -119,7 +156,8 @@ class Client(
     }
 
     private fun send(kind: String, message: Message, retain: Boolean = false) {
-        for ((topic, payload) in Envelope.split(topics.up(kind), Messages.encode(message))) link.publish(topic, payload, retain)
+        val sealed = Signing.seal(keys.private, topics.up(kind), message)
+        for ((topic, payload) in Envelope.split(topics.up(kind), sealed)) link.publish(topic, payload, retain)
     }
 
     private fun announce(online: Boolean) = send("state", State(device.hello.instance, online), retain = true)
@@ -143,20 +181,40 @@ class Client(
         events += Event.BundleOpened(digest)
     }
 
+    private fun takeVotes(announced: Message) = when (announced) {
+        is Round -> takeVotes(announced.run, announced.number, announced.votes, announced.base, announced.digest)
+        is CatchUp -> takeVotes(announced.run, announced.number, announced.votes, announced.base, announced.digest)
+        else -> throw IllegalArgumentException("no votes in ${announced::class}")
+    }
+
+    private fun takeVotes(run: Bytes, number: Long, coded: Bytes, base: Long, digest: Bytes) {
+        val found = try {
+            Votes.decode(coded.array, ticket!!.ends, if (base == 0L) null else votes)
+        } catch (error: WireError) {
+            log("round $number: its votes do not decode: ${error.message}")
+            null
+        }
+        if (found?.digest == digest) {
+            votes = found
+            events += Event.VotesTaken(run, number)
+        } else {
+            log("round $number: its votes do not fit those that this device has")
+            events += Event.VotesUnusable(base)
+        }
+    }
+
     private fun evaluate(announced: Round) {
-        val votes = Votes.decode(announced.votes.array, ticket!!.kept)
-        val correct = network!!.countCorrect(votes.mean(), test)
+        val correct = network!!.countCorrect(votes!!.mean(), test)
         send("evaluation", Evaluation(announced.run, announced.number, correct, test.size))
     }
 
     private fun startTraining(announced: Round) {
         val federation = device.federation!!
-        val votes = Votes.decode(announced.votes.array, ticket!!.kept)
         round = announced
         trainer = Trainer(
             network!!, train,
             prior = logPrior(),
-            start = votes.startScores(federation.training.start),
+            start = votes!!.startScores(federation.training.start),
             training = federation.training,
             seed = Prng.mix(federation.seed, announced.number, device.name),
         )
@@ -174,13 +232,13 @@ class Client(
         val announced = round!!
         val ticket = ticket!!
         store.savePersonal(ticket, announced, logPrior(), trained.signs)
-        val reference = Votes.decode(announced.votes.array, ticket.kept).signs
+        val sent = Privacy.randomise(trained.signs, device.federation!!.training.privacyEpsilon)
         val own = FloatArray(ticket.kept) { if (trained.signs[it]) 1f else -1f }
         return MaskUpdate(
             run = announced.run,
             number = announced.number,
             ticket = Bytes(ticket.id.array.copyOf(TICKET_PREFIX_BYTES)),
-            signs = Bytes(Signs.encode(trained.signs, reference)),
+            signs = Bytes(Signs.encode(sent, votes!!, ticket.ends)),
             trainSamples = train.size,
             loss = trained.loss,
             correct = network!!.countCorrect(own, test, logPrior()),

@@ -18,7 +18,7 @@ class Topics(federation: String, private val device: String) {
     val down = "$root/down/$device"
     fun bundle(runtime: String) = "$root/all/bundle/$runtime"
 
-    /** [kind] is hello, state, mask or evaluation. */
+    /** [kind] is hello, state, mask, evaluation or missed. */
     fun up(kind: String) = "$root/up/$device/$kind"
 }
 

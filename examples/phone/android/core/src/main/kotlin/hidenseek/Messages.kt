@@ -3,10 +3,17 @@ package hidenseek
 /** Everything the two sides say to each other. Which device a message is from is said by its topic alone. */
 sealed class Message
 
-/** Device -> coordinator, on every connect. [instance] is 8 random bytes made when the process started. */
+/**
+ * Device -> coordinator, on every connect.
+ *
+ * @property instance 8 random bytes made when the process started.
+ * @property key public key that all its messages are signed with.
+ * @property started how often this device has started, counted on its disk.
+ * @property greetings how often this process has said hello, this one included; so an old one is known for a repetition.
+ */
 data class Hello(
     val instance: Bytes, val software: String, val runtime: String, val profile: String,
-    val trainSamples: Int, val testSamples: Int,
+    val trainSamples: Int, val testSamples: Int, val key: Bytes, val started: Long, val greetings: Int = 0,
 ) : Message()
 
 /** Device -> coordinator, retained; with false also its last will. */
@@ -15,21 +22,32 @@ data class State(val instance: Bytes, val online: Boolean) : Message()
 /** Coordinator -> device: this instance takes part. */
 data class Welcome(val instance: Bytes) : Message()
 
-/** Coordinator -> device; [code] is "duplicate", "unknown-device", "runtime", or "mask" (about one mask only). */
+/** Coordinator -> device; [code] is "duplicate", "unknown-device", "runtime", "key", "revoked", or "mask" (one mask only). */
 data class Refusal(val instance: Bytes, val code: String, val reason: String) : Message()
 
-/** Coordinator -> all, retained: what is trained, and how. */
+/**
+ * Coordinator -> all, retained: what is trained, and how.
+ *
+ * @property key the federation's public key, which signs all that the coordinator says.
+ * @property issued when the run began, milliseconds since 1970; one older than a device knows is a repetition.
+ */
 data class Federation(
     val run: Bytes, val name: String, val rounds: Long, val ticket: Bytes, val bundles: Map<String, Bytes>,
-    val training: Training, val seed: Long,
+    val training: Training, val seed: Long, val key: Bytes, val issued: Long,
 ) : Message()
 
 /** Coordinator -> all, retained, one topic for every runtime: an encoded [Bundle]. */
 data class BundleBytes(val data: Bytes) : Message()
 
-/** Coordinator -> all, retained: a round opens, or the run is over ([final]). */
+/**
+ * Coordinator -> all, retained: a round opens, or the run is over ([final]).
+ *
+ * @property votes coded in the context of those announced with round [base], or of unanimous ones (0).
+ * @property digest of the votes that must come out.
+ */
 data class Round(
     val run: Bytes, val number: Long, val selected: List<String>, val evaluate: Boolean, val final: Boolean, val votes: Bytes,
+    val base: Long, val digest: Bytes,
 ) : Message()
 
 /** Device -> coordinator: its sign mask after local training, and what that cost. */
@@ -44,14 +62,21 @@ data class Evaluation(val run: Bytes, val number: Long, val correct: Int, val te
 /** Coordinator -> device: the mask of this round is on disk; it will not be asked for again. */
 data class Receipt(val run: Bytes, val number: Long) : Message()
 
-/** Local training, as the federation announces it, in the order it travels. */
+/** Device -> coordinator: I lack the votes that round [number] builds on, and [have] those of this round, or 0. */
+data class Missed(val run: Bytes, val number: Long, val have: Long) : Message()
+
+/** Coordinator -> device: the votes of the newest round in the context of older ones; fields as of [Round]. */
+data class CatchUp(val run: Bytes, val number: Long, val votes: Bytes, val base: Long, val digest: Bytes) : Message()
+
+/** Local training, as the federation announces it, in the order it travels. [privacyEpsilon] 0: no signs are turned. */
 data class Training(
     val optimiser: String, val learningRate: Double, val beta1: Double, val beta2: Double, val epsilon: Double,
-    val clip: Double, val start: Double, val epochs: Int, val batch: Int,
+    val clip: Double, val start: Double, val epochs: Int, val batch: Int, val privacyEpsilon: Double,
 )
 
-/** Messages as bytes: "HN", version 1, the kind, then a CBOR map of field numbers to values. */
+/** Messages as bytes: "HN", version 2, the kind, then a CBOR map of field numbers to values. [Signing.seal] signs them. */
 object Messages {
+    private const val VERSION = 2
     private const val HEADER_BYTES = 4
     private const val MAX_INT = 1L shl 53
     private const val MAX_TEXT = 512
@@ -59,37 +84,40 @@ object Messages {
     /** Encode what a device says. */
     fun encode(message: Message): ByteArray = when (message) {
         is Hello -> pack(1, message.instance.array, message.software, message.runtime, message.profile,
-            message.trainSamples, message.testSamples)
+            message.trainSamples, message.testSamples, message.key.array, message.started, message.greetings)
         is State -> pack(2, message.instance.array, message.online)
         is MaskUpdate -> pack(8, message.run.array, message.number, message.ticket.array, message.signs.array,
             message.trainSamples, message.loss, message.correct, message.testSamples, message.trainS, message.stepMs,
             message.peakMemoryKb)
         is Evaluation -> pack(9, message.run.array, message.number, message.correct, message.testSamples)
+        is Missed -> pack(11, message.run.array, message.number, message.have)
         else -> throw IllegalArgumentException("a device does not send ${message::class}")
     }
 
     /** Decode what a device hears, and masks it has written down. */
     fun decode(data: ByteArray): Message {
         if (data.size < HEADER_BYTES || String(data, 0, 2, Charsets.ISO_8859_1) != "HN") throw WireError("no message")
-        if (data[2].toInt() != 1) throw WireError("message version ${data[2]}, this program speaks version 1")
+        if (data[2].toInt() != VERSION) throw WireError("message version ${data[2]}, this program speaks version $VERSION")
         val body = Cbor.decode(data.copyOfRange(HEADER_BYTES, data.size))
         val field = Fields(body as? Map<*, *> ?: throw WireError("a map of fields expected"))
         return when (val kind = data[3].toInt()) {
             3 -> Welcome(field.bytes(1, 8))
             4 -> Refusal(field.bytes(1, 8), field.text(2), field.text(3))
             5 -> Federation(field.bytes(1, 8), field.text(2), field.long(3), field.bytes(4, 32), field.hashes(5),
-                field.training(6), field.long(7))
+                field.training(6), field.long(7), field.bytes(8, Signing.KEY_BYTES), field.long(9))
             6 -> BundleBytes(field.bytes(1))
-            7 -> Round(field.bytes(1, 8), field.long(2), field.texts(3), field.bool(4), field.bool(5), field.bytes(6))
+            7 -> Round(field.bytes(1, 8), field.long(2), field.texts(3), field.bool(4), field.bool(5), field.bytes(6),
+                field.long(7), field.bytes(8, Votes.DIGEST_BYTES))
             8 -> MaskUpdate(field.bytes(1, 8), field.long(2), field.bytes(3, 8), field.bytes(4), field.int(5), field.float(6),
                 field.int(7), field.int(8), field.float(9), field.float(10), field.long(11))
             10 -> Receipt(field.bytes(1, 8), field.long(2))
+            12 -> CatchUp(field.bytes(1, 8), field.long(2), field.bytes(3), field.long(4), field.bytes(5, Votes.DIGEST_BYTES))
             else -> throw WireError("message of kind $kind, which no device is sent")
         }
     }
 
     private fun pack(kind: Int, vararg fields: Any): ByteArray =
-        byteArrayOf('H'.code.toByte(), 'N'.code.toByte(), 1, kind.toByte()) +
+        byteArrayOf('H'.code.toByte(), 'N'.code.toByte(), VERSION.toByte(), kind.toByte()) +
             Cbor.encode(fields.withIndex().associate { (i, value) -> i + 1 to value })
 
     /** Takes fields out of a decoded map; numbers it is not asked for are of later programs, and ignored. */
@@ -116,11 +144,12 @@ object Messages {
 
         fun training(number: Int): Training {
             val values = get<List<*>>(number)
-            if (values.size != 9 || values[0] !in setOf("adam", "sgd")) throw WireError("training settings $values")
+            if (values.size != 10 || values[0] !in setOf("adam", "sgd")) throw WireError("training settings $values")
             val numbers = values.drop(1).map { finite(it) }
-            if (numbers[6] !in 1.0..1000.0 || numbers[7] !in 1.0..4096.0) throw WireError("training settings $values")
+            val private = numbers[8] == 0.0 || numbers[8] in Privacy.LEAST_EPSILON..Privacy.MOST_EPSILON
+            if (numbers[6] !in 1.0..1000.0 || numbers[7] !in 1.0..4096.0 || !private) throw WireError("training settings $values")
             return Training(values[0] as String, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
-                numbers[6].toInt(), numbers[7].toInt())
+                numbers[6].toInt(), numbers[7].toInt(), numbers[8])
         }
 
         private fun checked(value: Any?): String =

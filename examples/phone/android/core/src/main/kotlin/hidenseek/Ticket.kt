@@ -30,6 +30,9 @@ class Ticket private constructor(val plan: Plan, val layers: List<KeptLayer>, va
     /** Kept weights of the whole network: the length of every mask and score vector. */
     val kept = layers.sumOf { it.indices.size }
 
+    /** Where each layer ends among the kept weights. */
+    val ends = layers.runningFold(0) { sum, layer -> sum + layer.indices.size }.drop(1).toIntArray()
+
     /** Initial weights of all layers. */
     fun initial(): FloatArray = layers.flatMap { it.weights.asList() }.toFloatArray()
 

@@ -4,11 +4,33 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import kotlin.math.abs
 
-/** A sign mask as bytes: true is +1; what travels is the flips against signs that both sides hold. */
+/**
+ * A sign mask as bytes: true is +1; what travels is the flips against the agreed signs of the round's votes.
+ *
+ *     byte 0   0: raw, a bit each; 1: coded in the context of the votes, for the more agreed the less likely is a flip
+ */
 object Signs {
-    fun encode(signs: BooleanArray, reference: BooleanArray): ByteArray = Bits.encode(flip(signs, reference))
+    private const val RAW = 0
+    private const val FLIPS = 1
 
-    fun decode(data: ByteArray, reference: BooleanArray): BooleanArray = flip(Bits.decode(data, reference.size), reference)
+    fun encode(signs: BooleanArray, votes: Votes, ends: IntArray): ByteArray {
+        val flips = flip(signs, votes.signs)
+        val raw = Bits.pack(flips)
+        val coded = Adaptive.encode(IntArray(flips.size) { if (flips[it]) 1 else 0 }, votes.levels, ends, 1)
+        val short = coded.size <= maxOf(raw.size - 1, 0)
+        return if (short) byteArrayOf(FLIPS.toByte()) + coded else byteArrayOf(RAW.toByte()) + raw
+    }
+
+    fun decode(data: ByteArray, votes: Votes, ends: IntArray): BooleanArray {
+        val n = votes.signs.size
+        if (data.isEmpty() || data.size > 1 + (n + 7) / 8) throw WireError("${data.size} bytes for a mask of $n signs")
+        val rest = data.copyOfRange(1, data.size)
+        return flip(votes.signs, when (data[0].toInt()) {
+            RAW -> Bits.unpack(rest, n)
+            FLIPS -> Adaptive.decode(rest, votes.levels, ends, 1).let { found -> BooleanArray(n) { found[it] == 1 } }
+            else -> throw WireError("sign mask of unknown kind ${data[0]}")
+        })
+    }
 
     private fun flip(signs: BooleanArray, reference: BooleanArray) = BooleanArray(signs.size) { signs[it] != reference[it] }
 }
@@ -17,6 +39,23 @@ object Signs {
  * The outcome of a round: the agreed sign of every kept weight, and how many of the voters were against it.
  */
 class Votes(val signs: BooleanArray, val dissent: IntArray, val voters: Int) {
+    /** The voters for +1 in sixteen steps: 0 none, 15 all; 8 and more where the agreed sign is +1. */
+    val levels: IntArray by lazy {
+        IntArray(signs.size) {
+            val against = dissent[it] * LEVELS / (voters + 1)
+            if (signs[it]) LEVELS - 1 - against else against
+        }
+    }
+
+    /** The first 8 bytes of the SHA-256 of the votes: what two sides compare. */
+    val digest: Bytes by lazy {
+        val packed = Bits.pack(signs)
+        val whole = ByteBuffer.allocate(2 + packed.size + 2 * dissent.size).order(ByteOrder.LITTLE_ENDIAN)
+        whole.putShort(voters.toShort()).put(packed)
+        dissent.forEach { whole.putShort(it.toShort()) }
+        Bytes(sha256(whole.array()).copyOf(DIGEST_BYTES))
+    }
+
     /** Mean of the voters' signs, in [-1, 1]. */
     fun mean(): FloatArray = FloatArray(signs.size) {
         val margin = 1f - 2f * dissent[it] / voters
@@ -34,24 +73,46 @@ class Votes(val signs: BooleanArray, val dissent: IntArray, val voters: Int) {
     }
 
     companion object {
-        fun decode(data: ByteArray, kept: Int): Votes {
-            val buffer = ByteBuffer.wrap(data).order(ByteOrder.LITTLE_ENDIAN)
-            if (data.size < 2) throw WireError("votes of ${data.size} bytes")
-            val voters = buffer.short.toInt() and 0xFFFF
+        const val DIGEST_BYTES = 8
+        private const val LEVELS = 16
+        private const val LEVEL_BITS = 4
+        private const val VOTERS_BYTES = 2
+
+        /** Votes before the first round: every sign +1, which leaves the random network as it is. */
+        fun unanimous(kept: Int) = Votes(BooleanArray(kept) { true }, IntArray(kept), 1)
+
+        /**
+         * Read u16 voters, planes of bits, and the levels' code in the context of [known] votes (null: unanimous ones).
+         *
+         * Sixteen levels tell up to 15 voters apart; of more, the planes hold what the levels leave open, highest first.
+         */
+        fun decode(data: ByteArray, ends: IntArray, known: Votes? = null): Votes {
+            val kept = ends.last()
+            if (data.size < VOTERS_BYTES) throw WireError("votes of ${data.size} bytes")
+            val voters = ByteBuffer.wrap(data).order(ByteOrder.LITTLE_ENDIAN).short.toInt() and 0xFFFF
             if (voters < 1) throw WireError("votes of no voters")
-            // The signs, then one plane for every binary digit of the largest possible dissent.
-            val planes = List(1 + 32 - Integer.numberOfLeadingZeros(voters / 2)) {
-                if (buffer.remaining() < 4) throw WireError("votes end within a plane")
-                val size = buffer.int
-                if (size < 0 || size > buffer.remaining()) throw WireError("votes end within a plane")
-                Bits.decode(ByteArray(size).also { buffer.get(it) }, kept)
+            val size = (kept + 7) / 8
+            val planes = 32 - Integer.numberOfLeadingZeros((voters + LEVELS) / LEVELS - 1)
+            val code = VOTERS_BYTES + planes * size
+            if (data.size < code) throw WireError("votes end within a plane")
+            val context = (known ?: unanimous(kept)).levels
+            val levels = Adaptive.decode(data.copyOfRange(code, data.size), context, ends, LEVEL_BITS)
+            val dissent = IntArray(kept)
+            for (at in VOTERS_BYTES until code step maxOf(size, 1)) {
+                val plane = Bits.unpack(data.copyOfRange(at, at + size), kept)
+                for (i in dissent.indices) dissent[i] = 2 * dissent[i] + (if (plane[i]) 1 else 0)
             }
-            if (buffer.hasRemaining()) throw WireError("${buffer.remaining()} bytes left over after the votes")
-            val dissent = IntArray(kept) { i ->
-                (1 until planes.size).sumOf { plane -> if (planes[plane][i]) 1 shl (plane - 1) else 0 }
-            }
+            for (i in dissent.indices) dissent[i] += leastDissent(levels[i], voters)
+            val votes = Votes(BooleanArray(kept) { levels[it] >= LEVELS / 2 }, dissent, voters)
             if (dissent.any { it > voters / 2 }) throw WireError("more than half of $voters voters dissent")
-            return Votes(planes[0], dissent, voters)
+            if (!votes.levels.contentEquals(levels)) throw WireError("levels that $voters voters cannot make")
+            return votes
+        }
+
+        /** The smallest dissent that makes a level. */
+        private fun leastDissent(level: Int, voters: Int): Int {
+            val against = if (level >= LEVELS / 2) LEVELS - 1 - level else level
+            return (against * (voters + 1) + LEVELS - 1) / LEVELS
         }
     }
 }

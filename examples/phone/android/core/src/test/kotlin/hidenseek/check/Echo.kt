@@ -4,11 +4,16 @@ import hidenseek.Action
 import hidenseek.Agent
 import hidenseek.Bits
 import hidenseek.Bytes
+import hidenseek.CatchUp
 import hidenseek.Device
 import hidenseek.Event
 import hidenseek.Hello
 import hidenseek.MaskUpdate
 import hidenseek.Messages
+import hidenseek.Privacy
+import hidenseek.Round
+import hidenseek.Signing
+import hidenseek.Signs
 import hidenseek.Ticket
 import hidenseek.Votes
 import hidenseek.WireError
@@ -21,11 +26,14 @@ import java.nio.ByteOrder
  *
  *     code 0110            the coded bits
  *     bits N HEX           the bits coded so
- *     votes N HEX          signs and dissent
+ *     votes ENDS HEX [HEX]      signs, dissent and digest; in the context of the second's votes
+ *     mask ENDS HEX BITS        a mask, coded in the context of these votes
+ *     randomise EPSILON BITS HEX     the signs sent, with these bytes as random ones
+ *     unseal TOPIC KEY HEX      "read"
  *     ticket HEX           kept count, SHA-256 of the indices (i32) and of the initial weights (f32)
  *     message HEX          "read"
  *     device NAME INSTANCE RUNTIME STAY     a new device
- *     event SECONDS KIND [HEX]              what that device does
+ *     event SECONDS KIND [HEX [NUMBER]]     what that device does
  *
  * Bytes that are refused get the answer "refused".
  */
@@ -36,15 +44,16 @@ class Echo {
         val words = line.split(' ')
         return try {
             when (words[0]) {
-                "code" -> Bytes(Bits.encode(words[1].map { it == '1' }.toBooleanArray())).toString()
+                "code" -> Bytes(Bits.encode(array(words[1]))).toString()
                 "bits" -> shown(Bits.decode(bytes(words[2]), words[1].toInt()))
-                "votes" -> Votes.decode(bytes(words[2]), words[1].toInt()).let {
-                    "${shown(it.signs)} ${it.dissent.joinToString(",")}"
-                }
+                "votes" -> votes(words).let { "${shown(it.signs)} ${it.dissent.joinToString(",")} ${it.digest}" }
+                "mask" -> Bytes(Signs.encode(array(words[3]), votes(words.take(3)), ends(words[1]))).toString()
+                "randomise" -> shown(Privacy.randomise(array(words[2]), words[1].toDouble()) { bytes(words[3]).copyOf(it) })
+                "unseal" -> "read".also { Signing.unseal(words[1], bytes(words[3])) { Bytes(bytes(words[2])) } }
                 "ticket" -> described(Ticket.decode(bytes(words[1])))
                 "message" -> "read".also { Messages.decode(bytes(words[1])) }
                 "device" -> "ready".also { device = device(words[1], Bytes(bytes(words[2])), words[3], words[4] == "true") }
-                "event" -> happened(words[1].toDouble(), event(words[2], bytes(words.getOrElse(3) { "" })))
+                "event" -> happened(words[1].toDouble(), event(words[2], bytes(words.getOrElse(3) { "" }), words.last()))
                 else -> throw IllegalArgumentException(line)
             }
         } catch (error: WireError) {
@@ -53,13 +62,22 @@ class Echo {
     }
 
     private fun device(name: String, instance: Bytes, runtime: String, stay: Boolean) =
-        Device(name, Hello(instance, "check", runtime, "", 1, 1), stay)
+        Device(name, Hello(instance, "check", runtime, "", 1, 1, Bytes(ByteArray(32)), 1), stay)
 
-    private fun event(kind: String, data: ByteArray): Event = when (kind) {
+    private fun ends(words: String) = words.split(',').map { it.toInt() }.toIntArray()
+
+    private fun votes(words: List<String>): Votes {
+        val known = words.getOrNull(3)?.let { Votes.decode(bytes(it), ends(words[1])) }
+        return Votes.decode(bytes(words[2]), ends(words[1]), known)
+    }
+
+    private fun event(kind: String, data: ByteArray, last: String): Event = when (kind) {
         "online" -> Event.Online
         "tick" -> Event.Tick
         "opened" -> Event.BundleOpened(Bytes(data))
         "needed" -> Event.BundleNeeded(Bytes(data))
+        "taken" -> Event.VotesTaken(Bytes(data), last.toLong())
+        "unusable" -> Event.VotesUnusable(last.toLong())
         "trained" -> Event.TrainingDone(Messages.decode(data) as MaskUpdate)
         "heard" -> Event.Heard(Messages.decode(data))
         else -> throw IllegalArgumentException(kind)
@@ -74,6 +92,12 @@ class Echo {
     private fun named(action: Action): String = when (action) {
         is Action.OpenBundle -> "OpenBundle:${action.federation.run}"
         is Action.KeepBundle -> "KeepBundle:${action.digest}:${action.data}"
+        is Action.TakeVotes -> when (val announced = action.announced) {
+            is Round -> "TakeVotes:Round:${announced.run}:${announced.number}:${announced.base}"
+            is CatchUp -> "TakeVotes:CatchUp:${announced.run}:${announced.number}:${announced.base}"
+            else -> "TakeVotes of something else"
+        }
+        is Action.AskVotes -> "AskVotes:${action.missed.run}:${action.missed.number}:${action.missed.have}"
         is Action.Evaluate -> "Evaluate:${action.announced.run}:${action.announced.number}"
         is Action.Train -> "Train:${action.announced.run}:${action.announced.number}"
         is Action.SendMask -> "SendMask:${action.update.run}:${action.update.number}:${action.new}"
@@ -91,9 +115,11 @@ class Echo {
         return "${ticket.kept} ${Bytes(sha256(indices.array()))} ${Bytes(sha256(weights.array()))}"
     }
 
+    private fun array(bits: String) = bits.map { it == '1' }.toBooleanArray()
+
     private fun shown(bits: BooleanArray) = bits.joinToString("") { if (it) "1" else "0" }
 
-    private fun bytes(hex: String) = hex.chunked(2).map { it.toInt(16).toByte() }.toByteArray()
+    private fun bytes(hex: String) = hex.trim('-').chunked(2).map { it.toInt(16).toByte() }.toByteArray()
 }
 
 fun main() {

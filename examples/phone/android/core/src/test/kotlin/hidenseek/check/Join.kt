@@ -8,6 +8,7 @@ import hidenseek.Graph
 import hidenseek.Hello
 import hidenseek.Link
 import hidenseek.Samples
+import hidenseek.Signing
 import hidenseek.Store
 import hidenseek.Topics
 import hidenseek.Training
@@ -19,12 +20,13 @@ import java.util.concurrent.ArrayBlockingQueue
 import kotlin.concurrent.thread
 
 /**
- * A whole device whose broker and programs are at the other end of a pipe: `Join FEDERATION DEVICE FOLDER LENGTH`.
+ * A whole device whose broker and programs are at the other end of a pipe: `Join FEDERATION DEVICE FOLDER LENGTH [TRUST]`.
  *
  * FOLDER holds x-train, y-train, x-test, y-test (float32 and int32, little-endian) and gets the folder `state`;
- * LENGTH is the numbers of a sample. The device writes lines: `subscribe PATTERN`, `publish TOPIC RETAIN DATA`,
- * `open TRAIN INFER`, `train` and `infer` with their arrays, `close`; and reads `connected`, `packet TOPIC DATA`
- * and `answer` with arrays. Data is Base64. When its input ends, so does the device.
+ * LENGTH is the numbers of a sample; TRUST is the federation's public key, without it the device trusts the first it
+ * meets. The device writes lines: `subscribe PATTERN`, `publish TOPIC RETAIN DATA`, `open TRAIN INFER`, `train` and
+ * `infer` with their arrays, `close`; and reads `connected`, `packet TOPIC DATA` and `answer` with arrays. Data is
+ * Base64. When its input ends, so does the device.
  */
 class Pipe : Link, Graph {
     private val answers = ArrayBlockingQueue<List<ByteBuffer>>(1)
@@ -99,11 +101,14 @@ fun main(arguments: Array<String>) {
     val train = samples(File(folder), "train", length.toInt())
     val test = samples(File(folder), "test", length.toInt())
     val instance = Bytes(ByteArray(8).also { java.security.SecureRandom().nextBytes(it) })
-    val hello = Hello(instance, "hidenseek check", "executorch", "", train.size, test.size)
+    val store = Store(File(folder, "state"))
+    arguments.getOrNull(4)?.let { store.trust(Signing.fromText(it)) }
+    val key = store.keys().public
+    val hello = Hello(instance, "hidenseek check", "executorch", "", train.size, test.size, key, store.countStart())
     val pipe = Pipe()
     val client = Client(
         Device(name, hello, stay = false), Topics(federation, name), pipe, train, test,
-        Store(File(folder, "state")), open = pipe::open, log = { System.err.println(it) },
+        store, open = pipe::open, log = { System.err.println(it) },
     )
     val listener = thread(isDaemon = true) { pipe.listen(client) }
     client.run(keepGoing = { listener.isAlive })

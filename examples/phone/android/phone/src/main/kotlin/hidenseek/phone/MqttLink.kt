@@ -4,21 +4,21 @@ import com.hivemq.client.mqtt.MqttClient
 import com.hivemq.client.mqtt.MqttGlobalPublishFilter
 import com.hivemq.client.mqtt.datatypes.MqttQos
 import com.hivemq.client.mqtt.mqtt3.Mqtt3AsyncClient
-import hidenseek.Bytes
 import hidenseek.Client
 import hidenseek.Link
-import hidenseek.Messages
-import hidenseek.State
-import hidenseek.Topics
 import java.net.URI
 import java.util.concurrent.CompletableFuture
 import java.util.concurrent.TimeUnit
 import java.util.concurrent.TimeoutException
 
-/** A connection to `mqtt://`, `mqtts://`, `ws://` or `wss://` HOST[:PORT][/PATH], which makes itself again when it is lost. */
+/**
+ * A connection to `mqtt://`, `mqtts://`, `ws://` or `wss://` HOST[:PORT][/PATH], which makes itself again when it is lost.
+ *
+ * @param will topic of the last will, and what it says: the device's state, sealed.
+ */
 class MqttLink(
     broker: URI, private val user: String?, private val password: String?, federation: String, device: String,
-    private val topics: Topics, private val instance: Bytes,
+    private val will: Pair<String, ByteArray>,
 ) : Link {
     private val sent = ArrayList<CompletableFuture<*>>()
     private var client: Client? = null
@@ -50,8 +50,8 @@ class MqttLink(
             .cleanSession(false)
             .keepAlive(30)
             .willPublish()
-            .topic(topics.up("state"))
-            .payload(Messages.encode(State(instance, online = false)))
+            .topic(will.first)
+            .payload(will.second)
             .qos(MqttQos.AT_LEAST_ONCE)
             .retain(true)
             .applyWillPublish()

@@ -14,6 +14,8 @@ import hidenseek.Client
 import hidenseek.Device
 import hidenseek.Hello
 import hidenseek.Samples
+import hidenseek.Signing
+import hidenseek.State
 import hidenseek.Stopped
 import hidenseek.Store
 import hidenseek.Topics
@@ -21,6 +23,7 @@ import java.io.File
 import java.net.URI
 import java.security.SecureRandom
 import java.util.concurrent.TimeUnit
+import org.bouncycastle.jce.provider.BouncyCastleProvider
 
 /** Where an app keeps its data. Labels are 0 .. classes - 1; samples are flat, one after the other. */
 interface SampleSource {
@@ -35,33 +38,46 @@ abstract class TrainingWorker(context: Context, parameters: WorkerParameters) : 
     /** User and password at the broker. */
     abstract val credentials: Pair<String, String>?
 
-    override fun doWork(): Result {
+    /** The federation's public key, as `hidenseek key` shows it; null: that of the first federation met. */
+    open val trust: String? = null
+
+    override fun doWork(): Result = try {
+        if (Signing.provider == null) Signing.provider = BouncyCastleProvider()
+        takePart()
+        Result.success()
+    } catch (turnedAway: Stopped) {
+        Result.failure()
+    } catch (error: java.util.concurrent.ExecutionException) {
+        Result.retry() // the broker refuses us, or cannot be reached
+    } catch (error: java.util.concurrent.TimeoutException) {
+        Result.retry()
+    }
+
+    private fun takePart() {
         val federation = inputData.getString(FEDERATION)!!
         val name = inputData.getString(DEVICE)!!
         val topics = Topics(federation, name)
         val folder = File(applicationContext.filesDir, "hidenseek-$federation").apply { mkdirs() }
         val train = samples.train()
         val test = samples.test()
+        val store = Store(folder)
+        trust?.let { store.trust(Signing.fromText(it)) }
+        val keys = store.keys()
         val instance = Bytes(ByteArray(8).also { SecureRandom().nextBytes(it) })
-        val hello = Hello(instance, "hidenseek-android 1", "executorch", "", train.size, test.size)
+        val hello = Hello(
+            instance, "hidenseek-android 2", "executorch", "", train.size, test.size, keys.public, store.countStart(),
+        )
+        val state = topics.up("state")
+        val gone = Signing.seal(keys.private, state, State(instance, online = false))
         val (user, password) = credentials ?: (null to null)
-        val link = MqttLink(URI(inputData.getString(BROKER)!!), user, password, federation, name, topics, instance)
+        val link = MqttLink(URI(inputData.getString(BROKER)!!), user, password, federation, name, will = state to gone)
         val client = Client(
-            Device(name, hello, stay = false), topics, link, train, test, Store(folder),
+            Device(name, hello, stay = false), topics, link, train, test, store,
             open = { bundle, training -> ExecutorchGraph(bundle, training.batch, folder) },
         )
         val until = System.nanoTime() + TimeUnit.MINUTES.toNanos(MINUTES)
-        return try {
-            link.connect(client)
-            client.run(keepGoing = { !isStopped && System.nanoTime() < until })
-            Result.success()
-        } catch (turnedAway: Stopped) {
-            Result.failure()
-        } catch (error: java.util.concurrent.ExecutionException) {
-            Result.retry() // the broker refuses us, or cannot be reached
-        } catch (error: java.util.concurrent.TimeoutException) {
-            Result.retry()
-        }
+        link.connect(client)
+        client.run(keepGoing = { !isStopped && System.nanoTime() < until })
     }
 
     companion object {

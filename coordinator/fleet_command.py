@@ -1,0 +1,127 @@
+"""`hidenseek fleet`: the devices that were seen, and who of them may take part."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wire import command, signing
+from wire.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from coordinator.store import Store
+
+Subparsers = argparse._SubParsersAction
+
+EXAMPLES = """
+examples:
+  hidenseek fleet list                       # every device that was seen, its key, and whether it may take part
+  hidenseek fleet revoke pi-07               # stolen: it takes part no more, from the next round on
+  hidenseek fleet restore pi-07              # found again
+  hidenseek fleet forget pi-07               # its card was replaced: whoever joins next as pi-07 is it
+
+While hidenseek serve runs, it follows within a second. The state folder is that of hidenseek serve.
+"""
+
+
+def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """`hidenseek fleet` and its actions."""
+    parser = subparsers.add_parser(
+        "fleet",
+        help="list the devices, revoke one, let one in again",
+        description="The devices that a coordinator has seen: list them, revoke one, let one in again, forget a key.",
+        epilog=EXAMPLES,
+        formatter_class=command.HelpFormatter,
+    )
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    for name, text, run in (
+        ("list", "show every device that was seen", _list),
+        ("revoke", "a device takes part no more, from the next round on", _revoke),
+        ("restore", "a revoked device may take part again", _restore),
+        ("forget", "forget a device's key: the next one under its id is it", _forget),
+    ):
+        action = actions.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"examples:\n  hidenseek fleet {name}{'' if name == 'list' else ' pi-07'} --state hidenseek-default",
+            formatter_class=command.HelpFormatter,
+        )
+        if name != "list":
+            action.add_argument("device", metavar="ID", help="a device id")
+        where = action.add_mutually_exclusive_group()
+        where.add_argument("--state", type=Path, metavar="DIR", help="state folder of hidenseek serve")
+        where.add_argument(
+            "--config", type=Path, default=Path("devices.yaml"), metavar="FILE", help="names it, without --state"
+        )
+        action.set_defaults(run=run)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    with _store(arguments) as store:
+        revoked, devices = store.revoked(), store.devices()
+        seen = {row["name"]: row["seen_s"] for row in store.query("SELECT name, seen_s FROM device")}
+    table = Table(box=None, pad_edge=False)
+    for title in ("device", "key", "runtime", "profile", "last hello", "may take part"):
+        table.add_column(title)
+    for name in sorted({*devices, *revoked}):
+        hello = devices.get(name)
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(seen[name])) if name in seen else ""
+        facts = (signing.fingerprint(hello.key), hello.runtime, hello.profile) if hello else ("", "", "")
+        table.add_row(name, *facts, when, "revoked" if name in revoked else "yes")
+    Console().print(table if table.rows else "no device was seen yet")
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    return _change(arguments, lambda store, device: store.revoke(device), "is revoked", "was revoked before")
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    return _change(arguments, lambda store, device: store.restore(device), "may take part again", "was not revoked")
+
+
+def _forget(arguments: argparse.Namespace) -> int:
+    return _change(arguments, lambda store, device: store.forget_device(device), "is forgotten", "was never seen")
+
+
+def _change(arguments: argparse.Namespace, change: Callable[[Store, str], bool], done: str, nothing: str) -> int:
+    from wire.topics import check_name
+
+    device = check_name(arguments.device, "device id")
+    with _store(arguments) as store:
+        print(f"{device} {done if change(store, device) else nothing}")
+    return 0
+
+
+@contextmanager
+def _store(arguments: argparse.Namespace) -> Iterator[Store]:
+    """The database of the coordinator that is meant.
+
+    Raises:
+        ConfigError: if neither a state folder nor a readable devices.yaml says which.
+        DataError: if it has no database.
+    """
+    from coordinator import config
+    from coordinator.federation import DATABASE, state_folder
+    from coordinator.store import Store
+
+    if arguments.state is None and not arguments.config.exists():
+        raise ConfigError("no such file", where=str(arguments.config), hint="Name the state folder with --state DIR")
+    folder = arguments.state or state_folder(config.load(arguments.config).federation.name)
+    if not (folder / DATABASE).exists():
+        raise DataError(
+            f"no {DATABASE} in this folder", where=str(folder), hint="Name that of hidenseek serve with --state DIR"
+        )
+    store = Store(folder / DATABASE)
+    try:
+        yield store
+    finally:
+        store.close()
