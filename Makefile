@@ -7,6 +7,7 @@
 #   make executorch   the third runtime, for programs that train in apps (make test-all does it too)
 #   make wheels     dist/*.whl for x86-64, 64-bit and 32-bit ARM
 #   make bench-kernels [NETS=conv4 DENSITIES=0.05 BATCH=32]   one training step on every runtime
+#   make bench-wire               bytes and speed of the mask coder
 #   make bench-method [ARGS=--quick]   accuracy against bytes, HideNseek and nine rivals
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ ARGS   ?=
 SEED   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo executorch test test-all test-arm test-chaos bench-kernels bench-method wheels lint clean
+.PHONY: help demo executorch test test-all test-arm test-chaos bench-kernels bench-method bench-wire wheels lint clean
 
 help:
 	@sed -n '/^$$/q; s/^#//p' Makefile
@@ -85,6 +86,11 @@ bench-kernels: $(VENV)/.kernels
 bench-method: $(VENV)/.kernels
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.method $(ARGS)
+
+# Bytes and speed of the mask coder, against the ideal code length and other coders.
+bench-wire: $(VENV)/.kernels
+	@$(BIN)/python -c 'import constriction, zstandard' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@$(BIN)/python -m benchmarks.wire $(ARGS)
 
 # Wheels for PCs and ARM boards, by Debian's cross compilers; each works with every Python from 3.11 on.
 wheels: $(READY)

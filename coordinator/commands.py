@@ -154,8 +154,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.check:
         federation = settings.federation
         print(
-            f"{arguments.config}: federation '{federation.name}', {federation.rounds} rounds of {federation.per_round} "
-            f"devices, {len(settings.profiles)} profiles, {len(settings.devices) or 'any'} devices may join"
+            f"{arguments.config}: federation '{federation.name}', {federation.plan_in_words()}, "
+            f"{len(settings.profiles)} profiles, {len(settings.devices) or 'any'} devices may join"
         )
         return 0
     return _serve_run(arguments, settings)
@@ -188,6 +188,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
             training=Training(**wanted.training.model_dump()),
             schedule=wanted.schedule(),
             runtimes=tuple(wanted.runtimes),
+            asynchrony=wanted.asynchrony(),
             memory=wanted.memory,
             defend=wanted.defend,
             allowed=settings.allowed,
@@ -220,10 +221,9 @@ def _broker(arguments: argparse.Namespace, settings: DevicesFile, state: Path) -
         ConfigError: if there is no device that the one to start could let in.
     """
     from coordinator.broker import EmbeddedBroker, parse_listen
-    from wire.mqtt import parse_url
 
     if arguments.broker:
-        return parse_url(arguments.broker, password=command.read_password(arguments), ca=arguments.ca)
+        return command.read_broker(arguments)
     if not settings.devices:
         raise ConfigError(
             "no devices listed, and the embedded broker gives every device an account of its own",

@@ -110,7 +110,7 @@ def _join(arguments: argparse.Namespace) -> int:
     command.log_to_terminal(verbose=arguments.verbose)
     device = check_name(arguments.device, "device id")
     topics = Topics(arguments.federation)
-    broker = mqtt.parse_url(arguments.broker, password=command.read_password(arguments), ca=arguments.ca)
+    broker = command.read_broker(arguments)
     runtime = _pick_runtime(arguments.runtime)
     samples = data.load(arguments.data)
     trusted = signing.from_text(arguments.trust, where="--trust") if arguments.trust else None

@@ -10,8 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from wire.errors import ConfigError, HidenseekError
+
+if TYPE_CHECKING:
+    from wire.mqtt import Broker
 
 INTERRUPTED = 130
 PASSWORD_VARIABLE = "HIDENSEEK_PASSWORD"  # noqa: S105  # the variable's name, not a password
@@ -62,10 +66,12 @@ def log_to_terminal(*, verbose: bool) -> None:
 
 
 def add_broker_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """--broker, --ca, --password-file and --connect-timeout."""
+    """--broker, --ca, --cert, --cert-key, --password-file and --connect-timeout."""
     group = parser.add_argument_group("broker")
     group.add_argument("--broker", metavar="URL", required=required, help="mqtt[s]://[USER@]HOST[:PORT]")
     group.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority of an mqtts broker")
+    group.add_argument("--cert", type=Path, metavar="FILE", help="our certificate, for a broker that asks for one")
+    group.add_argument("--cert-key", type=Path, metavar="FILE", help="its private key (default: in the same file)")
     group.add_argument(
         "--password-file", type=Path, metavar="FILE", help=f"first line is the password (else ${PASSWORD_VARIABLE})"
     )
@@ -89,6 +95,23 @@ def read_password(arguments: argparse.Namespace) -> str | None:
     if not lines:
         raise ConfigError("password file is empty", where=str(arguments.password_file))
     return str(lines[0])
+
+
+def read_broker(arguments: argparse.Namespace) -> Broker:
+    """The broker that the options of `add_broker_arguments` name.
+
+    Raises:
+        ConfigError: if the address is none, or a file cannot be read.
+    """
+    from wire.mqtt import parse_url
+
+    return parse_url(
+        arguments.broker,
+        password=read_password(arguments),
+        ca=arguments.ca,
+        certificate=arguments.cert,
+        certificate_key=arguments.cert_key,
+    )
 
 
 def write_whole(path: Path, data: bytes) -> None:

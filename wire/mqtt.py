@@ -30,6 +30,7 @@ from paho.mqtt.reasoncodes import ReasonCode  # noqa: E402
 from wire.errors import BrokerRefused, BrokerUnreachable, ConfigError  # noqa: E402
 from wire.transport import Connected, Disconnected, Event, Packet  # noqa: E402
 
+SECURE = ("mqtts", "wss")
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 KEEPALIVE_S = 30
 MAX_QUEUED = 10_000
@@ -47,21 +48,32 @@ class Broker:
     password: str | None = None
     path: str = "/mqtt"
     ca: Path | None = None
+    certificate: Path | None = None
+    certificate_key: Path | None = None
 
     def __repr__(self) -> str:
         return f"{self.scheme}://{self.host}:{self.port}"
 
 
-def parse_url(url: str, *, password: str | None = None, ca: Path | None = None) -> Broker:
+def parse_url(
+    url: str,
+    *,
+    password: str | None = None,
+    ca: Path | None = None,
+    certificate: Path | None = None,
+    certificate_key: Path | None = None,
+) -> Broker:
     """Read `mqtt[s]://[user[:password]@]host[:port]` (or ws[s]://...).
 
     Args:
         url: the address.
         password: used if the address names none.
         ca: certificate authority file for mqtts and wss; the system's if None.
+        certificate: shown to a broker that wants to know its clients by one; PEM.
+        certificate_key: its private key, if that is not in the same file.
 
     Raises:
-        ConfigError: if the address is not of that form.
+        ConfigError: if the address is not of that form, or a certificate is named where none can be shown.
     """
     hint = "Write it as mqtt://HOST, mqtt://HOST:1883 or mqtts://USER@HOST:8883"
     try:
@@ -71,6 +83,10 @@ def parse_url(url: str, *, password: str | None = None, ca: Path | None = None) 
         raise ConfigError(f"'{url}' is no address ({error})", where="--broker", hint=hint) from None
     if parts.scheme not in PORTS or not parts.hostname:
         raise ConfigError(f"'{url}' is no broker address", where="--broker", hint=hint)
+    if certificate and parts.scheme not in SECURE:
+        raise ConfigError(f"'{url}' is no TLS address", where="--cert", hint="A certificate needs mqtts:// or wss://")
+    if certificate_key and not certificate:
+        raise ConfigError("a key without a certificate", where="--cert-key", hint="Name the certificate with --cert")
     return Broker(
         scheme=parts.scheme,
         host=parts.hostname,
@@ -79,6 +95,8 @@ def parse_url(url: str, *, password: str | None = None, ca: Path | None = None) 
         password=unquote(parts.password) if parts.password else password,
         path=parts.path or "/mqtt",
         ca=ca,
+        certificate=certificate,
+        certificate_key=certificate_key,
     )
 
 
@@ -108,7 +126,7 @@ class MqttTransport:
         )
         if websocket:
             self._client.ws_set_options(path=broker.path)
-        if broker.scheme in ("mqtts", "wss"):
+        if broker.scheme in SECURE:
             self._client.tls_set_context(_tls(broker))
         if broker.user is not None:
             self._client.username_pw_set(broker.user, broker.password)
@@ -165,6 +183,14 @@ class MqttTransport:
                 f"the broker at {self._broker} refused the connection: {self._refusal}",
                 hint="Check user and password: mqtt://USER@HOST with HIDENSEEK_PASSWORD set, or --password-file",
             )
+        if self._broker.scheme in SECURE:  # with TLS 1.3 a client hears last that its certificate is not taken
+            own = self._broker.certificate
+            raise BrokerRefused(
+                f"{self._broker} ends the connection without an answer",
+                hint=f"It may not know who has signed {own}"
+                if own
+                else "It may want to know its clients by certificates: --cert FILE",
+            )
         raise BrokerUnreachable(
             f"{self._broker} accepts connections but does not answer as an MQTT 3.1.1 broker", hint=RETRY_HINT
         )
@@ -220,9 +246,16 @@ class MqttTransport:
 
 def _tls(broker: Broker) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=str(broker.ca) if broker.ca else None)
+        context = ssl.create_default_context(cafile=str(broker.ca) if broker.ca else None)
     except OSError as error:
         raise ConfigError(f"CA file cannot be read ({_why(error)})", where=str(broker.ca)) from error
+    if broker.certificate:
+        try:
+            context.load_cert_chain(broker.certificate, broker.certificate_key)
+        except OSError as error:
+            files = " and ".join(str(file) for file in (broker.certificate, broker.certificate_key) if file)
+            raise ConfigError(f"certificate and key cannot be read ({_why(error)})", where=files) from error
+    return context
 
 
 def _why(error: Exception) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,26 +25,39 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[str]:
     """A mosquitto with one account, user `fleet`, password `secret`; its address with the user."""
+    passwords = tmp_path / "passwords"
+    passwords.touch(mode=0o600)
+    with started_mosquitto(
+        tmp_path, f"allow_anonymous false\npassword_file {passwords}\n", accounts={"fleet": "secret"}
+    ) as port:
+        yield f"mqtt://fleet@127.0.0.1:{port}"
+
+
+@contextmanager
+def started_mosquitto(folder: Path, settings: str, accounts: Mapping[str, str] | None = None) -> Iterator[int]:
+    """A mosquitto on a free port of the loopback, with more settings; its files lie in `folder`."""
     binary = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin")
     if binary is None:
         pytest.fail("this test needs mosquitto: apt-get install mosquitto")
+    for user, password in (accounts or {}).items():
+        command = ["mosquitto_passwd", "-b", str(folder / "passwords"), user, password]
+        subprocess.run(command, check=True, capture_output=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    passwords = tmp_path / "passwords"
-    passwords.touch(mode=0o600)
-    subprocess.run(["mosquitto_passwd", "-b", str(passwords), "fleet", "secret"], check=True, capture_output=True)
-    config = tmp_path / "mosquitto.conf"
+    config = folder / "mosquitto.conf"
     config.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nuser root\n"
-        f"persistence true\npersistence_location {tmp_path}/\nmax_queued_messages 0\n"
+        f"listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {folder}/\n"
+        f"max_queued_messages 0\n{settings}"
     )
-    with (tmp_path / "mosquitto.log").open("wb") as log:
+    with (folder / "mosquitto.log").open("wb") as log:
         server = subprocess.Popen([binary, "-c", str(config)], stdout=log, stderr=log)
-    wait_until(lambda: _open(port), 10, "mosquitto takes connections")
-    yield f"mqtt://fleet@127.0.0.1:{port}"
-    server.terminate()
-    server.wait()
+    try:
+        wait_until(lambda: _open(port), 10, "mosquitto takes connections")
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _open(port: int) -> bool:
