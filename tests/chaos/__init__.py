@@ -1,0 +1,1 @@
+"""A fleet of real processes on a bad network, killed at any moment (docs/chaos.md)."""
