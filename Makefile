@@ -3,6 +3,7 @@
 #   make test       the fast tests        make test-all  also real brokers and slow ones
 #   make test-arm   on emulated ARM systems, those that take minutes too
 #   make test-chaos [SEED=7]   kill -9, bad networks, full disks; as root, under ten minutes (docs/chaos.md)
+#   make fuzz [ARGS='--seed 7']   a million inputs for all that reads bytes from elsewhere; under five minutes
 #   make lint       format, lint, types   make clean     forget .venv and outputs
 #   make executorch   the third runtime, for programs that train in apps (make test-all does it too)
 #   make wheels     dist/*.whl for x86-64, 64-bit and 32-bit ARM
@@ -19,7 +20,7 @@ ARGS   ?=
 SEED   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo executorch test test-all test-arm test-chaos bench-kernels bench-method bench-wire wheels lint clean
+.PHONY: help demo executorch test test-all test-arm test-chaos fuzz bench-kernels bench-method bench-wire bench-attacks wheels lint clean
 
 help:
 	@sed -n '/^$$/q; s/^#//p' Makefile
@@ -77,6 +78,10 @@ test-arm: $(VENV)/.kernels $(VENV)/.executorch
 test-chaos: $(VENV)/.kernels
 	@HIDENSEEK_CHAOS_SEED=$(SEED) timeout --foreground 600 $(BIN)/python -m pytest -s -m chaos tests/chaos $(ARGS)
 
+# What is found is told with a command that tries it again; new ground goes to out/fuzz.
+fuzz: $(VENV)/.kernels
+	@timeout --foreground 600 $(BIN)/python -m tests.fuzz $(ARGS)
+
 bench-kernels: $(VENV)/.kernels
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.kernels $(if $(NETS),--nets $(NETS)) $(if $(DENSITIES),--densities $(DENSITIES),--synflow) \
@@ -91,6 +96,11 @@ bench-method: $(VENV)/.kernels
 bench-wire: $(VENV)/.kernels
 	@$(BIN)/python -c 'import constriction, zstandard' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.wire $(ARGS)
+
+# How many hostile devices a federation survives, and what randomised response costs; resumable.
+bench-attacks: $(VENV)/.kernels
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@$(BIN)/python -m benchmarks.attacks $(ARGS)
 
 # Wheels for PCs and ARM boards, by Debian's cross compilers; each works with every Python from 3.11 on.
 wheels: $(READY)

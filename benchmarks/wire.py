@@ -249,6 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=60, help="of the run")
     parser.add_argument("--output", type=Path, help="where the .json goes (default benchmarks/results/wire-DATE-DATA)")
     options = parser.parse_args(arguments)
+    if options.rounds < 2:
+        parser.error("votes are compared with those before: at least 2 rounds")
     console, rows = Console(width=110), []
     how = "natural" if options.data == "har" else "shards"
     data = DataSettings(name=options.data, how=how, limit=None if how == "natural" else (100, 25))

@@ -78,7 +78,8 @@ def _check(contexts: Symbols, ends: NDArray[np.int64], bits: int) -> None:
     """The native coder trusts what passes here."""
     if contexts.dtype != np.uint8 or contexts.ndim != 1 or (contexts.size and contexts.max() >= CONTEXTS):
         raise ValueError(f"uint8 contexts below {CONTEXTS} expected")
-    if ends.dtype != np.int64 or ends.ndim != 1 or not ends.size or ends[0] < 0 or (np.diff(ends) < 0).any():
+    places = ends.tolist()  # few, and compared faster so
+    if ends.dtype != np.int64 or ends.ndim != 1 or not places or places[0] < 0 or sorted(places) != places:
         raise ValueError("int64 ends of layers, ascending, expected")
-    if ends[-1] != contexts.size or not 1 <= bits <= MAX_BITS:
-        raise ValueError(f"{ends[-1]} symbols of {bits} bits, but {contexts.size} contexts")
+    if places[-1] != contexts.size or not 1 <= bits <= MAX_BITS:
+        raise ValueError(f"{places[-1]} symbols of {bits} bits, but {contexts.size} contexts")

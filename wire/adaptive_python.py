@@ -86,7 +86,7 @@ class _Decoder:
             self.range -= bound
         self.model.learn(state, bit)
         while self.range >> 32 == 0:
-            self.value = self.value << 32 | self._take(4)
+            self.value = (self.value << 32 | self._take(4)) & ALL  # what no encoder writes may lie beyond the range
             self.range <<= 32
         return bit
 

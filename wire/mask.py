@@ -157,7 +157,7 @@ def decode_signs(data: bytes, votes: Votes, ends: Ends) -> Signs:
         return bits.unpack(data[1:], votes.signs.size) ^ votes.signs
     if data[0] != FLIPS:
         raise WireError(f"sign mask of unknown kind {data[0]}")
-    return adaptive.decode(data[1:], votes.levels, ends, 1).astype(np.bool_) ^ votes.signs
+    return adaptive.decode(data[1:], votes.levels, ends, 1).view(np.bool_) ^ votes.signs
 
 
 def encode_votes(votes: Votes, ends: Ends, known: Votes | None = None) -> bytes:

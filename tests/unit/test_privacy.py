@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.privacy import ROOT, promises, table
 from coordinator.aggregate import LEVELS, next_votes
 from coordinator.config import DevicesFile, load
 from coordinator.privacy import account, advanced, basic, exact, notice, vote_deviation
@@ -168,3 +170,11 @@ def test_a_person_is_told_what_it_promises() -> None:
     assert text is not None
     for part in ("11.9% of all signs", "epsilon 2 for one sign in a round and 10 in 5", "2,000 and 10,000", "0.27"):
         assert part in text
+
+
+def test_the_page_shows_what_is_promised_and_what_was_measured() -> None:
+    """docs/privacy.md holds the tables that the benchmark prints."""
+    page = (ROOT / "docs" / "privacy.md").read_text()
+    assert "\n".join(promises()) in page
+    kept = json.loads((ROOT / "benchmarks" / "results" / "privacy.json").read_text())["rows"]
+    assert "\n".join(table(kept)) in page
