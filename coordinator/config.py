@@ -13,14 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from coordinator.aggregate import DEFEND, MEMORY
 from coordinator.rounds import Schedule
+from coordinator.steps import DECAY, STALENESS, Asynchrony
 from wire import signing
 from wire.errors import ConfigError
 from wire.settings import Training
 
+# What ruamel.yaml raises beside its own errors: of dates that do not exist, tags on the wrong thing, deep nesting, ...
+NOT_YAML = (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -63,6 +66,10 @@ class FederationSettings(_Strict):
     quorum: Count = 8
     deadline_s: float = Field(default=60.0, gt=0)
     start_devices: Count | None = Field(default=None, description="online devices to wait for; per_round if not given")
+    mode: Literal["rounds", "async"] = Field(default="rounds", description="async: docs/asynchronous.md")
+    buffer: Count | None = Field(default=None, description="async: masks that close a step; quorum if not given")
+    staleness: int = Field(default=STALENESS, strict=True, description="async: steps that a mask may be late")
+    decay: float = Field(default=DECAY, description="async: weight of a mask one step late, of two its square, ...")
     memory: float = Field(default=MEMORY, ge=0, lt=1, description="share of the previous mean vote that stays")
     defend: bool = Field(default=DEFEND, description="hostile masks are not counted; see docs/robustness.md")
     evaluate: bool = Field(default=True, description="devices report the global network's accuracy every round")
@@ -82,6 +89,18 @@ class FederationSettings(_Strict):
             start_devices=self.start_devices or self.per_round,
             seed=self.seed,
         )
+
+    def plan_in_words(self) -> str:
+        """For a person who checks the file."""
+        asynchrony = self.asynchrony()
+        if asynchrony is None:
+            return f"{self.rounds} rounds of {self.per_round} devices"
+        return f"{self.rounds} asynchronous steps of {asynchrony.buffer} masks"
+
+    def asynchrony(self) -> Asynchrony | None:
+        """The rules of an asynchronous run; None for rounds."""
+        found = Asynchrony(buffer=self.buffer or self.quorum, staleness=self.staleness, decay=self.decay)
+        return found if self.mode == "async" else None
 
 
 class Profile(_Strict):
@@ -146,12 +165,16 @@ def load(path: Path) -> DevicesFile:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise ConfigError(f"not YAML: {error.problem or error.context}", where=f"{path}:{line}") from error
+    except NOT_YAML as error:
+        first = str(error).partition("\n")[0]
+        raise ConfigError(f"not YAML: {first:.200}", where=str(path)) from error
     if not isinstance(tree, CommentedMap):
         raise ConfigError("empty, or not a mapping of names to settings", where=f"{path}:1")
     try:
         found = DevicesFile.model_validate(_plain(tree))
         Training(**found.federation.training.model_dump())
         found.federation.schedule()
+        _check_buffer(found)
     except ValidationError as error:
         raise _explain(path, tree, error.errors()[0]) from None
     except ConfigError as error:  # settings that are well-formed alone but not together
@@ -165,6 +188,16 @@ def load(path: Path) -> DevicesFile:
                 hint=f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(found.profiles)}",
             )
     return found
+
+
+def _check_buffer(found: DevicesFile) -> None:
+    """Of an asynchronous federation: a step that waits for more devices than there are would never close."""
+    asynchrony = found.federation.asynchrony()
+    if asynchrony is not None and 0 < len(found.devices) < asynchrony.buffer:
+        name = "buffer" if found.federation.buffer else "quorum"
+        listed = len(found.devices)
+        what = f"{name} is {asynchrony.buffer}, but {listed} devices are listed, and each has one vote a step"
+        raise ConfigError(what, where="federation")
 
 
 def _explain(path: Path, tree: CommentedMap, error: ErrorDetails) -> ConfigError:
@@ -199,11 +232,14 @@ def _line(tree: Any, location: list[Any]) -> int:
     """Line of the deepest part of a location that is in the file, counting from 1."""
     line = 1
     for part in location:
-        if isinstance(tree, CommentedMap) and part in tree:
-            line = tree.lc.key(part)[0] + 1
-        elif isinstance(tree, CommentedSeq) and isinstance(part, int) and part < len(tree):
-            line = tree.lc.item(part)[0] + 1
-        else:
+        try:
+            if isinstance(tree, CommentedMap) and part in tree:
+                line = tree.lc.key(part)[0] + 1
+            elif isinstance(tree, CommentedSeq) and isinstance(part, int) and part < len(tree):
+                line = tree.lc.item(part)[0] + 1
+            else:
+                break
+        except (KeyError, TypeError):  # it came by a merge (`<<: *name`), or in a type without lines
             break
         tree = tree[part]
     return line

@@ -16,6 +16,7 @@ from coordinator.models import build_plan
 from coordinator.prune import prune
 from coordinator.rounds import Schedule
 from coordinator.server import Coordinator, Observer
+from coordinator.steps import Asynchrony
 from coordinator.store import Store
 from export.bundle import make_bundle
 from wire import messages
@@ -68,6 +69,7 @@ class Federation:
     training: Training
     schedule: Schedule
     runtimes: tuple[str, ...]
+    asynchrony: Asynchrony | None = None
     memory: float = MEMORY
     defend: bool = DEFEND
     allowed: frozenset[str] = frozenset()
@@ -83,6 +85,7 @@ class Federation:
         every = {
             "schedule": asdict(self.schedule),
             "training": asdict(self.training),
+            "asynchrony": asdict(self.asynchrony) if self.asynchrony else None,
             "memory": self.memory,
             "defend": self.defend,
         }
@@ -161,6 +164,7 @@ def prepare(
         channel=channel,
         store=store,
         observer=observer,
+        asynchrony=federation.asynchrony,
         memory=federation.memory,
         defend=federation.defend,
         evaluator=evaluator,

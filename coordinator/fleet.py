@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from wire.errors import WireError
 from wire.messages import Hello, Message, Refusal, State, Welcome
 from wire.signing import fingerprint
+
+REMEMBERED = 16  # instances of one device, of each sort: far more than processes with one id and key that live at once
 
 
 @dataclass
@@ -16,8 +19,12 @@ class Member:
 
     hello: Hello
     online: bool = True
-    earlier: dict[bytes, Hello] = field(default_factory=dict)  # instances that spoke for the id before
-    refused: set[bytes] = field(default_factory=set)  # instances told to stop
+    earlier: dict[bytes, Hello] = field(default_factory=dict)  # instances that spoke for the id before, oldest first
+    refused: dict[bytes, None] = field(default_factory=dict)  # instances told to stop, oldest first
+
+    def knows(self, instance: bytes) -> bool:
+        """Whether this instance has spoken for the id."""
+        return instance == self.hello.instance or instance in self.earlier or instance in self.refused
 
 
 @dataclass
@@ -62,13 +69,17 @@ class Fleet:
             a welcome for this instance, or refusals; the list may name another instance than this one.
 
         Raises:
-            WireError: if it has been said before, so that somebody is repeating it.
+            WireError: if it has been said before, so that somebody is repeating it, or in the name of an instance
+                with another key.
         """
+        member = self.members.get(device)
+        if member is not None and hello.key != member.hello.key and member.knows(hello.instance):
+            # Whoever said this has overheard the instance. A refusal would stop the one that it belongs to.
+            raise WireError(f"somebody without its key says hello as '{device}'")
         refusal = self._refusal(device, hello)
         if refusal is not None:
             code, reason = refusal
             return [Refusal(instance=hello.instance, code=code, reason=reason)]
-        member = self.members.get(device)
         if member is None:
             self.members[device] = Member(hello)
             return Welcome(instance=hello.instance)
@@ -80,11 +91,13 @@ class Fleet:
         newer = member.hello
         if hello.instance in member.earlier:
             del member.earlier[hello.instance]
-            member.refused.add(newer.instance)
+            member.refused[newer.instance] = None
+            _drop_oldest(member.refused)
             member.hello, member.online = hello, True
             return [_duplicate(device, newer.instance)]
         if newer.instance != hello.instance:
             member.earlier[newer.instance] = newer
+            _drop_oldest(member.earlier)
         member.hello, member.online = hello, True
         return Welcome(instance=hello.instance)
 
@@ -124,6 +137,12 @@ class Fleet:
         """Ids of the devices that are online and may take part, sorted."""
         online = {device for device, member in self.members.items() if member.online}
         return sorted(online - self.revoked)
+
+
+def _drop_oldest(instances: dict[bytes, Any]) -> None:
+    """A device may start as often as it likes, and is not remembered for ever each time."""
+    while len(instances) > REMEMBERED:
+        del instances[next(iter(instances))]
 
 
 def _duplicate(device: str, instance: bytes) -> Refusal:

@@ -64,6 +64,9 @@ def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def _list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from coordinator.terminal import printable
 
     with _store(arguments) as store:
         revoked, devices = store.revoked(), store.devices()
@@ -75,7 +78,7 @@ def _list(arguments: argparse.Namespace) -> int:
         hello = devices.get(name)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(seen[name])) if name in seen else ""
         facts = (signing.fingerprint(hello.key), hello.runtime, hello.profile) if hello else ("", "", "")
-        table.add_row(name, *facts, when, "revoked" if name in revoked else "yes")
+        table.add_row(name, *(Text(printable(fact)) for fact in facts), when, "revoked" if name in revoked else "yes")
     Console().print(table if table.rows else "no device was seen yet")
     return 0
 

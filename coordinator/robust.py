@@ -28,8 +28,8 @@ from wire.mask import Signs, Votes
 
 Packed: TypeAlias = NDArray[np.uint8]  # signs (kept,) in bytes, the first in the highest bit, zeros at the end
 
-TURNED = 0.48  # random masks 0.5; honest ones at most 0.25, and 0.46 at ten times the learning rate
-COPIED = 0.1  # of the changes of both together; J = 9 / 11 in Jaccard's index. Honest masks at least 0.18
+TURNED = 0.48  # random masks turn 0.5; honest ones at most 0.29 (docs/robustness.md)
+COPIED = 0.1  # of the changes of both together; J = 9 / 11 in Jaccard's index. Honest masks at least 0.35
 FEWEST = 64  # changes of two masks together, for them to be called copies
 ROOM = 1 << 20  # bytes of masks compared at once: 32 MB as numbers
 SIGMAS = 4.0  # of randomised response: by so much a device must be beyond a limit

@@ -171,6 +171,8 @@ def resume(
     rounds: Rounds, *, number: int, selected: tuple[str, ...], arrived: frozenset[str], due: bool, now_s: float
 ) -> Outcome:
     """Take up a round after a restart: announce it again with a whole deadline, or (due) close it at once."""
+    if number > rounds.schedule.rounds:
+        return replace(rounds, number=number, over=True), [Finish()]
     rounds = replace(
         rounds,
         number=number,

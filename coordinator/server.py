@@ -1,4 +1,4 @@
-"""The coordinator at work: carries out what `coordinator.rounds` decides, over a broker and a database.
+"""The coordinator at work: carries out what `coordinator.modes` decides, over a broker and a database.
 
 The order that keeps the promise "nothing acknowledged is lost, nothing is counted twice": a mask is
 checked, committed to the database, then acknowledged to the broker, then confirmed to its device.
@@ -13,21 +13,24 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from coordinator import rounds
-from coordinator.aggregate import DEFEND, close_votes
+from coordinator.aggregate import DEFEND
+from coordinator.announced import AT_HAND, Announced
 from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet, Member
 from coordinator.limits import Limits
-from coordinator.rounds import Rounds, Schedule
-from coordinator.store import Store, StoredRound
+from coordinator.modes import Asynchronously, Ballot, InRounds, Mode
+from coordinator.rounds import Schedule
+from coordinator.steps import Asynchrony
+from coordinator.store import Store
 from wire import mask, signing
 from wire.bundle import Bundle
 from wire.channel import Channel, Garbled, Received
 from wire.errors import BrokerRefused, Mismatch, RoundFailed, WireError
 from wire.messages import (
+    EVERYONE,
     MAX_TEXT,
     TICKET_PREFIX_BYTES,
     BundleBytes,
-    CatchUp,
     Evaluation,
     Federation,
     Hello,
@@ -36,7 +39,6 @@ from wire.messages import (
     Missed,
     Receipt,
     Refusal,
-    Round,
     State,
     Welcome,
     encode,
@@ -58,10 +60,10 @@ class Observer(Protocol):
         """A device came or went."""
 
     def announced(self, number: int, selected: tuple[str, ...]) -> None:
-        """A round opened, or asked more devices."""
+        """A round opened, or asked more devices; where it asks everyone, those that are online."""
 
     def mask(self, name: str, update: MaskUpdate, payload_bytes: int) -> None:
-        """A mask was counted."""
+        """A mask was stored, to be counted in round `update.number`."""
 
     def evaluation(self, name: str, evaluation: Evaluation) -> None:
         """A device tried the announced network."""
@@ -89,6 +91,7 @@ class Coordinator:
         channel: a connected channel that signs with the federation's key.
         store: the database.
         observer: told what happens.
+        asynchrony: how to proceed asynchronously; None: in rounds.
         memory: share of the previous mean vote that stays (`coordinator.aggregate`).
         defend: hostile masks are not counted (`coordinator.robust`).
         evaluator: held-out samples, if there are any.
@@ -108,15 +111,15 @@ class Coordinator:
     channel: Channel
     store: Store
     observer: Observer
+    asynchrony: Asynchrony | None = None
     memory: float = 0.0
     defend: bool = DEFEND
     evaluator: Evaluator | None = None
     evaluate: bool = True
     watch: Callable[[], None] = lambda: None
     linger_s: float = 10.0
-    _rounds: Rounds = field(init=False)
-    _votes: mask.Votes = field(init=False)  # announced with the newest round
-    _before: mask.Votes = field(init=False)  # announced with the round before, which most devices have
+    _mode: Mode = field(init=False)
+    _announced: Announced = field(init=False)
     _limits: Limits = field(default_factory=Limits)
     _revoked_s: float = 0.0
     _started: bool = False
@@ -125,8 +128,21 @@ class Coordinator:
     _failure: RoundFailed | None = None
 
     def __post_init__(self) -> None:
-        self._rounds = Rounds(schedule=self.schedule)
-        self._votes = self._before = mask.unanimous(self.ticket.kept)
+        late = self.asynchrony.staleness if self.asynchrony else 0
+        self._announced = Announced(self.run, self.ticket, self.store, at_hand=min(AT_HAND + late, 2 * AT_HAND))
+        ballot = Ballot(
+            run=self.run,
+            ticket=self.ticket,
+            announced=self._announced,
+            store=self.store,
+            memory=self.memory,
+            flip_chance=self.training.flip_chance,
+            defend=self.defend,
+        )
+        if self.asynchrony is None:
+            self._mode = InRounds(self.schedule, ballot)
+        else:
+            self._mode = Asynchronously(self.schedule.rounds, self.asynchrony, ballot)
         self.channel.trust = self._trusted
         self.channel.admit = self._admit
         self.fleet.revoked = self.store.revoked()
@@ -146,11 +162,12 @@ class Coordinator:
             self._listen()
             self.watch()
             self._heed_revocations()
-            self._apply(rounds.handle(self._rounds, rounds.Tick(), monotonic_s()))
+            if self._started:  # not before it is known where the run stopped
+                self._happened(rounds.Tick())
             if self._failure is not None:
                 raise self._failure
         self.store.finish_run(self.run)
-        return self._votes
+        return self._announced[self.schedule.rounds + 1]
 
     def _done(self) -> bool:
         if self._finished_s is None:
@@ -199,34 +216,11 @@ class Coordinator:
 
     def _resume(self) -> None:
         """Take up the run where the database says it stopped."""
-        stored = self.store.rounds(self.run)
-        if not stored:
+        last = self.store.newest_round(self.run)
+        if last is None:
             return
-        last = stored[-1]
-        self._votes = self._stored_votes(last)
-        if len(stored) > 1:
-            self._before = self._stored_votes(stored[-2])
         self.observer.remark(f"taking up run {self.run.hex()} in round {last.number}")
-        if last.number > self.schedule.rounds:
-            self._rounds = replace(self._rounds, over=True, number=last.number)
-            self._publish_round(last.number, (), final=True)
-            self._finished_s = monotonic_s()
-            return
-        arrived = frozenset(self.store.masks(self.run, last.number))
-        self._apply(
-            rounds.resume(
-                self._rounds,
-                number=last.number,
-                selected=last.selected,
-                arrived=arrived,
-                due=last.closed_s
-                is not None,  # killed between closing and opening: close it again, from the same masks
-                now_s=monotonic_s(),
-            )
-        )
-
-    def _stored_votes(self, announced: StoredRound) -> mask.Votes:
-        return mask.decode_votes(announced.votes, self.ticket.ends)
+        self._apply(self._mode.resume(last, monotonic_s()))
 
     def _trusted(self, topic: str, message: Message) -> bytes:
         return self.fleet.key(self.topics.sender(topic), message)
@@ -301,63 +295,48 @@ class Coordinator:
 
     def _vanish(self, device: str) -> None:
         self.observer.device(device, False, self.fleet)
-        self._apply(rounds.handle(self._rounds, rounds.Vanished(device=device), monotonic_s()))
+        self._happened(rounds.Vanished(device=device))
 
     def _appear(self, device: str) -> None:
         self.observer.device(device, True, self.fleet)
-        self._apply(rounds.handle(self._rounds, rounds.Appeared(device=device), monotonic_s()))
+        self._happened(rounds.Appeared(device=device))
 
     def _on_mask(self, device: str, update: MaskUpdate, payload_bytes: int) -> None:
         receipt = Receipt(run=update.run, number=update.number)
-        if device in self.store.masks(update.run, update.number):
+        if self.store.has_mask(update.run, update.number, device):
             self.channel.send(self.topics.down(device), receipt)  # its first receipt was lost
             return
         try:
-            self._check_mask(device, update)
+            counted = self._check_mask(device, update)
         except WireError as error:
             member = self.fleet.members.get(device)
             if member is not None:
                 refusal = Refusal(instance=member.hello.instance, code="mask", reason=str(error)[:MAX_TEXT])
                 self.channel.send(self.topics.down(device), refusal)
             raise
-        if self.store.add_mask(device, update, payload_bytes, len(encode(receipt))):
-            self.observer.mask(device, update, payload_bytes)
+        if self.store.add_mask(device, update, payload_bytes, len(encode(receipt)), counted):
+            self.observer.mask(device, replace(update, number=counted), payload_bytes)
         self.channel.send(self.topics.down(device), receipt)
-        self._apply(rounds.handle(self._rounds, rounds.MaskStored(device=device), monotonic_s()))
+        self._apply(self._mode.stored(device, counted, monotonic_s()))
 
-    def _check_mask(self, device: str, update: MaskUpdate) -> None:
+    def _check_mask(self, device: str, update: MaskUpdate) -> int:
+        """The round in which a mask counts; raises WireError if it is not wanted, or not what it should be."""
         if update.run != self.run:
             raise Mismatch("mask for another run", expected=self.run.hex(), got=update.run.hex())
         ticket = self.ticket.id[:TICKET_PREFIX_BYTES]
         if update.ticket != ticket:
             raise Mismatch("mask for another ticket", expected=ticket.hex(), got=update.ticket.hex())
-        if not self._rounds.open or update.number != self._rounds.number:
-            raise Mismatch("mask for a round that is not open", expected=self._rounds.number, got=update.number)
-        if device not in self._rounds.selected:
-            raise WireError(f"'{device}' was not selected for round {update.number}")
+        counted = self._mode.place(device, update.number)
         if update.correct > update.test_samples or not update.train_samples:
             raise WireError(
                 f"mask with {update.correct} of {update.test_samples} right and {update.train_samples} samples"
             )
-        mask.decode_signs(update.signs, self._votes, self.ticket.ends)
+        mask.decode_signs(update.signs, self._announced[update.number], self.ticket.ends)
+        return counted
 
     def _on_missed(self, device: str, missed: Missed) -> None:
         """Tell a device the newest votes in the context of those that it has, or in none if that is shorter."""
-        stored = {announced.number: announced for announced in self.store.rounds(self.run)}
-        newest = max(stored, default=0)
-        if missed.run != self.run or not newest:
-            raise WireError(f"votes of round {missed.number} of run {missed.run.hex()} were never announced")
-        known = {missed.have: self._stored_votes(stored[missed.have])} if missed.have in stored else {}
-        base, votes = self._shortest(known)
-        answer = CatchUp(run=self.run, number=newest, votes=votes, base=base, digest=self._votes.digest)
-        self.channel.send(self.topics.down(device), answer)
-
-    def _shortest(self, known: Mapping[int, mask.Votes]) -> tuple[int, bytes]:
-        """The newest votes coded in the context of older ones, by number of their round, or of none (0)."""
-        coded = {base: mask.encode_votes(self._votes, self.ticket.ends, votes) for base, votes in known.items()}
-        coded[0] = mask.encode_votes(self._votes, self.ticket.ends)
-        base = min(coded, key=lambda number: (len(coded[number]), number))
-        return base, coded[base]
+        self.channel.send(self.topics.down(device), self._announced.catch_up(missed))
 
     def _on_evaluation(self, device: str, evaluation: Evaluation, payload_bytes: int) -> None:
         if evaluation.run != self.run or evaluation.correct > evaluation.test_samples:
@@ -373,8 +352,10 @@ class Coordinator:
 
     # What is to be done.
 
-    def _apply(self, outcome: rounds.Outcome) -> None:
-        self._rounds, actions = outcome
+    def _happened(self, event: rounds.Event) -> None:
+        self._apply(self._mode.happened(event, monotonic_s()))
+
+    def _apply(self, actions: list[rounds.Action]) -> None:
         for action in actions:
             match action:
                 case rounds.Announce():
@@ -388,35 +369,20 @@ class Coordinator:
                     self._failure = action.error
 
     def _publish_round(self, number: int, selected: tuple[str, ...], *, final: bool) -> None:
-        self.store.open_round(self.run, number, selected, mask.encode_votes(self._votes, self.ticket.ends))
-        base, votes = self._shortest({number - 1: self._before} if number > 1 else {})
-        announcement = Round(
-            run=self.run,
-            number=number,
-            selected=selected,
-            evaluate=self.evaluate,
-            final=final,
-            votes=votes,
-            base=base,
-            digest=self._votes.digest,
-        )
+        announcement = self._announced.open(number, selected, evaluate=self.evaluate, final=final)
         sent = self.channel.send(self.topics.round, announcement, retain=True)
         self.store.add_announced_bytes(self.run, number, sent)
-        self.observer.announced(number, selected)
+        self.observer.announced(number, tuple(self.fleet.online) if EVERYONE in selected else selected)
 
     def _close(self, number: int) -> None:
         self.store.close_round(self.run, number)
-        coded = self.store.masks(self.run, number)
-        self._before = self._votes
-        masks = ((device, mask.decode_signs(one, self._before, self.ticket.ends)) for device, one in coded.items())
-        self._votes, remarks = close_votes(
-            self._before, masks, memory=self.memory, flip_chance=self.training.flip_chance, defend=self.defend
-        )
+        votes, voters, remarks = self._mode.close(number)
+        self._announced[number + 1] = votes
         for remark in remarks:
             self.observer.remark(remark)
         accuracy = None
         if self.evaluator is not None:
-            correct = self.evaluator.count_correct(self._votes.mean)
+            correct = self.evaluator.count_correct(votes.mean)
             self.store.add_held_out(self.run, number, correct, self.evaluator.y.size)
             accuracy = correct / self.evaluator.y.size
-        self.observer.closed(number, len(coded), accuracy)
+        self.observer.closed(number, voters, accuracy)

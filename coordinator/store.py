@@ -9,41 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.schema import SCHEMA, SCHEMA_VERSION
 from wire.errors import StateError
 from wire.messages import Evaluation, Hello, MaskUpdate
-
-SCHEMA_VERSION = 2
-SCHEMA = """
-CREATE TABLE run (
-    id BLOB PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, settings TEXT NOT NULL,
-    started_s REAL NOT NULL, finished_s REAL, bundle_bytes INTEGER NOT NULL
-) STRICT;
-CREATE TABLE round (  -- votes are those announced with the round: the outcome of the one before
-    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, selected TEXT NOT NULL, votes BLOB NOT NULL,
-    announced_bytes INTEGER NOT NULL, opened_s REAL NOT NULL, closed_s REAL, PRIMARY KEY (run, number)
-) STRICT;
-CREATE TABLE mask (
-    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, device TEXT NOT NULL, signs BLOB NOT NULL,
-    train_samples INTEGER NOT NULL, loss REAL NOT NULL, correct INTEGER NOT NULL, test_samples INTEGER NOT NULL,
-    train_s REAL NOT NULL, step_ms REAL NOT NULL, peak_memory_kb INTEGER NOT NULL,
-    payload_bytes INTEGER NOT NULL, receipt_bytes INTEGER NOT NULL, arrived_s REAL NOT NULL,
-    PRIMARY KEY (run, number, device)
-) STRICT;
-CREATE TABLE evaluation (
-    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, device TEXT NOT NULL, correct INTEGER NOT NULL,
-    test_samples INTEGER NOT NULL, payload_bytes INTEGER NOT NULL, PRIMARY KEY (run, number, device)
-) STRICT;
-CREATE TABLE held_out (
-    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, correct INTEGER NOT NULL, samples INTEGER NOT NULL,
-    PRIMARY KEY (run, number)
-) STRICT;
-CREATE TABLE device (
-    name TEXT PRIMARY KEY, instance BLOB NOT NULL, software TEXT NOT NULL, runtime TEXT NOT NULL, profile TEXT NOT NULL,
-    train_samples INTEGER NOT NULL, test_samples INTEGER NOT NULL, key BLOB NOT NULL, started INTEGER NOT NULL,
-    greetings INTEGER NOT NULL, seen_s REAL NOT NULL
-) STRICT;
-CREATE TABLE revoked (device TEXT PRIMARY KEY, since_s REAL NOT NULL) STRICT;
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +37,23 @@ class StoredRound:
     announced_bytes: int
     opened_s: float
     closed_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredMask:
+    """A device's mask.
+
+    Attributes:
+        device: whose.
+        number: the round whose votes it was trained from.
+        counted: the round it is a vote in; a later one only where masks may be late (`coordinator.steps`).
+        signs: coded in the context of the votes announced with round `number`.
+    """
+
+    device: str
+    number: int
+    counted: int
+    signs: bytes
 
 
 class Store:
@@ -154,17 +139,37 @@ class Store:
 
     def rounds(self, run: bytes) -> list[StoredRound]:
         """Every round of a run, in order; the final announcement is the last one after all rounds."""
-        rows = self._db.execute(
-            "SELECT number, selected, votes, announced_bytes, opened_s, closed_s "
-            "FROM round WHERE run = ? ORDER BY number",
-            (run,),
-        )
+        return self._rounds("run = ? ORDER BY number", run)
+
+    def round(self, run: bytes, number: int) -> StoredRound | None:
+        """One of them; None if it was not announced."""
+        found = self._rounds("run = ? AND number = ?", run, number)
+        return found[0] if found else None
+
+    def newest_round(self, run: bytes) -> StoredRound | None:
+        """The one announced last; None before the first."""
+        found = self._rounds("run = ? ORDER BY number DESC LIMIT 1", run)
+        return found[0] if found else None
+
+    def _rounds(self, condition: str, *values: object) -> list[StoredRound]:
+        columns = "number, selected, votes, announced_bytes, opened_s, closed_s"
+        rows = self._db.execute(f"SELECT {columns} FROM round WHERE {condition}", values)
         return [
             StoredRound(**{**dict(row), "selected": tuple(filter(None, row["selected"].split(",")))}) for row in rows
         ]
 
-    def add_mask(self, device: str, update: MaskUpdate, payload_bytes: int, receipt_bytes: int) -> bool:
-        """Keep a mask; False if this device's mask for the round is there already (the first one counts)."""
+    def add_mask(
+        self, device: str, update: MaskUpdate, payload_bytes: int, receipt_bytes: int, counted: int | None = None
+    ) -> bool:
+        """Keep a mask; False if this device's mask for the round is there already (the first one counts).
+
+        Args:
+            device: whose.
+            update: the mask.
+            payload_bytes: of it.
+            receipt_bytes: of what confirms it.
+            counted: the round it is a vote in, of which a device has one; the mask's own if not given.
+        """
         values: tuple[object, ...] = (
             update.run,
             update.number,
@@ -182,9 +187,26 @@ class Store:
             payload_bytes,
             receipt_bytes,
             time.time(),
+            update.number if counted is None else counted,
         )
+        known = "ON CONFLICT (run, number, device) DO NOTHING"  # a second vote in one round is an error, not this
         with self._writing() as db:
-            return db.execute(f"INSERT OR IGNORE INTO mask VALUES ({_marks(14)})", values).rowcount == 1
+            return db.execute(f"INSERT INTO mask VALUES ({_marks(15)}) {known}", values).rowcount == 1
+
+    def has_mask(self, run: bytes, number: int, device: str) -> bool:
+        """Whether a device's mask for a round is kept."""
+        values = (run, number, device)
+        found = self._db.execute("SELECT 1 FROM mask WHERE run = ? AND number = ? AND device = ?", values)
+        return found.fetchone() is not None
+
+    def votes_in(self, run: bytes, number: int, *, later: bool = False) -> list[StoredMask]:
+        """The masks that are votes in a round (or in it and later ones), in order of round and device id."""
+        rows = self._db.execute(
+            f"SELECT device, number, counted, signs FROM mask WHERE run = ? AND counted {'>=' if later else '='} ? "
+            "ORDER BY counted, device",
+            (run, number),
+        )
+        return [StoredMask(**dict(row)) for row in rows]
 
     def masks(self, run: bytes, number: int) -> dict[str, bytes]:
         """Coded signs of a round by device, in order of device id."""

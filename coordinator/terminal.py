@@ -107,7 +107,7 @@ class Board:
     def mask(self, name: str, update: MaskUpdate, payload_bytes: int) -> None:
         """See `Observer.mask`."""
         self._devices[name] = "sent"
-        line = self._rounds[update.number]
+        line = self._rounds.setdefault(update.number, RoundLine(update.number, 0))
         line.voters += 1
         if update.test_samples:
             line.own.append(update.correct / update.test_samples)
@@ -134,12 +134,12 @@ class Board:
 
     def remark(self, text: str) -> None:
         """See `Observer.remark`."""
-        self._say(text, quiet=False)
+        self._say(printable(text), quiet=False)
 
     def _say(self, text: str, *, quiet: bool) -> None:
         if self._live is None:
             if not quiet:
-                self._console.print(text, highlight=False)
+                self._console.print(text, highlight=False, markup=False)
         elif not quiet:
             self._remarks = [*self._remarks, text][-REMARKS_SHOWN:]
 
@@ -199,6 +199,11 @@ class Board:
                 f"{line.seconds:.1f}" if line.seconds is not None else "…",
             )
         return table
+
+
+def printable(text: str) -> str:
+    """What a device has said about itself, without what would command the terminal; rich's markup is not touched."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _percent(value: float | None) -> str:

@@ -10,14 +10,39 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from edge_client.events import (
+    Action,
+    AskVotes,
+    BundleNeeded,
+    BundleOpened,
+    Download,
+    DropPending,
+    Evaluate,
+    Event,
+    KeepBundle,
+    Log,
+    Online,
+    OpenBundle,
+    SayHello,
+    SendMask,
+    Stop,
+    StopTraining,
+    Subscribe,
+    TakeVotes,
+    Tick,
+    Train,
+    TrainingDone,
+    VotesTaken,
+    VotesUnusable,
+)
 from wire.errors import DuplicateDevice, HidenseekError, JoinRefused, UnknownName
 from wire.messages import (
+    EVERYONE,
     BundleBytes,
     CatchUp,
     Federation,
     Hello,
     MaskUpdate,
-    Message,
     Missed,
     Receipt,
     Refusal,
@@ -28,169 +53,6 @@ from wire.messages import (
 RESEND_AFTER_S = 20.0  # an unconfirmed mask is sent again after this, then after twice as long, ...
 ASK_AGAIN_AFTER_S = 20.0  # votes that were asked for
 RESEND_AT_MOST_S = 300.0
-
-
-# What can happen, beside the messages themselves.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Online:
-    """The connection stands (again)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BundleOpened:
-    """The runtime is loaded and the data fits it."""
-
-    digest: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class BundleNeeded:
-    """The bundle is not on this device yet, or what is there is damaged."""
-
-    digest: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class VotesTaken:
-    """The votes announced with a round are decoded and as they should be."""
-
-    run: bytes
-    number: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class VotesUnusable:
-    """Announced votes did not come out as they should: what this device had is not what they build on."""
-
-    base: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingDone:
-    """Local training is finished; the mask is ready to be sent."""
-
-    update: MaskUpdate
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tick:
-    """Time has passed."""
-
-
-Event: TypeAlias = Online | BundleOpened | BundleNeeded | VotesTaken | VotesUnusable | TrainingDone | Tick | Message
-
-
-# What can be asked of the client.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subscribe:
-    """Subscribe to the federation's topics."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SayHello:
-    """Introduce the device to the coordinator and mark it online."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenBundle:
-    """Load the runtime from the stored bundle; answers `BundleOpened` or `BundleNeeded`."""
-
-    federation: Federation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Download:
-    """Subscribe to the bundle topic."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeepBundle:
-    """Check and store downloaded bytes."""
-
-    digest: bytes
-    data: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class TakeVotes:
-    """Decode votes; answers `VotesTaken` or `VotesUnusable`."""
-
-    announced: Round | CatchUp
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskVotes:
-    """Tell the coordinator that votes are missing."""
-
-    missed: Missed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Try the announced network on the test samples and report."""
-
-    announced: Round
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train:
-    """Start local training for this round; replaces any training under way."""
-
-    announced: Round
-
-
-@dataclass(frozen=True, kw_only=True)
-class StopTraining:
-    """Forget the training under way: its round is over."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SendMask:
-    """Write the mask down if it is new, then send it."""
-
-    update: MaskUpdate
-    new: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class DropPending:
-    """The mask is confirmed, or nobody wants it any more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Log:
-    """Tell the person who looks."""
-
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stop:
-    """Leave, with an error or (None) because the run is over."""
-
-    error: HidenseekError | None
-
-
-Action: TypeAlias = (
-    Subscribe
-    | SayHello
-    | OpenBundle
-    | Download
-    | KeepBundle
-    | TakeVotes
-    | AskVotes
-    | Evaluate
-    | Train
-    | StopTraining
-    | SendMask
-    | DropPending
-    | Log
-    | Stop
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,11 +69,12 @@ class Device:
         votes: (run, number) of the round whose votes this device has.
         asked_s: when it asked for votes that it needs; None if it does not wait for any.
         handled: (run, number) of the newest round acted upon.
+        due: a round that is open to all waits to be acted upon, until no more news of newer ones comes.
         training: (run, number) of the round being trained for.
         pending: mask without receipt.
         sent_s: when `pending` was last sent.
         tries: how often it was sent.
-        confirmed: (run, number) of the newest round whose mask has a receipt.
+        confirmed: (run, number) of the newest round whose mask has a receipt; it is trained for once only.
         welcomed: the coordinator has let this instance in.
     """
 
@@ -224,6 +87,7 @@ class Device:
     votes: tuple[bytes, int] | None = None
     asked_s: float | None = None
     handled: tuple[bytes, int] | None = None
+    due: bool = False
     training: tuple[bytes, int] | None = None
     pending: MaskUpdate | None = None
     sent_s: float = 0.0
@@ -276,13 +140,16 @@ def handle(device: Device, event: Event, now_s: float) -> Outcome:
             if device.training != _key(event.update):
                 return device, []
             device = replace(device, training=None, pending=event.update, sent_s=now_s, tries=1)
-            return device, [SendMask(update=event.update, new=True)]
+            return _act_on_round(device, [SendMask(update=event.update, new=True)], now_s)
         case Receipt():
             if device.pending is None or _key(device.pending) != _key(event):
                 return device, []
-            confirmed = replace(device, pending=None, tries=0, confirmed=_key(event))
-            return confirmed, [DropPending(), Log(text=f"round {event.number}: mask confirmed")]
+            device = replace(device, pending=None, tries=0, confirmed=_key(event))
+            actions = [DropPending(confirmed=_key(event)), Log(text=f"round {event.number}: mask confirmed")]
+            return _act_on_round(device, actions, now_s)
         case Tick():
+            if device.due and device.asked_s is None:
+                return _act_on_round(replace(device, due=False), [], now_s, quiet=True)
             if device.asked_s is not None and now_s - device.asked_s >= ASK_AGAIN_AFTER_S:
                 return _ask_votes(device, [], now_s)
             wait_s = min(RESEND_AFTER_S * 2.0 ** max(device.tries - 1, 0), RESEND_AT_MOST_S)
@@ -290,7 +157,7 @@ def handle(device: Device, event: Event, now_s: float) -> Outcome:
                 return device, []
             return _send_again(device, now_s, [])
         case Refusal():
-            return _on_refusal(device, event)
+            return _on_refusal(device, event, now_s)
         case Welcome():
             if event.instance != device.hello.instance or device.welcomed:
                 return device, []
@@ -321,6 +188,7 @@ def _on_federation(device: Device, event: Federation) -> Outcome:
         device = replace(device, pending=None)
         actions.append(DropPending())
     device = replace(device, federation=event, ready=False, training=None, handled=None, votes=None, asked_s=None)
+    device = replace(device, due=False)
     return device, [
         *actions,
         Log(text=f"federation '{event.name}', run {event.run.hex()}"),
@@ -337,23 +205,32 @@ def _on_round(device: Device, event: Round, now_s: float) -> Outcome:
     return _act_on_round(replace(device, announced=event), [], now_s)
 
 
-def _act_on_round(device: Device, actions: list[Action], now_s: float) -> Outcome:
-    """Do what the newest announced round asks of this device, once, as soon as its runtime and its votes are there."""
+def _act_on_round(device: Device, actions: list[Action], now_s: float, *, quiet: bool = False) -> Outcome:
+    """Do what the newest announced round asks of this device, once, as soon as its runtime and its votes are there.
+
+    A device that wakes hears of many rounds at once. Of those that are open to all it would finish the first that it
+    began, so it begins when things are `quiet`.
+    """
     announced = device.announced
     if announced is None or not device.ready or device.federation is None or announced.run != device.federation.run:
         return device, actions
     key = _key(announced)
-    if device.training is not None and device.training != key:
-        actions.append(StopTraining())
-        device = replace(device, training=None)
-    if device.pending is not None and _key(device.pending) != key:
-        # Its round closed without it: nobody waits for it any more.
-        actions.append(DropPending())
-        device = replace(device, pending=None)
+    if not _open_to_all(announced):
+        if device.training is not None and device.training != key:
+            actions.append(StopTraining())
+            device = replace(device, training=None)
+        if device.pending is not None and _key(device.pending) != key:
+            # Its round closed without it: nobody waits for it any more.
+            actions.append(DropPending())
+            device = replace(device, pending=None)
     if device.votes != key:
         if announced.base and device.votes != (announced.run, announced.base):
             return _ask_votes(device, actions, now_s)
         return device, [*actions, TakeVotes(announced=announced)]
+    if device.training is not None and device.training != key:
+        return device, actions  # it finishes what it began, on the runtime that an evaluation would need too
+    if _open_to_all(announced) and not quiet:
+        return replace(device, due=True), actions
     if device.handled != key:
         device = replace(device, handled=key)
         if announced.evaluate:
@@ -362,11 +239,16 @@ def _act_on_round(device: Device, actions: list[Action], now_s: float) -> Outcom
         if not device.stay:
             actions.append(Stop(error=None))
         return device, actions
-    wanted = device.name in announced.selected and device.confirmed != key
+    wanted = (_open_to_all(announced) or device.name in announced.selected) and device.confirmed != key
     if wanted and device.training is None and device.pending is None:
         actions.append(Train(announced=announced))
         device = replace(device, training=key)
     return device, actions
+
+
+def _open_to_all(announced: Round) -> bool:
+    """Whether everyone may train, and masks of earlier rounds are wanted too; how early, the coordinator knows."""
+    return EVERYONE in announced.selected and not announced.final
 
 
 def _ask_votes(device: Device, actions: list[Action], now_s: float) -> Outcome:
@@ -387,12 +269,16 @@ def _send_again(device: Device, now_s: float, actions: list[Action]) -> Outcome:
     return replace(device, sent_s=now_s, tries=device.tries + 1), actions
 
 
-def _on_refusal(device: Device, event: Refusal) -> Outcome:
+def _on_refusal(device: Device, event: Refusal, now_s: float) -> Outcome:
     if event.instance != device.hello.instance:
         return device, []
     match event.code:
         case "mask":
-            return replace(device, pending=None), [DropPending(), Log(text=f"mask refused: {event.reason}")]
+            refused, newest, device = device.pending, device.announced, replace(device, pending=None)
+            late = refused and newest and _open_to_all(newest) and _key(refused) != _key(newest)
+            actions: list[Action] = [DropPending(), Log(text=f"mask refused: {event.reason}")]
+            # Not for the round of a refused mask: another one of it would be no better.
+            return _act_on_round(device, actions, now_s) if late else (replace(device, due=False), actions)
         case "duplicate":
             error: HidenseekError = DuplicateDevice(
                 event.reason,

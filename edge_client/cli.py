@@ -101,7 +101,7 @@ def _join(arguments: argparse.Namespace) -> int:
     # Imported here so that --help and usage errors answer at once on a slow board.
     from edge_client import agent, data
     from edge_client.client import Client
-    from edge_client.store import KnownFederation, Store
+    from edge_client.store import Store
     from wire import messages, mqtt, signing
     from wire.channel import Channel, seal
     from wire.messages import Hello, State
@@ -117,8 +117,8 @@ def _join(arguments: argparse.Namespace) -> int:
     instance = secrets.token_bytes(messages.INSTANCE_BYTES)
     with closing(Store(arguments.state or _state_folder(device))) as store:
         key, started = store.key(), store.count_start()
-        if trusted is not None and ((known := store.federation()) is None or known.key != trusted):
-            store.save_federation(KnownFederation(key=trusted, issued=0))
+        if trusted is not None:
+            store.trust(trusted)
         hello = Hello(
             instance=instance,
             software=f"hidenseek-edge {__version__}",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
-from edge_client import agent, privacy, profiler, trainer
+from edge_client import agent, events, privacy, profiler, trainer
 from edge_client.data import DeviceData
 from edge_client.runtimes.base import Floats, Runtime
 from edge_client.runtimes.registry import open_runtime
@@ -28,6 +28,7 @@ from wire.transport import Connected, Disconnected, monotonic_s
 
 log = logging.getLogger("hidenseek.edge")
 TICK_S = 1.0
+QUIET_S = 0.2  # without news: what is announced is the newest
 
 
 @dataclass
@@ -53,10 +54,11 @@ class Client:
     _runtime: Runtime | None = None
     _training: Iterator[trainer.Trained | None] | None = None
     _round: Round | None = None
-    _votes: mask.Votes | None = None
+    _votes: mask.Votes | None = None  # the newest
+    _began: mask.Votes | None = None  # those that training began with
     _greetings: int = 0
-    _events: list[agent.Event] = field(default_factory=list)
-    _stop: agent.Stop | None = None
+    _events: list[events.Event] = field(default_factory=list)
+    _stop: events.Stop | None = None
 
     def __post_init__(self) -> None:
         self.channel.trust = self._trusted
@@ -67,7 +69,8 @@ class Client:
         Raises:
             HidenseekError: if the broker or the coordinator turns the device away, or the data does not fit.
         """
-        self.device = replace(self.device, pending=self.store.load_pending())
+        confirmed = self.store.load_confirmed()
+        self.device = replace(self.device, pending=self.store.load_pending(), confirmed=confirmed)
         try:
             while self._stop is None:
                 self._listen()
@@ -79,12 +82,13 @@ class Client:
             raise self._stop.error
 
     def _listen(self) -> None:
-        happened = self.channel.receive(0.0 if self._training or self._events else TICK_S)
+        waiting_s = QUIET_S if self.device.due else TICK_S
+        happened = self.channel.receive(0.0 if self._training or self._events else waiting_s)
         match happened:
             case None:
-                self._events.append(agent.Tick())
+                self._events.append(events.Tick())
             case Connected():
-                self._events.append(agent.Online())
+                self._events.append(events.Online())
             case Disconnected(refused=True):
                 raise BrokerRefused(f"the broker no longer lets '{self.device.name}' in: {happened.reason}")
             case Disconnected():
@@ -139,43 +143,45 @@ class Client:
         for topic in topics if self.store.federation() is None else [*topics, self.topics.round]:
             self.channel.subscribe(topic)
 
-    def _do(self, action: agent.Action) -> None:
+    def _do(self, action: events.Action) -> None:
         match action:
-            case agent.Subscribe():
+            case events.Subscribe():
                 self._subscribe()
-            case agent.SayHello():
+            case events.SayHello():
                 self._greetings += 1
                 hello = replace(self.device.hello, greetings=self._greetings)
                 self.channel.send(self.topics.up(self.device.name, "hello"), hello)
                 self._announce(online=True)  # not before: who has not said hello is not believed
-            case agent.OpenBundle():
+            case events.OpenBundle():
                 self._open(action.federation.bundles[self.device.hello.runtime])
-            case agent.Download():
+            case events.Download():
                 self.channel.subscribe(self.topics.bundle(self.device.hello.runtime))
-            case agent.KeepBundle():
+            case events.KeepBundle():
                 self.store.save_bundle(action.digest, action.data)
-            case agent.TakeVotes():
+            case events.TakeVotes():
                 self._events.append(self._take_votes(action.announced))
-            case agent.AskVotes():
+            case events.AskVotes():
                 log.info("round %d: asking for votes that were missed", action.missed.number)
                 self.channel.send(self.topics.up(self.device.name, "missed"), action.missed)
-            case agent.Evaluate():
+            case events.Evaluate():
                 self._evaluate(action.announced)
-            case agent.Train():
+            case events.Train():
                 self._start_training(action.announced)
-            case agent.StopTraining():
+            case events.StopTraining():
                 self._training = None
                 log.info("training stopped: its round is over")
-            case agent.SendMask():
+            case events.SendMask():
                 if action.new:
                     self.store.save_pending(action.update)
                 log.info("round %d: mask %s sent", action.update.number, sha256(action.update.signs).hexdigest()[:16])
                 self.channel.send(self.topics.up(self.device.name, "mask"), action.update)
-            case agent.DropPending():
+            case events.DropPending():
+                if action.confirmed is not None:
+                    self.store.save_confirmed(*action.confirmed)
                 self.store.drop_pending()
-            case agent.Log():
+            case events.Log():
                 log.info("%s", action.text)
-            case agent.Stop():
+            case events.Stop():
                 self._stop = action
 
     def _announce(self, *, online: bool) -> None:
@@ -187,36 +193,36 @@ class Client:
         assert federation is not None
         stored = self.store.load_bundle(digest)
         if stored is None:
-            self._events.append(agent.BundleNeeded(digest=digest))
+            self._events.append(events.BundleNeeded(digest=digest))
             return
         try:
             bundle = decode_bundle(stored, expected_id=digest)
         except WireError as error:
             log.warning("stored bundle is damaged, downloading it again: %s", error)
-            self._events.append(agent.BundleNeeded(digest=digest))
+            self._events.append(events.BundleNeeded(digest=digest))
             return
         self.data.check(bundle.ticket.plan)
         self._runtime = open_runtime(bundle, federation.training, self.threads)
         self._bundle = bundle
-        self._events.append(agent.BundleOpened(digest=digest))
+        self._events.append(events.BundleOpened(digest=digest))
 
     def _ready(self) -> tuple[Bundle, Runtime]:
         assert self._bundle is not None
         assert self._runtime is not None
         return self._bundle, self._runtime
 
-    def _take_votes(self, announced: Round | CatchUp) -> agent.VotesTaken | agent.VotesUnusable:
+    def _take_votes(self, announced: Round | CatchUp) -> events.VotesTaken | events.VotesUnusable:
         ends = self._ready()[0].ticket.ends
         try:
             votes = mask.decode_votes(announced.votes, ends, self._votes if announced.base else None)
         except WireError as error:
             log.warning("round %d: its votes do not decode: %s", announced.number, error)
-            return agent.VotesUnusable(base=announced.base)
+            return events.VotesUnusable(base=announced.base)
         if votes.digest != announced.digest:
             log.warning("round %d: its votes do not fit those that this device has", announced.number)
-            return agent.VotesUnusable(base=announced.base)
+            return events.VotesUnusable(base=announced.base)
         self._votes = votes
-        return agent.VotesTaken(run=announced.run, number=announced.number)
+        return events.VotesTaken(run=announced.run, number=announced.number)
 
     def _evaluate(self, announced: Round) -> None:
         _, runtime = self._ready()
@@ -233,7 +239,7 @@ class Client:
         federation = self.device.federation
         assert federation is not None
         assert self._votes is not None
-        self._round = announced
+        self._round, self._began = announced, self._votes
         self._training = trainer.train(
             runtime,
             self.data.x_train,
@@ -256,7 +262,7 @@ class Client:
         if trained is None:
             return
         self._training = None
-        self._events.append(agent.TrainingDone(update=self._finish(trained)))
+        self._events.append(events.TrainingDone(update=self._finish(trained)))
 
     def _finish(self, trained: trainer.Trained) -> MaskUpdate:
         bundle, runtime = self._ready()
@@ -272,8 +278,8 @@ class Client:
         self.store.save_personal(personal)
         federation = self.device.federation
         assert federation is not None
+        assert self._began is not None
         sent = privacy.randomise(trained.signs, federation.training)
-        assert self._votes is not None
         correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test, personal.log_prior)
         log.info(
             "round %d: loss %.3f, %d of %d test samples right, %.1f ms a step",
@@ -287,7 +293,7 @@ class Client:
             run=announced.run,
             number=announced.number,
             ticket=bundle.ticket.id[:TICKET_PREFIX_BYTES],
-            signs=mask.encode_signs(sent, self._votes, bundle.ticket.ends),
+            signs=mask.encode_signs(sent, self._began, bundle.ticket.ends),
             train_samples=int(self.data.y_train.size),
             loss=trained.loss,
             correct=correct,

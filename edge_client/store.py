@@ -16,9 +16,11 @@ from wire.personal import Personal
 from wire.state_folder import BUNDLE_SUFFIX, PERSONAL, bundle_name
 
 PENDING = "pending.mask"
+CONFIRMED = "confirmed"
 KEY = "device.key"
 STARTS = "starts"
 FEDERATION = "federation.pub"
+ROUND = struct.Struct(f"<{messages.RUN_BYTES}sQ")
 KNOWN = struct.Struct(f"<{signing.KEY_BYTES}sQ")
 
 
@@ -98,6 +100,8 @@ class Store:
         path = self.folder / STARTS
         try:
             starts = int(path.read_text()) + 1 if path.exists() else 1
+            if not 1 <= starts <= messages.MAX_INT:
+                raise ValueError("out of range")
             self._replace(STARTS, str(starts).encode())
         except ValueError as error:
             hint = "Delete it; the coordinator must then forget the device: hidenseek fleet forget ID"
@@ -123,6 +127,15 @@ class Store:
             key, issued = KNOWN.unpack(data)
             self._federation = KnownFederation(key=key, issued=issued)
         return self._federation
+
+    def trust(self, key: bytes) -> None:
+        """Trust the federation with this public key, whatever was known before, or damaged."""
+        try:
+            known = self.federation()
+        except StateError:
+            known = None
+        if known is None or known.key != key:
+            self.save_federation(KnownFederation(key=key, issued=0))
 
     def save_federation(self, known: KnownFederation) -> None:
         """Trust this federation, and no other."""
@@ -152,8 +165,20 @@ class Store:
         """Write the mask down before it is first sent."""
         self._replace(PENDING, messages.encode(update))
 
+    def load_confirmed(self) -> tuple[bytes, int] | None:
+        """Run and number of the newest round whose mask the coordinator has; None if that is not known."""
+        try:
+            run, number = ROUND.unpack((self.folder / CONFIRMED).read_bytes())
+        except (FileNotFoundError, struct.error):
+            return None
+        return run, number
+
+    def save_confirmed(self, run: bytes, number: int) -> None:
+        """The coordinator has the mask of this round: it need not be trained for again after a restart."""
+        self._replace(CONFIRMED, ROUND.pack(run, number))
+
     def drop_pending(self) -> None:
-        """The coordinator has it."""
+        """The coordinator has it, or does not want it."""
         (self.folder / PENDING).unlink(missing_ok=True)
 
     def save_personal(self, learned: Personal) -> None:

@@ -23,7 +23,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, ValidationError
 
 from export.interface import Value, values_of, versions
 from wire import __version__, signing
-from wire.bundle import Bundle
+from wire.bundle import Bundle, is_file_name
 from wire.errors import ConfigError, DataError, WireError
 from wire.plan import plan_to_data
 from wire.settings import Training
@@ -234,7 +234,7 @@ def read(folder: Path) -> Exported:
         files = {}
         for name, file in target.files.items():
             head, _, tail = name.rpartition("/")
-            if head != runtime or tail in ("", ".", "..") or "\\" in tail:
+            if head != runtime or not is_file_name(runtime) or not is_file_name(tail):
                 raise DataError(f"'{name}' is not a file of '{runtime}/'", where=str(path), hint="Export it again")
             files[tail] = _checked(folder / runtime / tail, file)
         bundles[runtime] = Bundle(runtime=runtime, ticket=ticket, files=files)

@@ -74,5 +74,10 @@ def decode_bundle(data: bytes, *, expected_id: bytes) -> Bundle:
     raise WireError("a bundle is [runtime, ticket, files]")
 
 
+def is_file_name(name: object) -> bool:
+    """Whether this names a file of a bundle: 1 to 64 letters, digits, `-`, `_` and `.`, the first not a dot."""
+    return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None
+
+
 def _is_file(name: object, body: object) -> bool:
-    return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None and isinstance(body, bytes)
+    return is_file_name(name) and isinstance(body, bytes)

@@ -10,10 +10,12 @@ configured, AWS IoT: 128 kB), hence a modest default.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
 from wire.errors import Mismatch, TooLarge, Truncated, WireError
+from wire.topics import speaker
 
 MAGIC = b"HP"
 VERSION = 1
@@ -62,7 +64,8 @@ class _Pending:
 class Joiner:
     """Puts parts together again, within bounds whatever is sent.
 
-    Unfinished messages hold at most twice `max_bytes` together; the oldest is dropped for a new one.
+    Unfinished messages hold at most twice `max_bytes` together. For a new one the oldest is dropped of whoever has
+    begun the most, so that nobody can crowd out the others' messages.
 
     Args:
         max_bytes: largest whole message accepted.
@@ -111,10 +114,18 @@ class Joiner:
 
     def _start(self, key: tuple[str, bytes], count: int) -> _Pending:
         while len(self._pending) >= self.max_pending:
-            del self._pending[next(iter(self._pending))]
+            self._drop(lambda pending: 1)
         self._pending[key] = _Pending(count)
         return self._pending[key]
 
     def _shrink(self) -> None:
         while sum(pending.size for pending in self._pending.values()) > 2 * self.max_bytes:
-            del self._pending[next(iter(self._pending))]
+            self._drop(lambda pending: pending.size)
+
+    def _drop(self, weight: Callable[[_Pending], int]) -> None:
+        """Forget the oldest message of the speaker with the most, weighed so; of equal ones, the oldest of all."""
+        shares: dict[str, int] = {}
+        for (topic, _), pending in self._pending.items():
+            shares[speaker(topic)] = shares.get(speaker(topic), 0) + weight(pending)
+        greediest = max(shares, key=lambda name: shares[name])
+        del self._pending[next(key for key in self._pending if speaker(key[0]) == greediest)]

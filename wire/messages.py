@@ -32,6 +32,7 @@ MAX_TEXT = 512
 MAX_ITEMS = 100_000
 MAX_INT = 1 << 53
 MAX_MESSAGE_BYTES = 256 << 20
+EVERYONE = "*"  # in the place of device ids in `Round.selected`; none of them can be this
 
 
 def at(number: int, size: int | None = None) -> Any:
@@ -137,7 +138,7 @@ class Round:
     Attributes:
         run: which run.
         number: 1, 2, ...; the final announcement has the last round's number + 1.
-        selected: ids of the devices that train.
+        selected: ids of the devices that train; `EVERYONE` alone: whoever is there, and masks may come rounds later.
         evaluate: every device, selected or not, tries the network that these votes say on its test samples; its
             weights are mean vote x initial weight.
         final: no more rounds; `votes` are the result.

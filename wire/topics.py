@@ -41,6 +41,11 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def speaker(topic: str) -> str:
+    """Who says what comes on a topic, as far as its levels tell: the first four, `hns/<federation>/up/<device>`."""
+    return "/".join(topic.split("/", 4)[:4])
+
+
 @dataclass(frozen=True)
 class Topics:
     """The topics of one federation."""

@@ -167,7 +167,7 @@ def summarise(store: Store, run: StoredRun | None = None) -> Summary:
 def _round(
     store: Store, run: bytes, number: int, announced_bytes: int, opened_s: float, closed_s: float | None
 ) -> RoundSummary:
-    masks = store.query("SELECT * FROM mask WHERE run = ? AND number = ?", run, number)
+    masks = store.query("SELECT * FROM mask WHERE run = ? AND counted = ?", run, number)
     # The outcome of a round is announced, and so evaluated, with the next one.
     outcome = store.query("SELECT * FROM evaluation WHERE run = ? AND number = ?", run, number + 1)
     asked = store.query("SELECT payload_bytes FROM evaluation WHERE run = ? AND number = ?", run, number)

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from coordinator.aggregate import MEMORY, next_votes
+from coordinator.asynchronous import Group, close_step
+from coordinator.steps import DECAY
 from wire import mask
 from wire.ticket import decode_ticket
 
@@ -140,9 +142,18 @@ def assert_every_mask_counted_once(processes: Processes, rounds: int) -> None:
     assert sorted(announced) == list(range(1, rounds + 2)), "one round after the other, and the final announcement"
     for number in range(1, rounds + 1):
         before = mask.decode_votes(announced[number], ticket.ends)  # type: ignore[arg-type]
-        masks = rows(database, f"SELECT device, signs FROM mask WHERE number = {number} ORDER BY device")
+        masks = rows(database, f"SELECT number, signs FROM mask WHERE counted = {number} ORDER BY device")
         assert masks, f"round {number} has no masks"
-        recount = next_votes(before, (mask.decode_signs(m[1], before, ticket.ends) for m in masks), MEMORY)  # type: ignore[arg-type]
+        began = {late: mask.decode_votes(announced[late], ticket.ends) for late, _ in masks}  # type: ignore[arg-type, index]
+        signs = [(late, mask.decode_signs(m, began[late], ticket.ends)) for late, m in masks]  # type: ignore[arg-type]
+        if set(began) == {number}:
+            recount = next_votes(before, (one for _, one in signs), MEMORY)
+        else:  # some came late, in an asynchronous run
+            groups = [
+                Group(staleness=number - late, began=votes, masks=[("", one) for at, one in signs if at == late])  # type: ignore[operator]
+                for late, votes in began.items()
+            ]
+            recount, _ = close_step(before, groups, decay=DECAY, memory=MEMORY)
         after = mask.decode_votes(announced[number + 1], ticket.ends)  # type: ignore[arg-type]
         assert np.array_equal(recount.signs, after.signs), f"round {number}: every stored mask is counted, once"
         assert np.array_equal(recount.dissent, after.dissent)

@@ -7,6 +7,8 @@ import signal
 import socket
 from pathlib import Path
 
+import pytest
+
 from coordinator.broker import EmbeddedBroker
 from tests.integration.fleet import wait_until
 
@@ -20,6 +22,7 @@ def _pid(server: EmbeddedBroker) -> int:
     return int((server.folder / "nats.pid").read_text())
 
 
+@pytest.mark.slow
 def test_killed_broker_is_started_again_until_it_is_stopped(tmp_path: Path) -> None:
     """What ends it most likely is the kernel, for memory; then the fleet must not stay without it."""
     server = EmbeddedBroker(tmp_path / "broker", "t", ["pi-1"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.integration.fleet import Processes, assert_every_mask_counted_once, rows, wait_until
@@ -22,11 +24,17 @@ devices: {{pi-1: {{}}, pi-2: {{}}, pi-3: {{}}, pi-4: {{}}}}
 """
 
 
+# Nobody is selected and no deadline helps: a device that is killed has to come back with its mask, or make another.
+ASYNCHRONOUS = CONFIG.replace("quorum: 2", "quorum: 2\n  mode: async\n  buffer: 3\n  staleness: 2")
+
+
 def _masks(processes: Processes) -> list[tuple[object, ...]]:
     return rows(processes.database, "SELECT number, device FROM mask")
 
 
-def _kill_and_finish(processes: Processes, broker: str, serve: list[str], passwords: dict[str, str]) -> None:
+def _kill_and_finish(
+    processes: Processes, broker: str, serve: list[str], passwords: dict[str, str], config: str = CONFIG
+) -> None:
     """Run a federation, kill a training device and later the coordinator, start both again, see it through."""
     start = {device: (broker.replace("USER", device), passwords.get(device, "")) for device in DEVICES}
     for device, (address, password) in start.items():
@@ -38,7 +46,7 @@ def _kill_and_finish(processes: Processes, broker: str, serve: list[str], passwo
 
     wait_until(lambda: any(number == 2 for number, _ in _masks(processes)), 60, "a first mask of round 2 is stored")
     processes.kill("coordinator")
-    processes.serve(CONFIG, *serve, password=passwords.get("coordinator", ""))
+    processes.serve(config, *serve, password=passwords.get("coordinator", ""))
     assert processes.wait("coordinator", 120) == 0
     assert "taking up run" in processes.log("coordinator")
     for device in DEVICES:
@@ -54,6 +62,19 @@ def test_kill_with_the_embedded_broker(processes: Processes) -> None:
     address, passwords = processes.embedded_broker()
     listen = ["--listen", address]
     _kill_and_finish(processes, f"mqtt://USER@{address}", listen, passwords)
+
+
+@pytest.mark.slow
+def test_kill_in_asynchronous_mode(processes: Processes) -> None:
+    """The same promise where masks may be late: every one that was confirmed is counted, once, with its weight."""
+    processes.serve(ASYNCHRONOUS, "--listen", "127.0.0.1:0")
+    address, passwords = processes.embedded_broker()
+    _kill_and_finish(processes, f"mqtt://USER@{address}", ["--listen", address], passwords, ASYNCHRONOUS)
+    voters = rows(processes.database, "SELECT counted, count(DISTINCT device), count(*) FROM mask GROUP BY counted")
+    assert voters == [(number, 3, 3) for number in range(1, ROUNDS + 1)]
+    trained = {device: re.findall(r"round (\d+): mask \w+ sent", processes.log(device)) for device in DEVICES}
+    stored = rows(processes.database, "SELECT device, number FROM mask")
+    assert all(str(number) in trained[str(device)] for device, number in stored)
 
 
 @pytest.mark.broker

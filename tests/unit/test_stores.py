@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from coordinator.store import Store as CoordinatorStore
+from edge_client.store import KnownFederation
 from edge_client.store import Store as DeviceStore
 from tests.helpers import random_ticket
 from tests.unit.test_agent import RUN, update
@@ -264,3 +266,84 @@ def test_state_folder_has_one_user(tmp_path: Path) -> None:
         DeviceStore(tmp_path)
     first.close()
     DeviceStore(tmp_path).close()
+
+
+def test_a_device_has_one_key_for_its_owner_only(tmp_path: Path) -> None:
+    """Made once, 0600; readable by others, damaged or cut, it is refused with what to do."""
+    with closing(DeviceStore(tmp_path)) as store:
+        key = store.key()
+        assert store.key() == key
+        path = tmp_path / "device.key"
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.chmod(0o644)
+        with pytest.raises(StateError, match="chmod 600"):
+            store.key()
+        path.chmod(0o600)
+        path.write_bytes(key[:31])
+        with pytest.raises(StateError, match=r"31 bytes are no key.*fleet forget"):
+            store.key()
+
+
+def test_starts_are_counted_on_disk(tmp_path: Path) -> None:
+    """One more every time; a damaged count is refused, for a lower one would be taken for a repetition."""
+    with closing(DeviceStore(tmp_path)) as store:
+        assert [store.count_start() for _ in range(3)] == [1, 2, 3]
+    with closing(DeviceStore(tmp_path)) as store:
+        assert store.count_start() == 4
+        (tmp_path / "starts").write_text("four")
+        with pytest.raises(StateError, match=r"no whole number.*fleet forget"):
+            store.count_start()
+
+
+def test_a_device_trusts_whom_it_was_told_to(tmp_path: Path) -> None:
+    """Nobody at first; then one key, also from the next start on; another, or a damaged file, only when told."""
+    first, second = bytes([1] * 32), bytes([2] * 32)
+    with closing(DeviceStore(tmp_path)) as store:
+        assert store.federation() is None
+        store.save_federation(KnownFederation(key=first, issued=7))
+    with closing(DeviceStore(tmp_path)) as store:
+        store.trust(first)
+        assert store.federation() == KnownFederation(key=first, issued=7), "what it knows of runs stays"
+    (tmp_path / "federation.pub").write_bytes(b"short")
+    with closing(DeviceStore(tmp_path)) as store:
+        with pytest.raises(StateError, match=r"5 bytes.*--trust"):
+            store.federation()
+        store.trust(second)
+        assert store.federation() == KnownFederation(key=second, issued=0)
+
+
+def test_a_late_mask_is_a_vote_in_a_later_round_and_nobody_has_two_there(tmp_path: Path) -> None:
+    """It is found by the round in which it counts; a second vote there would be a bug, and is not taken silently."""
+    store = opened(tmp_path)
+    assert store.add_mask("pi", update(1), 100, 20, counted=3)
+    assert store.add_mask("pi", update(2), 100, 20, counted=4)
+    assert store.add_mask("other", update(3), 100, 20)
+    assert [(one.device, one.number, one.counted) for one in store.votes_in(RUN, 3)] == [("other", 3, 3), ("pi", 1, 3)]
+    assert [one.counted for one in store.votes_in(RUN, 3, later=True)] == [3, 3, 4]
+    assert [store.has_mask(RUN, number, "pi") for number in (1, 2, 3)] == [True, True, False]
+    assert not store.add_mask("pi", update(1), 100, 20, counted=5), "the first one counts, where it did"
+    with pytest.raises(sqlite3.IntegrityError):
+        store.add_mask("other", update(2), 100, 20, counted=3)
+
+
+def test_rounds_are_read_one_by_one(tmp_path: Path) -> None:
+    """The newest, and any other."""
+    store = opened(tmp_path)
+    assert store.newest_round(RUN) is None
+    for number in (1, 2):
+        store.open_round(RUN, number, ("*",), b"votes")
+    newest, first = store.newest_round(RUN), store.round(RUN, 1)
+    assert newest is not None
+    assert first is not None
+    assert (newest.number, newest.selected, first.number, store.round(RUN, 3)) == (2, ("*",), 1, None)
+
+
+def test_a_device_remembers_which_mask_was_confirmed_last(tmp_path: Path) -> None:
+    """Across starts; a damaged file is as good as none."""
+    with closing(DeviceStore(tmp_path)) as store:
+        assert store.load_confirmed() is None
+        store.save_confirmed(RUN, 7)
+    with closing(DeviceStore(tmp_path)) as store:
+        assert store.load_confirmed() == (RUN, 7)
+        (tmp_path / "confirmed").write_bytes(b"short")
+        assert store.load_confirmed() is None

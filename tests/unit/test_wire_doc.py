@@ -29,7 +29,7 @@ from wire import (
     state_folder,
     ticket,
 )
-from wire.errors import WireError
+from wire.errors import ConfigError, WireError
 from wire.messages import KINDS, Receipt
 from wire.settings import Training
 from wire.topics import UP_KINDS, Topics
@@ -105,6 +105,13 @@ def test_every_field_is_in_the_schema(kind: int) -> None:
         for number, field, hint, size in fields(kind)
     ]
     assert rule[1].splitlines() == [*lines, "  * unknown => any"]
+
+
+def test_who_may_train_in_a_round_that_is_open_to_all() -> None:
+    """What stands for every device is documented, and can be none's id."""
+    assert f"`{messages.EVERYONE}`, which is no device id" in section("7 `Round`")
+    with pytest.raises(ConfigError):
+        Topics("f").down(messages.EVERYONE)
 
 
 def test_no_kind_is_documented_that_does_not_exist() -> None:

@@ -1,0 +1,85 @@
+"""The votes announced with every round of a run: read back from the database, coded for whoever has older ones."""
+
+from __future__ import annotations
+
+from coordinator.store import Store
+from wire import mask
+from wire.errors import WireError
+from wire.mask import Votes
+from wire.messages import CatchUp, Missed, Round
+from wire.ticket import Ticket
+
+AT_HAND = 8  # rounds whose votes are not decoded again each time
+
+
+class Announced:
+    """Votes by round.
+
+    Args:
+        run: which run.
+        ticket: its network.
+        store: the database.
+        at_hand: newest rounds whose votes are kept in memory.
+    """
+
+    def __init__(self, run: bytes, ticket: Ticket, store: Store, at_hand: int = AT_HAND) -> None:
+        self._run, self._ticket, self._store = run, ticket, store
+        self._at_hand = at_hand
+        self._votes = {1: mask.unanimous(ticket.kept)}
+
+    def __getitem__(self, number: int) -> Votes:
+        """The votes announced, or to be announced, with a round.
+
+        Raises:
+            KeyError: if there are none.
+        """
+        if number not in self._votes:
+            stored = self._store.round(self._run, number)
+            if stored is None:
+                raise KeyError(number)
+            self[number] = mask.decode_votes(stored.votes, self._ticket.ends)
+        return self._votes[number]
+
+    def __setitem__(self, number: int, votes: Votes) -> None:
+        """Votes to be announced with a round."""
+        self._votes[number] = votes
+        for old in sorted(self._votes)[: -self._at_hand]:
+            if old != number:
+                del self._votes[old]
+
+    def open(self, number: int, selected: tuple[str, ...], *, evaluate: bool, final: bool) -> Round:
+        """Write a round down; what to announce, in the context of the round before, which most devices have."""
+        votes = self[number]
+        self._store.open_round(self._run, number, selected, mask.encode_votes(votes, self._ticket.ends))
+        base, coded = self._shortest(votes, number - 1)
+        return Round(
+            run=self._run,
+            number=number,
+            selected=selected,
+            evaluate=evaluate,
+            final=final,
+            votes=coded,
+            base=base,
+            digest=votes.digest,
+        )
+
+    def catch_up(self, missed: Missed) -> CatchUp:
+        """The newest votes for a device that has older ones.
+
+        Raises:
+            WireError: if nothing was announced in that run.
+        """
+        newest = self._store.newest_round(self._run)
+        if missed.run != self._run or newest is None:
+            raise WireError(f"votes of round {missed.number} of run {missed.run.hex()} were never announced")
+        votes = self[newest.number]
+        base, coded = self._shortest(votes, missed.have if missed.have < newest.number else 0)
+        return CatchUp(run=self._run, number=newest.number, votes=coded, base=base, digest=votes.digest)
+
+    def _shortest(self, votes: Votes, have: int) -> tuple[int, bytes]:
+        """Votes in the context of those of round `have`, or of none (0) where that is shorter or there are none."""
+        coded = {0: mask.encode_votes(votes, self._ticket.ends)}
+        if have and self._store.round(self._run, have) is not None:
+            coded[have] = mask.encode_votes(votes, self._ticket.ends, self[have])
+        base = min(coded, key=lambda number: (len(coded[number]), number))
+        return base, coded[base]

@@ -1,0 +1,167 @@
+"""In rounds or asynchronously: the two ways a run proceeds, each a pure state machine, the votes and the database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from coordinator import rounds, steps
+from coordinator.aggregate import close_votes
+from coordinator.announced import Announced
+from coordinator.asynchronous import Group, close_step
+from coordinator.rounds import Action, Rounds, Schedule
+from coordinator.steps import Asynchrony, Steps
+from coordinator.store import Store, StoredMask, StoredRound
+from wire import mask
+from wire.errors import Mismatch, WireError
+from wire.mask import Signs, Votes
+from wire.ticket import Ticket
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ballot:
+    """What masks are counted with.
+
+    Attributes:
+        run: which run.
+        ticket: its network.
+        announced: its votes.
+        store: the database.
+        memory: share of the previous mean vote that stays (`coordinator.aggregate`).
+        flip_chance: with which devices turn signs (`wire.settings.Training`).
+        defend: hostile masks are not counted (`coordinator.robust`).
+    """
+
+    run: bytes
+    ticket: Ticket
+    announced: Announced
+    store: Store
+    memory: float
+    flip_chance: float
+    defend: bool
+
+    def read(self, masks: Iterable[StoredMask]) -> Iterator[tuple[str, Signs]]:
+        """Devices and their masks, each in the context of the votes that it began with."""
+        for one in masks:
+            yield one.device, mask.decode_signs(one.signs, self.announced[one.number], self.ticket.ends)
+
+
+class Mode(Protocol):
+    """How a run proceeds. All but `close` return what is to be done."""
+
+    def happened(self, event: rounds.Event, now_s: float) -> list[Action]:
+        """A device came or went, or time has passed."""
+
+    def resume(self, last: StoredRound, now_s: float) -> list[Action]:
+        """Take the run up where the database says it stopped."""
+
+    def place(self, device: str, began: int) -> int:
+        """The round in which a device's mask for round `began` counts; raises WireError if it is not wanted."""
+
+    def stored(self, device: str, counted: int, now_s: float) -> list[Action]:
+        """A mask is on disk, with the round in which it counts."""
+
+    def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
+        """Count a round: the next votes, of how many masks, and remarks for people."""
+
+
+class InRounds:
+    """Devices are selected, and a round waits for their masks."""
+
+    def __init__(self, schedule: Schedule, ballot: Ballot) -> None:
+        self._rounds, self._ballot = Rounds(schedule=schedule), ballot
+
+    def happened(self, event: rounds.Event, now_s: float) -> list[Action]:
+        """See `Mode.happened`."""
+        self._rounds, actions = rounds.handle(self._rounds, event, now_s)
+        return actions
+
+    def resume(self, last: StoredRound, now_s: float) -> list[Action]:
+        """See `Mode.resume`."""
+        arrived = frozenset(one.device for one in self._ballot.store.votes_in(self._ballot.run, last.number))
+        self._rounds, actions = rounds.resume(
+            self._rounds,
+            number=last.number,
+            selected=last.selected,
+            arrived=arrived,
+            due=last.closed_s is not None,  # killed between closing and opening: close it again, from the same masks
+            now_s=now_s,
+        )
+        return actions
+
+    def place(self, device: str, began: int) -> int:
+        """See `Mode.place`."""
+        if not self._rounds.open or began != self._rounds.number:
+            raise Mismatch("mask for a round that is not open", expected=self._rounds.number, got=began)
+        if device not in self._rounds.selected:
+            raise WireError(f"'{device}' was not selected for round {began}")
+        return began
+
+    def stored(self, device: str, counted: int, now_s: float) -> list[Action]:
+        """See `Mode.stored`."""
+        return self.happened(rounds.MaskStored(device=device), now_s)
+
+    def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
+        """See `Mode.close`."""
+        ballot = self._ballot
+        stored = ballot.store.votes_in(ballot.run, number)
+        votes, remarks = close_votes(
+            ballot.announced[number],
+            ballot.read(stored),
+            memory=ballot.memory,
+            flip_chance=ballot.flip_chance,
+            defend=ballot.defend,
+        )
+        return votes, len(stored), remarks
+
+
+class Asynchronously:
+    """Every step is open to all, and closes when enough masks are there, late ones among them."""
+
+    def __init__(self, count: int, asynchrony: Asynchrony, ballot: Ballot) -> None:
+        self._steps, self._ballot = Steps(rounds=count, asynchrony=asynchrony), ballot
+
+    def happened(self, event: rounds.Event, now_s: float) -> list[Action]:
+        """See `Mode.happened`: who is there does not matter."""
+        return self._after(steps.begin(self._steps)) if isinstance(event, rounds.Tick) else []
+
+    def resume(self, last: StoredRound, now_s: float) -> list[Action]:
+        """See `Mode.resume`."""
+        counted: dict[int, frozenset[str]] = defaultdict(frozenset)
+        for one in self._ballot.store.votes_in(self._ballot.run, last.number, later=True):
+            counted[one.counted] |= {one.device}
+        return self._after(steps.resume(self._steps, number=last.number, counted=dict(counted)))
+
+    def place(self, device: str, began: int) -> int:
+        """See `Mode.place`."""
+        return steps.place(self._steps, device, began)
+
+    def stored(self, device: str, counted: int, now_s: float) -> list[Action]:
+        """See `Mode.stored`."""
+        return self._after(steps.stored(self._steps, device, counted))
+
+    def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
+        """See `Mode.close`."""
+        ballot = self._ballot
+        groups: dict[int, list[StoredMask]] = defaultdict(list)
+        stored = ballot.store.votes_in(ballot.run, number)
+        for one in stored:
+            groups[one.number].append(one)
+        votes, remarks = close_step(
+            ballot.announced[number],
+            [
+                Group(staleness=number - began, began=ballot.announced[began], masks=ballot.read(masks))
+                for began, masks in groups.items()
+            ],
+            decay=self._steps.asynchrony.decay,
+            memory=ballot.memory,
+            flip_chance=ballot.flip_chance,
+            defend=ballot.defend,
+        )
+        return votes, len(stored), remarks
+
+    def _after(self, outcome: steps.Outcome) -> list[Action]:
+        self._steps, actions = outcome
+        return actions

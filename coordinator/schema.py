@@ -1,0 +1,34 @@
+"""The tables of a coordinator's database (`coordinator.store`)."""
+
+SCHEMA_VERSION = 2
+SCHEMA = """
+CREATE TABLE run (
+    id BLOB PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, settings TEXT NOT NULL,
+    started_s REAL NOT NULL, finished_s REAL, bundle_bytes INTEGER NOT NULL
+) STRICT;
+CREATE TABLE round (  -- votes are those announced with the round: the outcome of the one before
+    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, selected TEXT NOT NULL, votes BLOB NOT NULL,
+    announced_bytes INTEGER NOT NULL, opened_s REAL NOT NULL, closed_s REAL, PRIMARY KEY (run, number)
+) STRICT;
+CREATE TABLE mask (  -- number: the round whose votes it was trained from; counted: the one it is a vote in
+    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, device TEXT NOT NULL, signs BLOB NOT NULL,
+    train_samples INTEGER NOT NULL, loss REAL NOT NULL, correct INTEGER NOT NULL, test_samples INTEGER NOT NULL,
+    train_s REAL NOT NULL, step_ms REAL NOT NULL, peak_memory_kb INTEGER NOT NULL,
+    payload_bytes INTEGER NOT NULL, receipt_bytes INTEGER NOT NULL, arrived_s REAL NOT NULL,
+    counted INTEGER NOT NULL, PRIMARY KEY (run, number, device), UNIQUE (run, counted, device)
+) STRICT;
+CREATE TABLE evaluation (
+    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, device TEXT NOT NULL, correct INTEGER NOT NULL,
+    test_samples INTEGER NOT NULL, payload_bytes INTEGER NOT NULL, PRIMARY KEY (run, number, device)
+) STRICT;
+CREATE TABLE held_out (
+    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, correct INTEGER NOT NULL, samples INTEGER NOT NULL,
+    PRIMARY KEY (run, number)
+) STRICT;
+CREATE TABLE device (
+    name TEXT PRIMARY KEY, instance BLOB NOT NULL, software TEXT NOT NULL, runtime TEXT NOT NULL, profile TEXT NOT NULL,
+    train_samples INTEGER NOT NULL, test_samples INTEGER NOT NULL, key BLOB NOT NULL, started INTEGER NOT NULL,
+    greetings INTEGER NOT NULL, seen_s REAL NOT NULL
+) STRICT;
+CREATE TABLE revoked (device TEXT PRIMARY KEY, since_s REAL NOT NULL) STRICT;
+"""
