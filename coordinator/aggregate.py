@@ -37,7 +37,18 @@ def next_votes(previous: Votes, masks: Iterable[Signs], memory: float, flip_chan
     fresh = count_votes(masks, previous.signs)
     if not memory and not flip_chance:
         return fresh
-    mean = memory * previous.mean + (1 - memory) * _undo_flips(fresh, flip_chance)
+    return blend(previous, _undo_flips(fresh, flip_chance), memory)
+
+
+def blend(previous: Votes, fresh: NDArray[np.float32], memory: float) -> Votes:
+    """Votes whose mean is memory x previous + (1 - memory) x fresh, rounded to what is announced.
+
+    Args:
+        previous: as announced.
+        fresh: mean of new masks' signs, float32 (kept,).
+        memory: 0 <= m < 1.
+    """
+    mean = memory * previous.mean + (1 - memory) * fresh
     signs = np.where(mean == 0, previous.signs, mean > 0)
     dissent = np.rint((1 - np.abs(mean)) / 2 * LEVELS).clip(0, LEVELS // 2).astype(np.uint16)
     return Votes(signs=signs, dissent=dissent, voters=LEVELS)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coordinator import robust
-from coordinator.aggregate import LEVELS
+from coordinator.aggregate import blend
 from wire.mask import Signs, Votes, count_votes
 
 
@@ -77,9 +77,7 @@ def close_step(
         fresh += np.float32(weight / sum(weights)) * votes.mean
     if flip_chance:
         fresh = (fresh / np.float32(1 - 2 * flip_chance)).clip(-1, 1)
-    mean = memory * previous.mean + (1 - memory) * fresh
-    dissent = np.rint((1 - np.abs(mean)) / 2 * LEVELS).clip(0, LEVELS // 2).astype(np.uint16)
-    return Votes(signs=np.where(mean == 0, previous.signs, mean > 0), dissent=dissent, voters=LEVELS), tuple(remarks)
+    return blend(previous, fresh, memory), tuple(remarks)
 
 
 def _defended(group: Group, flip_chance: float) -> tuple[list[tuple[str, Signs]], list[str]]:

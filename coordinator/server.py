@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from coordinator import rounds
+from coordinator import privacy, rounds
 from coordinator.aggregate import DEFEND
 from coordinator.announced import AT_HAND, Announced
 from coordinator.evaluate import Evaluator
@@ -21,7 +21,7 @@ from coordinator.limits import Limits
 from coordinator.modes import Asynchronously, Ballot, InRounds, Mode
 from coordinator.rounds import Schedule
 from coordinator.steps import Asynchrony
-from coordinator.store import Store
+from coordinator.store import Store, StoredRound
 from wire import mask, signing
 from wire.bundle import Bundle
 from wire.channel import Channel, Garbled, Received
@@ -29,7 +29,6 @@ from wire.errors import BrokerRefused, Mismatch, RoundFailed, WireError
 from wire.messages import (
     EVERYONE,
     MAX_TEXT,
-    TICKET_PREFIX_BYTES,
     BundleBytes,
     Evaluation,
     Federation,
@@ -45,11 +44,12 @@ from wire.messages import (
 )
 from wire.settings import Training
 from wire.ticket import Ticket
-from wire.topics import Topics
+from wire.topics import Topics, speaker
 from wire.transport import Connected, Disconnected, monotonic_s
 
 log = logging.getLogger("hidenseek")
 TICK_S = 0.25
+MAX_VALUES = 1_000  # of a device's message: before its signature is checked, little is to be done for it
 REVOCATIONS_S = 1.0  # how often the database is asked for them
 
 
@@ -145,6 +145,7 @@ class Coordinator:
             self._mode = Asynchronously(self.schedule.rounds, self.asynchrony, ballot)
         self.channel.trust = self._trusted
         self.channel.admit = self._admit
+        self.channel.max_values = MAX_VALUES
         self.fleet.revoked = self.store.revoked()
         self.topics = Topics(self.name)
         for device, hello in self.store.devices().items():
@@ -172,7 +173,8 @@ class Coordinator:
     def _done(self) -> bool:
         if self._finished_s is None:
             return False
-        waiting = self.evaluate and not self._evaluated.issuperset(self.fleet.online)
+        # Of all that are known: right after a restart nobody is online again, and the broker may be ours.
+        waiting = self.evaluate and not self._evaluated.issuperset(self.fleet.members.keys() - self.fleet.revoked)
         return not waiting or monotonic_s() - self._finished_s > self.linger_s
 
     # What arrives.
@@ -195,9 +197,7 @@ class Coordinator:
 
     def _on_connected(self) -> None:
         self.channel.subscribe(self.topics.all_up)
-        if self._started:
-            return
-        self._started = True
+        # Every time: a broker may have been killed and have lost what it was to retain.
         for runtime, bundle in self.bundles.items():
             self.channel.send(self.topics.bundle(runtime), BundleBytes(data=bundle.encoded), retain=True)
         announcement = Federation(
@@ -212,11 +212,19 @@ class Coordinator:
             issued=self.issued,
         )
         self.channel.send(self.topics.announcement, announcement, retain=True)
-        self._resume()
-
-    def _resume(self) -> None:
-        """Take up the run where the database says it stopped."""
         last = self.store.newest_round(self.run)
+        if self._started and last is not None:
+            self._publish_round(last.number, last.selected, final=last.number > self.schedule.rounds)
+        elif not self._started:
+            self._started = True
+            if notice := privacy.notice(
+                self.training, kept=self.ticket.kept, rounds=self.schedule.rounds, voters=self.schedule.per_round
+            ):
+                self.observer.remark(notice)
+            self._resume(last)
+
+    def _resume(self, last: StoredRound | None) -> None:
+        """Take up the run where the database says it stopped."""
         if last is None:
             return
         self.observer.remark(f"taking up run {self.run.hex()} in round {last.number}")
@@ -227,13 +235,12 @@ class Coordinator:
 
     def _admit(self, topic: str) -> bool:
         """Whether a device may be listened to now: nobody is heard more often than a device at work speaks."""
-        try:
-            device = self.topics.sender(topic)
-        except WireError:
-            return True  # refused later, by name
+        device = speaker(topic)  # also of a topic that is none, which is refused later
         admitted, first = self._limits.admit(device, monotonic_s())
         if first:
-            self.observer.remark(f"{device} sends more than {Limits.per_s:g} messages a second; ignoring the rest")
+            self.observer.remark(
+                f"{device.rpartition('/')[2]} sends more than {Limits.per_s:g} messages a second; ignoring the rest"
+            )
         return admitted
 
     def _heed_revocations(self) -> None:
@@ -311,7 +318,12 @@ class Coordinator:
         except WireError as error:
             member = self.fleet.members.get(device)
             if member is not None:
-                refusal = Refusal(instance=member.hello.instance, code="mask", reason=str(error)[:MAX_TEXT])
+                refusal = Refusal(
+                    instance=member.hello.instance,
+                    code="mask",
+                    reason=str(error)[:MAX_TEXT],
+                    number=update.number,
+                )
                 self.channel.send(self.topics.down(device), refusal)
             raise
         if self.store.add_mask(device, update, payload_bytes, len(encode(receipt)), counted):
@@ -323,9 +335,6 @@ class Coordinator:
         """The round in which a mask counts; raises WireError if it is not wanted, or not what it should be."""
         if update.run != self.run:
             raise Mismatch("mask for another run", expected=self.run.hex(), got=update.run.hex())
-        ticket = self.ticket.id[:TICKET_PREFIX_BYTES]
-        if update.ticket != ticket:
-            raise Mismatch("mask for another ticket", expected=ticket.hex(), got=update.ticket.hex())
         counted = self._mode.place(device, update.number)
         if update.correct > update.test_samples or not update.train_samples:
             raise WireError(

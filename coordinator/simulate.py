@@ -37,7 +37,9 @@ from wire.transport import MemoryBus
 
 LAST_ROUNDS = 5  # whose mean is reported
 NAME = "simulation"
-MEASURED = 0.1  # in messages stands for what was measured: as long on the wire, and the same every time
+MEASURED = messages.single(
+    0.1
+)  # in messages stands for what was measured: as long on the wire, and the same every time
 Report: TypeAlias = Callable[[Row], None]
 
 
@@ -167,10 +169,9 @@ class _Loop:
             update = MaskUpdate(
                 run=self._run,
                 number=number,
-                ticket=bytes(messages.TICKET_PREFIX_BYTES),
                 signs=done.up,
                 train_samples=data.y_train.size,
-                loss=done.loss,
+                loss=messages.single(done.loss),
                 correct=done.correct,
                 test_samples=data.y_test.size,
                 train_s=MEASURED,

@@ -273,6 +273,8 @@ def _on_refusal(device: Device, event: Refusal, now_s: float) -> Outcome:
     if event.instance != device.hello.instance:
         return device, []
     match event.code:
+        case "mask" if device.pending is None or device.pending.number != event.number:
+            return device, []  # about another one: late, or repeated by somebody
         case "mask":
             refused, newest, device = device.pending, device.announced, replace(device, pending=None)
             late = refused and newest and _open_to_all(newest) and _key(refused) != _key(newest)

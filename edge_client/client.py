@@ -20,7 +20,7 @@ from wire import mask, signing
 from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
 from wire.errors import BrokerRefused, WireError
-from wire.messages import TICKET_PREFIX_BYTES, CatchUp, Evaluation, Federation, MaskUpdate, Message, Round, State
+from wire.messages import CatchUp, Evaluation, Federation, MaskUpdate, Message, Round, State, single
 from wire.personal import Personal
 from wire.prng import mix
 from wire.topics import Topics
@@ -292,13 +292,12 @@ class Client:
         return MaskUpdate(
             run=announced.run,
             number=announced.number,
-            ticket=bundle.ticket.id[:TICKET_PREFIX_BYTES],
             signs=mask.encode_signs(sent, self._began, bundle.ticket.ends),
             train_samples=int(self.data.y_train.size),
-            loss=trained.loss,
+            loss=single(trained.loss),
             correct=correct,
             test_samples=int(self.data.y_test.size),
-            train_s=trained.train_s,
-            step_ms=trained.step_ms,
+            train_s=single(trained.train_s),
+            step_ms=single(trained.step_ms),
             peak_memory_kb=profiler.peak_memory_kb(),
         )

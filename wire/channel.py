@@ -14,6 +14,7 @@ from typing import TypeAlias
 from wire import envelope, messages, signing
 from wire.errors import Truncated, WireError
 from wire.messages import Message
+from wire.safecbor import MAX_VALUES
 from wire.transport import Connected, Disconnected, Packet, Transport
 
 PURPOSE = "message"
@@ -47,8 +48,8 @@ def seal(key: bytes, topic: str, message: Message) -> bytes:
     return body + signing.sign(key, PURPOSE, _signed(topic, body))
 
 
-def unseal(topic: str, data: bytes, trust: Trust) -> Message:
-    """Inverse of `seal`.
+def unseal(topic: str, data: bytes, trust: Trust, max_values: int = MAX_VALUES) -> Message:
+    """Inverse of `seal`, for messages of at most so many CBOR values.
 
     Raises:
         WireError: if it is no message, or not signed by whom `trust` says.
@@ -56,7 +57,7 @@ def unseal(topic: str, data: bytes, trust: Trust) -> Message:
     if len(data) < signing.SIGNATURE_BYTES:
         raise Truncated("signed message", expected_bytes=signing.SIGNATURE_BYTES, got_bytes=len(data))
     body, signature = data[: -signing.SIGNATURE_BYTES], data[-signing.SIGNATURE_BYTES :]
-    message = messages.decode(body)
+    message = messages.decode(body, max_values)
     signing.check(trust(topic, message), PURPOSE, _signed(topic, body), signature)
     return message
 
@@ -81,6 +82,7 @@ class Channel:
         admit: asked before a packet on a topic is looked at; one that is not admitted is dropped.
         max_bytes: largest message accepted from the other side.
         packet_bytes: largest payload sent in one packet.
+        max_values: CBOR values of a message that is accepted.
     """
 
     transport: Transport
@@ -89,6 +91,7 @@ class Channel:
     admit: Callable[[str], bool] = lambda topic: True
     max_bytes: int = messages.MAX_MESSAGE_BYTES
     packet_bytes: int = envelope.DEFAULT_PACKET_BYTES
+    max_values: int = MAX_VALUES
     _joiner: envelope.Joiner = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,7 +123,7 @@ class Channel:
                 # message lost half-way is sent again, for no receipt follows.
                 event.acknowledge()
                 return None
-            message = unseal(whole.topic, whole.data, self.trust)
+            message = unseal(whole.topic, whole.data, self.trust, self.max_values)
         except WireError as error:
             event.acknowledge()
             return Garbled(topic=event.topic, error=error)

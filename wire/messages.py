@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, get_type_hints
@@ -17,7 +18,7 @@ from typing import Any, TypeAlias, get_type_hints
 import cbor2
 
 from wire.errors import ConfigError, TooLarge, Truncated, WireError
-from wire.safecbor import describe, load_cbor
+from wire.safecbor import MAX_VALUES, describe, load_cbor
 from wire.settings import Training
 from wire.signing import KEY_BYTES
 
@@ -26,7 +27,6 @@ VERSION = 2
 HEADER_BYTES = 4
 RUN_BYTES = 8
 INSTANCE_BYTES = 8
-TICKET_PREFIX_BYTES = 8
 VOTES_DIGEST_BYTES = 8
 MAX_TEXT = 512
 MAX_ITEMS = 100_000
@@ -35,9 +35,9 @@ MAX_MESSAGE_BYTES = 256 << 20
 EVERYONE = "*"  # in the place of device ids in `Round.selected`; none of them can be this
 
 
-def at(number: int, size: int | None = None) -> Any:
-    """Declare a message field: its number on the wire and, for bytes, its exact size."""
-    return field(metadata={"number": number, "size": size})
+def at(number: int, size: int | None = None, *, default: Any = dataclasses.MISSING) -> Any:
+    """Declare a message field: its number on the wire, for bytes its exact size, and what it is if nobody says."""
+    return field(default=default, metadata={"number": number, "size": size})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +90,13 @@ class Refusal:
         instance: who is meant.
         code: "duplicate", "unknown-device", "runtime", "key", "revoked", or "mask"; the last is about one mask only.
         reason: one sentence for people.
+        number: the round whose mask is meant; 0 if none is.
     """
 
     instance: bytes = at(1, INSTANCE_BYTES)
     code: str = at(2)
     reason: str = at(3)
+    number: int = at(4, default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +166,6 @@ class MaskUpdate:
     Attributes:
         run: which run.
         number: which round.
-        ticket: first 8 bytes of the ticket's SHA-256.
         signs: sign mask coded in the context of the round's votes (`wire.mask`).
         train_samples: samples trained on.
         loss: mean training loss of the last epoch, nats.
@@ -177,15 +178,14 @@ class MaskUpdate:
 
     run: bytes = at(1, RUN_BYTES)
     number: int = at(2)
-    ticket: bytes = at(3, TICKET_PREFIX_BYTES)
-    signs: bytes = at(4)
-    train_samples: int = at(5)
-    loss: float = at(6)
-    correct: int = at(7)
-    test_samples: int = at(8)
-    train_s: float = at(9)
-    step_ms: float = at(10)
-    peak_memory_kb: int = at(11)
+    signs: bytes = at(3)
+    train_samples: int = at(4)
+    loss: float = at(5)
+    correct: int = at(6)
+    test_samples: int = at(7)
+    train_s: float = at(8)
+    step_ms: float = at(9)
+    peak_memory_kb: int = at(10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +260,13 @@ KINDS: dict[int, type[Message]] = {
     11: Missed,
     12: CatchUp,
 }
+_SINGLE = struct.Struct("<f")
 _NUMBER_OF = {cls: number for number, cls in KINDS.items()}
+
+
+def single(value: float) -> float:
+    """The nearest float32: a measured figure's digits, in four bytes less than a Python float takes on the wire."""
+    return float(_SINGLE.unpack(_SINGLE.pack(value))[0])
 
 
 def encode(message: Message) -> bytes:
@@ -269,8 +275,8 @@ def encode(message: Message) -> bytes:
     return MAGIC + bytes([VERSION, _NUMBER_OF[type(message)]]) + cbor2.dumps(body, canonical=True)
 
 
-def decode(data: bytes) -> Message:
-    """Bytes -> message.
+def decode(data: bytes, max_values: int = MAX_VALUES) -> Message:
+    """Bytes -> message, of at most so many CBOR values.
 
     Raises:
         WireError: if they are not a message of this version with every field present and in range.
@@ -286,7 +292,7 @@ def decode(data: bytes) -> Message:
     cls = KINDS.get(data[3])
     if cls is None:
         raise WireError(f"unknown message kind {data[3]}")
-    body = load_cbor(data[HEADER_BYTES:])
+    body = load_cbor(data[HEADER_BYTES:], max_values)
     if not isinstance(body, dict):
         raise WireError(f"{cls.__name__}: a map of fields expected, got {type(body).__name__}")
     return cls(**{name: read(body) for name, read in _READERS[cls]})

@@ -19,14 +19,14 @@ _FLOATS = {25: struct.Struct(">e"), 26: struct.Struct(">f"), 27: struct.Struct("
 _CONSTANTS = {20: False, 21: True, 22: None}
 
 
-def load_cbor(data: bytes) -> object:
+def load_cbor(data: bytes, max_values: int = MAX_VALUES) -> object:
     """Decode one CBOR item that fills `data` exactly.
 
     Raises:
         WireError: if it does not decode, holds what hidenseek never writes, has too many values, is
             nested too deep, or leaves bytes over.
     """
-    reader = _Reader(data)
+    reader = _Reader(data, max_values)
     value = reader.value(0)
     if reader.at != len(data):
         raise WireError(f"{len(data) - reader.at} bytes left over after the CBOR item")
@@ -43,8 +43,9 @@ def describe(value: object) -> str:
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, max_values: int) -> None:
         self.data = data
+        self.max_values = max_values
         self.at = 0
         self.values = 0
 
@@ -59,8 +60,8 @@ class _Reader:
 
     def value(self, depth: int) -> object:
         self.values += 1
-        if self.values > MAX_VALUES:
-            raise TooLarge("CBOR values", limit=MAX_VALUES, got=self.values)
+        if self.values > self.max_values:
+            raise TooLarge("CBOR values", limit=self.max_values, got=self.values)
         if depth > MAX_DEPTH:
             raise TooLarge("CBOR nesting", limit=MAX_DEPTH, got=depth)
         (first,) = self.take(1)

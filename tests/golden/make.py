@@ -36,6 +36,7 @@ from wire.messages import (
     Round,
     State,
     Welcome,
+    single,
 )
 from wire.personal import Personal
 from wire.plan import Plan
@@ -141,7 +142,9 @@ MESSAGES: dict[str, Message] = {
     ),
     "state": State(instance=INSTANCE, online=True),
     "welcome": Welcome(instance=INSTANCE),
-    "refusal": Refusal(instance=INSTANCE, code="duplicate", reason="another process joined as 'pi-01' – stop it"),
+    "refusal": Refusal(
+        instance=INSTANCE, code="mask", reason="mask for round 3, which is not open – round 5 is", number=3
+    ),
     "federation": Federation(
         run=RUN,
         name="har",
@@ -177,10 +180,9 @@ MESSAGES: dict[str, Message] = {
     "mask-update": MaskUpdate(
         run=RUN,
         number=3,
-        ticket=seeded_ticket().id[:8],
         signs=mask.encode_signs(few_flips(), votes(), ENDS),
         train_samples=300,
-        loss=0.1,
+        loss=single(0.1),
         correct=60,
         test_samples=64,
         train_s=2.0,

@@ -24,7 +24,7 @@ from tests.golden.make import FOLDER, RUN, seeded_ticket
 from wire import adaptive, bits, mask, messages, prng, signing
 from wire.channel import seal
 from wire.mask import Votes
-from wire.messages import TICKET_PREFIX_BYTES, MaskUpdate
+from wire.messages import MaskUpdate
 from wire.plan import plan_to_data
 from wire.settings import Training
 from wire.ticket import Ticket
@@ -74,7 +74,6 @@ def make() -> dict[str, Any]:
     update = MaskUpdate(
         run=RUN,
         number=ROUND,
-        ticket=ticket.id[:TICKET_PREFIX_BYTES],
         signs=coded,
         train_samples=y.size,
         loss=0.5,

@@ -119,7 +119,6 @@ class Stage:
         update = MaskUpdate(
             run=self.run_id,
             number=number,
-            ticket=TICKET.id[: messages.TICKET_PREFIX_BYTES],
             signs=mask.encode_signs(votes.signs ^ flips, votes, TICKET.ends),
             train_samples=72,
             loss=1.0,

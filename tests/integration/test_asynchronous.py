@@ -130,7 +130,7 @@ def test_masks_that_are_not_wanted_are_refused_and_no_device_votes_twice_in_a_st
     spent = {"train_samples": 1, "loss": 1.0, "correct": 0, "test_samples": 1, "train_s": 1.0, "step_ms": 1.0}
 
     def sends(device: str, number: int, signs: bytes = flat) -> None:
-        about = {"run": coordinator.run, "ticket": ticket.id[:8], "peak_memory_kb": 0} | spent
+        about = {"run": coordinator.run, "peak_memory_kb": 0} | spent
         edge.send(topics.up(device, "mask"), MaskUpdate(number=number, signs=signs, **about))  # type: ignore[arg-type]
 
     def told() -> list[str]:

@@ -1,126 +1,104 @@
-"""A minute of fuzzing: golden bytes altered in many ways, longer than the property tests beside this one."""
+"""Fuzzing in `make test`: what was once found stays mended. In `make test-all` also for a few seconds each: new inputs.
+
+`make fuzz` does more of it (`tests/fuzz`).
+"""
 
 from __future__ import annotations
 
 import random
-import resource
-import time
-from collections.abc import Callable
-from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from export import manifest
+from tests.fuzz.hunt import FoundError, Tally, corpus, give, hunt
+from tests.fuzz.targets import Target, targets
 from tests.golden import make
-from wire import bits, mask, messages, personal
-from wire.bundle import decode_bundle
-from wire.channel import unseal
-from wire.envelope import Joiner
-from wire.errors import PlanError, TicketError, WireError
-from wire.safecbor import load_cbor
-from wire.signing import public_key
-from wire.ticket import decode_ticket
+from wire import adaptive_python, bits
+from wire.errors import DataError, WireError
+from wire.native.library import native
 
-SECONDS_EACH = 7
-SLOWEST_S = 2.0  # of one decode, of at most a few kB
-MEMORY_GROWTH_KB = 400_000
-INTERESTING = (0, 1, 23, 24, 0x3B, 0x5B, 0x7F, 0x80, 0x9B, 0xBB, 0xC2, 0xD8, 0xF7, 0xFB, 0xFF)
+SECONDS_EACH = 5
 
 
-def _altered(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
-    """`data` after 1 to 6 random edits: bytes set, bits flipped, pieces cut, repeated, or taken from `others`."""
-    out = bytearray(data)
-    for _ in range(rng.randint(1, 6)):
-        at, size = rng.randrange(len(out) + 1), rng.choice((1, 1, 2, 4, 8, 40))
-        match rng.randrange(6):
-            case 0:
-                out[at : at + 1] = bytes([rng.choice(INTERESTING)])
-            case 1 if at < len(out):
-                out[at] ^= 1 << rng.randrange(8)
-            case 2:
-                del out[at : at + size]
-            case 3:
-                out[at:at] = out[at : at + size] * rng.randint(1, 4)
-            case 4:
-                other = rng.choice(others)
-                start = rng.randrange(len(other))
-                out[at:at] = other[start : start + size]
-            case _:
-                out[at : at + size] = rng.randbytes(size)
-    return bytes(out)
-
-
-def _bundle(data: bytes) -> object:
-    return decode_bundle(data, expected_id=sha256(data).digest())
-
-
-def _ticket(data: bytes) -> object:
-    """Decode with the hash put right, so that what lies behind it is reached."""
-    head = data[:-32]
-    return decode_ticket(head + sha256(head).digest())
-
-
-def _personal(data: bytes) -> object:
-    """Decode with the hash put right, so that what lies behind it is reached."""
-    head = data[:-32]
-    return personal.decode(head + sha256(head).digest(), make.KEPT, 4)
-
-
-def _parts(data: bytes) -> None:
-    """Give a joiner parts with right headers around altered bytes, for three messages at once."""
-    joiner = Joiner(2000, max_pending=3)
-    for i in range(0, len(data), 60):
-        joiner.add(
-            f"t/{data[i] % 4}", b"HP\x01" + data[i : i + 1] * 16 + bytes([data[i] % 4, 0, 4, 0]) + data[i : i + 60]
-        )
-        joiner.add("t/0", data[i : i + 60])
-
-
-VOTES = make.votes()
-TARGETS: dict[str, tuple[Callable[[bytes], object], str]] = {
-    "cbor": (load_cbor, ""),
-    "message": (messages.decode, "message"),
-    "ticket": (_ticket, "ticket"),
-    "bundle": (_bundle, "bundle"),
-    "sealed": (lambda data: unseal(make.TOPIC, data, lambda topic, message: public_key(make.KEY)), "sealed"),
-    "signs": (lambda data: mask.decode_signs(data, VOTES, make.ENDS), "signs"),
-    "votes": (lambda data: mask.decode_votes(data, make.ENDS), "votes"),
-    "later votes": (lambda data: mask.decode_votes(data, make.ENDS, VOTES), "votes"),
-    "bits": (lambda data: bits.decode(data, len(data) * 3), "signs"),
-    "personal": (_personal, "personal"),
-    "parts": (_parts, "envelope"),
-}
+@pytest.mark.parametrize("name", targets())
+def test_kept_inputs_are_read_or_refused(name: str) -> None:
+    """One input for every kind of answer that was met, and every one that was once a find."""
+    target = targets()[name]
+    assert "accepted" in {give(target, data) for data in target.seeds}
+    for data in corpus(name):
+        give(target, data)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TARGETS)
-def test_altered_golden_bytes_decode_or_raise(name: str) -> None:
-    """Any alteration decodes or raises WireError, TicketError or PlanError, quickly and in little memory."""
-    decode, prefix = TARGETS[name]
-    everything = [make.load(recipe) for recipe in make.RECIPES]
-    seeds = [make.load(recipe) for recipe in make.RECIPES if recipe.startswith(prefix)]
-    rng = random.Random(name)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    end, tried, decoded = time.monotonic() + SECONDS_EACH, 0, 0
-    pool = list(seeds)
-    while time.monotonic() < end:
-        data = _altered(rng.choice(pool), everything, rng)[:5000]
-        started = time.process_time()
-        try:
-            decode(data)
-            decoded += 1
-            if len(data) > 8 and len(pool) < 500:
-                pool.append(data)  # what decodes is a better place to go on from
-        except (WireError, TicketError, PlanError) as error:
-            text = str(error)
-            assert len(text) < 2000
-        except Exception as error:  # noqa: BLE001  # the very thing that is looked for
-            pytest.fail(f"{type(error).__name__}: {error} from {data.hex()}")
-        assert time.process_time() - started < SLOWEST_S, data.hex()
-        tried += 1
-    assert tried > 100
-    assert decoded > 0 or name == "sealed"  # forging one would be news
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY_GROWTH_KB
+@pytest.mark.parametrize("name", targets())
+def test_altered_good_bytes_are_read_or_refused(name: str) -> None:
+    """Any alteration is read, or refused with an error that its reader may raise, quickly and in little memory."""
+    tally = Tally()
+    try:
+        for so_far in hunt(targets()[name], corpus(name), random.Random(name), SECONDS_EACH):
+            tally = so_far
+    except FoundError as error:
+        pytest.fail(f"{error.what}: make fuzz ARGS='--replay {name} {error.data.hex()}'")
+    assert tally.tried > 50
+
+
+@pytest.mark.parametrize(
+    ("read", "what"),
+    [
+        (lambda data: 1 // len(data), "ZeroDivisionError"),
+        (lambda data: give(Target(read=lambda _: spin(), slowest_s=0.05), data), "more than 0.05 s"),
+        (lambda data: refuse("x" * 3000), "a refusal of 3000 characters"),
+        (lambda data: np.ones(300_000_000, dtype=np.uint8).sum(), "kB of memory"),
+    ],
+)
+def test_what_must_not_be_is_found(read: object, what: str) -> None:
+    """The fuzzer itself sees errors of other kinds, slowness, memory and endless words."""
+    with pytest.raises(FoundError, match=what):
+        give(Target(read=read), b"")  # type: ignore[arg-type]
+
+
+def spin() -> None:
+    """For ever."""
+    while True:
+        pass
+
+
+def refuse(text: str) -> None:
+    """With these words."""
+    raise WireError(text)
+
+
+@pytest.mark.skipif(native() is None, reason="no native coder")
+def test_bytes_beyond_every_interval_mean_the_same_in_c_and_python() -> None:
+    """No encoder writes eight bytes of 255; both readers go on from them with 64 bits."""
+    library = native()
+    assert library is not None
+    contexts, ends = (np.arange(400) % 16).astype(np.uint8), np.array([400])
+    agreed = 0
+    for size in range(8, 80):
+        found = library.decode(b"\xff" * size, contexts, ends, 4)
+        other = adaptive_python.decode(b"\xff" * size, contexts, ends, 4)
+        assert (found is None) == (other is None), size
+        assert np.array_equal(found, other)
+        agreed += found is not None
+    assert agreed
+
+
+@pytest.mark.parametrize(
+    "name", ["../x/train.onnx", "/dev/zero", "onnx/../ticket.hns", "onnx/\0", "onnx/.x", "onnx/a/b"]
+)
+def test_a_manifest_names_no_file_outside_its_folder(tmp_path: Path, name: str) -> None:
+    """Whoever signs a manifest, reading it opens nothing else."""
+    bundle, runtime = make.bundle(), name.rpartition("/")[0]
+    whole = manifest.describe(
+        [type(bundle)(runtime="sparse", ticket=bundle.ticket)], make.MESSAGES["federation"].training, {}, []
+    )
+    target = manifest.Target(files={name: whole.ticket}, made_with={})
+    manifest.write(tmp_path / "it", whole.model_copy(update={"targets": {runtime: target}}), [bundle], key=make.KEY)
+    with pytest.raises(DataError, match="is not a file of"):
+        manifest.read(tmp_path / "it")
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def announce(number: int, *selected: str, run: bytes = RUN, final: bool = False,
 def update(number: int, run: bytes = RUN) -> MaskUpdate:
     """A finished mask."""
     return MaskUpdate(
-        run=run, number=number, ticket=bytes(8), signs=SIGNS,
+        run=run, number=number, signs=SIGNS,
         train_samples=10, loss=1.0, correct=3, test_samples=5, train_s=0.1, step_ms=1.0, peak_memory_kb=1,
     )  # fmt: skip
 
@@ -253,7 +253,7 @@ def test_refusal_for_another_instance_is_ignored() -> None:
 def test_refused_mask_is_dropped_and_the_device_stays() -> None:
     """A bad or late mask costs its round, not the device."""
     device = replace(ready(), pending=update(1))
-    device, actions = handle(device, Refusal(instance=b"instance", code="mask", reason="late"), 0.0)
+    device, actions = handle(device, Refusal(instance=b"instance", code="mask", reason="late", number=1), 0.0)
     assert kinds(actions) == [agent.DropPending]
     assert device.pending is None
 

@@ -21,7 +21,7 @@ from edge_client.events import (
 from tests.unit.test_agent import FEDERATION, OTHER, RUN, announce, handle, kinds, ready, update
 from wire.messages import EVERYONE, Receipt, Refusal
 
-REFUSAL = Refusal(instance=b"instance", code="mask", reason="too old")
+REFUSAL = Refusal(instance=b"instance", code="mask", reason="too old", number=1)
 
 
 def heard(device: Device, *numbers: int, now_s: float = 0.0) -> agent.Outcome:
