@@ -86,8 +86,14 @@ class Fleet:
         if hello.instance in member.refused:
             return [_duplicate(device, hello.instance)]
         before = {**member.earlier, member.hello.instance: member.hello}.get(hello.instance)
-        if before.greetings >= hello.greetings if before else hello.started < member.hello.started:
+        if before and before.greetings >= hello.greetings:
             raise WireError(f"'{device}' has said this hello before")
+        if not before and hello.started < member.hello.started:  # repeated by somebody, which hurts nobody; or:
+            reason = (
+                f"'{device}' says it has started {hello.started} times, {member.hello.started} are known; if its card "
+                f"was restored from a backup: hidenseek fleet forget {device}"
+            )
+            return [Refusal(instance=hello.instance, code="restored", reason=reason)]
         newer = member.hello
         if hello.instance in member.earlier:
             del member.earlier[hello.instance]

@@ -88,7 +88,8 @@ class Refusal:
 
     Attributes:
         instance: who is meant.
-        code: "duplicate", "unknown-device", "runtime", "key", "revoked", or "mask"; the last is about one mask only.
+        code: "duplicate", "unknown-device", "runtime", "key", "restored", "revoked", or "mask"; the last is about one
+            mask only.
         reason: one sentence for people.
         number: the round whose mask is meant; 0 if none is.
     """
