@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_client import agent
+from edge_client import events
+from edge_client.agent import Device
 from edge_client.data import DeviceData
 from tests.helpers import introduce
 from wire import messages
 from wire.channel import unseal
 from wire.mask import Votes
-from wire.messages import BundleBytes, CatchUp, MaskUpdate, Message, Receipt, Refusal, Round, Welcome
+from wire.messages import EVERYONE, BundleBytes, CatchUp, MaskUpdate, Message, Receipt, Refusal, Round, Welcome
 from wire.settings import Training
 from wire.transport import Connected, MemoryTransport, Packet
 
@@ -160,6 +161,7 @@ class Wire:
     federation: str
     device: str
     _key: bytes = b""
+    _scores: int = 0
 
     def say(self, line: str) -> None:
         """Tell it what happened."""
@@ -190,6 +192,19 @@ class Wire:
             assert np.array_equal(found, votes.mean)
             self.say("answer " + b64encode(bytes(4 * Training().batch * 6)).decode())
 
+    def asked_to_train(self, votes: Votes, kept: int) -> None:
+        """It makes a step; its scores are still those that these votes say."""
+        what, scores, *_ = self.hear().split()
+        assert what == "train"
+        found = np.frombuffer(b64decode(scores), "<f4")
+        assert np.array_equal(found[:kept] >= 0, votes.signs)
+        self._scores = found.size
+
+    def answer_step(self) -> None:
+        """Loss 0.1 and no gradient."""
+        loss, none = np.float32(0.1).tobytes(), bytes(4)
+        self.say(" ".join(["answer", *(b64encode(one).decode() for one in (loss, none, none * self._scores))]))
+
     def _trust(self, topic: str, message: Message) -> bytes:
         self._key = self._key or (message.key if isinstance(message, messages.Hello) else b"")
         return self._key
@@ -207,15 +222,22 @@ RUNS = (b"run-0001", b"run-0002")
 HELLO = introduce("instance", "executorch")
 
 
-def some_event(rng: np.random.Generator) -> tuple[str, agent.Event]:
-    """Anything that can happen to a device, in Kotlin's words and ours."""
-    run, number = RUNS[rng.integers(2)], int(rng.integers(1, 5))
-    base = int(rng.integers(0, number))
-    instance = [b"instance", b"another_"][rng.integers(2)]
+def some_event(rng: np.random.Generator, device: Device, open_share: float) -> tuple[str, events.Event]:
+    """Anything that can happen to a device, in Kotlin's words and ours; so many of the rounds are open to all."""
+    run, number = RUNS[int(rng.random() < 0.15)], int(rng.integers(1, 5))
+    if device.federation is not None and rng.random() < 0.9:
+        run = device.federation.run
+        number = max(1, (device.announced.number if device.announced else 1) + int(rng.integers(-1, 2)))
+    if device.pending is not None and rng.random() < 0.4:
+        run, number = device.pending.run, device.pending.number
+    elif device.training is not None and rng.random() < 0.4:
+        run, number = device.training
+    base = int(rng.integers(0, number)) if rng.random() < 0.3 else device.votes[1] if device.votes else 0
+    instance = [b"instance", b"another_"][int(rng.random() < 0.2)]
     digest = [sha256(run).digest(), bytes(32)][rng.random() < 0.1]
     runtime = "executorch" if rng.random() < 0.95 else "onnx"
     update = MaskUpdate(
-        run=run, number=number, ticket=bytes(8), signs=b"\0", train_samples=1, loss=1.0, correct=0, test_samples=1,
+        run=run, number=number, signs=b"\0", train_samples=1, loss=1.0, correct=0, test_samples=1,
         train_s=0.5, step_ms=1.0, peak_memory_kb=0,
     )  # fmt: skip
     heard: list[messages.Message] = [
@@ -225,60 +247,68 @@ def some_event(rng: np.random.Generator) -> tuple[str, agent.Event]:
         ),
         *[
             Round(
-                run=run, number=number, selected=("phone", "pi")[int(rng.random() < 0.2) :],
+                run=run, number=number,
+                selected=(EVERYONE,) if rng.random() < open_share else ("phone", "pi")[int(rng.random() < 0.2) :],
                 evaluate=bool(rng.random() < 0.5), final=bool(rng.random() < 0.1), votes=b"", base=base,
                 digest=bytes(8),
             )
             for _ in range(4)
         ],
         *[CatchUp(run=run, number=number, votes=b"", base=base, digest=bytes(8))] * 2,
-        *[Receipt(run=run, number=number)] * 2,
+        *[Receipt(run=run, number=number)] * 3,
         Welcome(instance=instance),
-        Refusal(instance=instance, code=("mask", "mask", "mask", "duplicate", "runtime")[rng.integers(5)], reason=""),
+        *[
+            Refusal(
+                instance=instance, code=("mask", "mask", "mask", "duplicate", "runtime")[rng.integers(5)], reason="",
+                number=number,
+            )
+        ] * 3,
         BundleBytes(data=run),
         update,
     ]  # fmt: skip
-    match int(rng.integers(9)):
+    match int(rng.integers(10)):
         case 0:
-            return "online", agent.Online()
-        case 1:
-            return "tick", agent.Tick()
+            return "online", events.Online()
+        case 1 | 9:
+            return "tick", events.Tick()
         case 2:
-            return f"opened {digest.hex()}", agent.BundleOpened(digest=digest)
+            return f"opened {digest.hex()}", events.BundleOpened(digest=digest)
         case 3 if rng.random() < 0.3:
-            return f"needed {digest.hex()}", agent.BundleNeeded(digest=digest)
-        case 4:
-            return f"trained {messages.encode(update).hex()}", agent.TrainingDone(update=update)
+            return f"needed {digest.hex()}", events.BundleNeeded(digest=digest)
+        case 4 | 8:
+            return f"trained {messages.encode(update).hex()}", events.TrainingDone(update=update)
         case 5 if rng.random() < 0.3:
             return votes_event(run, number, base, taken=bool(rng.random() < 0.5))
         case _:
-            message = heard[rng.integers(len(heard))]
+            message = heard[0 if device.federation is None and rng.random() < 0.6 else rng.integers(len(heard))]
             return f"heard {messages.encode(message).hex()}", message
 
 
-def votes_event(run: bytes, number: int, base: int, *, taken: bool) -> tuple[str, agent.Event]:
+def votes_event(run: bytes, number: int, base: int, *, taken: bool) -> tuple[str, events.Event]:
     """What decoding votes comes to, in Kotlin's words and ours."""
     if taken:
-        return f"taken {run.hex()} {number}", agent.VotesTaken(run=run, number=number)
-    return f"unusable - {base}", agent.VotesUnusable(base=base)
+        return f"taken {run.hex()} {number}", events.VotesTaken(run=run, number=number)
+    return f"unusable - {base}", events.VotesUnusable(base=base)
 
 
-def named(action: agent.Action) -> str:
+def named(action: events.Action) -> str:
     """An action as Echo.kt writes it."""
     name = type(action).__name__
     match action:
-        case agent.OpenBundle(federation=federation):
+        case events.OpenBundle(federation=federation):
             return f"{name}:{federation.run.hex()}"
-        case agent.KeepBundle():
+        case events.KeepBundle():
             return f"{name}:{action.digest.hex()}:{action.data.hex()}"
-        case agent.TakeVotes(announced=announced):
+        case events.TakeVotes(announced=announced):
             return f"{name}:{type(announced).__name__}:{announced.run.hex()}:{announced.number}:{announced.base}"
-        case agent.AskVotes(missed=missed):
+        case events.AskVotes(missed=missed):
             return f"{name}:{missed.run.hex()}:{missed.number}:{missed.have}"
-        case agent.Evaluate() | agent.Train():
+        case events.Evaluate() | events.Train():
             return f"{name}:{action.announced.run.hex()}:{action.announced.number}"
-        case agent.SendMask():
+        case events.SendMask():
             return f"{name}:{action.update.run.hex()}:{action.update.number}:{str(action.new).lower()}"
-        case agent.Stop():
+        case events.DropPending(confirmed=(run, number)):
+            return f"{name}:{run.hex()}:{number}"
+        case events.Stop():
             return f"{name}:{'over' if action.error is None else 'error'}"
     return name

@@ -24,7 +24,7 @@ from coordinator.keys import federation_key
 from coordinator.models import MODELS, build_plan
 from coordinator.rounds import Schedule
 from coordinator.store import Store
-from edge_client import agent, trainer
+from edge_client import agent, events, trainer
 from edge_client import data as device_data
 from edge_client.agent import Device
 from edge_client.privacy import randomise
@@ -42,7 +42,19 @@ from wire import bits, mask, messages, signing
 from wire.bundle import Bundle
 from wire.channel import seal
 from wire.errors import WireError
-from wire.messages import BundleBytes, CatchUp, Evaluation, Hello, Missed, Round, State
+from wire.messages import (
+    EVERYONE,
+    BundleBytes,
+    CatchUp,
+    Evaluation,
+    Hello,
+    MaskUpdate,
+    Missed,
+    Receipt,
+    Refusal,
+    Round,
+    State,
+)
 from wire.prng import mix
 from wire.settings import Training
 from wire.state_folder import read_learned
@@ -244,25 +256,62 @@ def test_kotlin_does_what_our_agent_does(echo: Program, stay: bool) -> None:
     """Whatever happens in whatever order, the same actions in the same order."""
     rng = np.random.default_rng(7 + stay)
     seen: dict[str, int] = {}
-    for _ in range(250):
-        device, now_s = Device(name="phone", hello=kotlin.HELLO, stay=stay), 0.0
-        echo.ask(f"device phone {kotlin.HELLO.instance.hex()} executorch {str(stay).lower()}")
+    for open_share in OPEN_SHARES:
+        confirmed = (kotlin.RUNS[0], int(rng.integers(1, 5)))
+        device, now_s = Device(name="phone", hello=kotlin.HELLO, stay=stay, confirmed=confirmed), 0.0
+        known = f"{confirmed[0].hex()} {confirmed[1]}"
+        echo.ask(f"device phone {kotlin.HELLO.instance.hex()} executorch {str(stay).lower()} {known}")
         history = []
-        due: list[tuple[str, agent.Event]] = []  # answers of the client
+        due: list[tuple[str, events.Event]] = []  # answers of the client
         for _ in range(60):
             now_s += float(rng.integers(0, 60))
-            words, event = due.pop(0) if due else kotlin.some_event(rng)
+            words, event = due.pop(0) if due else kotlin.some_event(rng, device, open_share)
+            before = device
             device, actions = agent.handle(device, event, now_s)
-            expected = " ".join(kotlin.named(action) for action in actions if not isinstance(action, agent.Log))
+            expected = " ".join(kotlin.named(action) for action in actions if not isinstance(action, events.Log))
             history.append(words)
             assert echo.ask(f"event {now_s} {words}") == expected, history[-20:]
             for action in actions:
-                if isinstance(action, agent.TakeVotes) and rng.random() < 0.9:
+                if isinstance(action, events.TakeVotes) and rng.random() < 0.9:
                     one, taken = action.announced, bool(rng.random() < 0.8)
                     due.append(kotlin.votes_event(one.run, one.number, one.base, taken=taken))
-                seen[type(action).__name__] = seen.get(type(action).__name__, 0) + 1
+                if isinstance(action, events.OpenBundle) and rng.random() < 0.7:
+                    digest = action.federation.bundles["executorch"]
+                    due.append((f"opened {digest.hex()}", events.BundleOpened(digest=digest)))
+            for kind in [type(action).__name__ for action in actions] + sleepy(before, event, device):
+                seen[kind] = seen.get(kind, 0) + 1
     unusual = {"Stop"} if stay else set()  # a device that stays stops at a refusal only
-    assert min(seen[kind.__name__] for kind in agent.Action.__args__ if kind.__name__ not in unusual) >= 20, seen
+    expected_kinds = {kind.__name__ for kind in events.Action.__args__} | SLEEPY
+    assert min(seen.get(kind, 0) for kind in expected_kinds - unusual) >= 8, seen
+    assert set(seen) <= expected_kinds
+
+
+OPEN_SHARES = [0.0, 0.5, 1.0, 1.0, 1.0] * 100  # for every history: how many of its rounds are open to all
+SLEEPY = {
+    "waits until things are quiet",
+    "trains for an older step",
+    "late mask",
+    "late mask refused",
+    "not about this mask",
+}
+
+
+def sleepy(before: Device, event: events.Event, after: Device) -> list[str]:
+    """Which of the things happened that happen only where rounds are open to all, or may come late."""
+    newest = after.announced
+    if newest is None or EVERYONE not in newest.selected or newest.final:
+        return []
+    late = before.pending is not None and before.pending.number < newest.number
+    aimed = isinstance(event, messages.Refusal) and event.code == "mask" and event.instance == before.hello.instance
+    found = {
+        "waits until things are quiet": after.due and not before.due,
+        "trains for an older step": after.training is not None and after.training != (newest.run, newest.number),
+        "late mask": isinstance(event, events.TrainingDone) and after.pending is not None
+        and after.pending != before.pending and after.pending.number < newest.number,
+        "late mask refused": aimed and late and after.pending is None,
+        "not about this mask": aimed and before.pending is not None and after.pending is not None,
+    }  # fmt: skip
+    return [name for name, happened in found.items() if happened]
 
 
 ROUNDS = 3
@@ -376,12 +425,7 @@ def test_the_kotlin_client_believes_one_federation_and_asks_for_votes_it_missed(
     votes = [_random_votes(ticket.kept, seed) for seed in range(4)]  # announced with rounds 1, 2, 3 and 4
 
     def round_of(number: int, base: int) -> Round:
-        known = votes[base - 1] if base else None
-        coded = mask.encode_votes(votes[number - 1], ticket.ends, known)
-        digest = votes[number - 1].digest
-        return Round(
-            run=make.RUN, number=number, selected=(), evaluate=True, final=False, votes=coded, base=base, digest=digest
-        )
+        return _round_of(votes, ticket.ends, number, base)
 
     with kotlin.start(jar, "Join", *arguments).process as process:
         phone = kotlin.Wire(Program(process), "t", "phone-1")
@@ -432,6 +476,93 @@ def test_the_kotlin_client_believes_one_federation_and_asks_for_votes_it_missed(
         process.stdin.close()
         assert phone.published() == replace(state, online=False)
         assert phone.hear() == "close"
+
+
+@pytest.mark.slow
+@needs_kotlin
+def test_the_kotlin_client_finishes_its_step_when_a_newer_one_is_announced(jar: Path, tmp_path: Path) -> None:
+    """Its mask is coded in the context of the votes it began with; no step is trained for twice, not after restarts."""
+    samples = device_data.load(write_person(tmp_path / "person", seed=4))
+    kotlin.write_samples(tmp_path / "phone", samples)
+    ticket = make_ticket()
+    files = dict.fromkeys(("train.pte", "infer.pte"), sha256().digest())  # nothing, and its SHA-256
+    bundle = Bundle(runtime="executorch", ticket=ticket, files=files)
+    public, training = signing.public_key(FEDERATION_KEY), Training(epochs=2)
+    announced = replace(make.MESSAGES["federation"], bundles={"executorch": bundle.id}, key=public, training=training)
+    steps = 2 * -(-samples.y_train.size // training.batch)
+    arguments = ["t", "phone-1", str(tmp_path / "phone"), str(samples.x_train[0].size), signing.as_text(public)]
+    votes = [_random_votes(ticket.kept, seed) for seed in range(3)]
+
+    def step_of(number: int, base: int, **changes: Any) -> Round:
+        found = _round_of(votes, ticket.ends, number, base)
+        return replace(found, **{"selected": (EVERYONE,), "evaluate": False, **changes})
+
+    def say(phone: kotlin.Wire, topic: str, message: messages.Message) -> None:
+        sealed = seal(FEDERATION_KEY, f"hns/t/{topic}", message)
+        phone.say(f"packet hns/t/{topic} {b64encode(sealed).decode()}")
+
+    def joined(phone: kotlin.Wire) -> None:
+        phone.say("connected")
+        assert [phone.subscribed() for _ in range(3)] == ["down/phone-1/#", "all/federation/#", "all/round/#"]
+        say(phone, "all/federation", announced)
+
+    def left(phone: kotlin.Wire) -> None:
+        say(phone, "all/round", step_of(3, 0, final=True, selected=()))
+        phone.answer_step()
+        state = phone.published()
+        assert isinstance(state, State)
+        assert not state.online
+        assert phone.hear() == "close"
+
+    with kotlin.start(jar, "Join", *arguments).process as process:
+        phone = kotlin.Wire(Program(process), "t", "phone-1")
+        joined(phone)
+        assert phone.subscribed() == "all/bundle/executorch/#"
+        say(phone, "all/bundle/executorch", BundleBytes(data=bundle.encoded))
+        assert phone.hear().startswith("open ")
+        assert isinstance(phone.published(), Hello)
+        assert isinstance(phone.published(), State)
+        say(phone, "all/round", step_of(1, 0))
+        for i in range(steps):
+            phone.asked_to_train(votes[0], ticket.kept)
+            if i == 0:
+                say(phone, "all/round", step_of(2, 1))
+            phone.answer_step()
+        phone.evaluates(replace(votes[0], dissent=votes[0].dissent * 0), ticket.kept, samples)
+        update = phone.published()
+        assert isinstance(update, MaskUpdate)
+        assert update.number == 1
+        assert np.array_equal(mask.decode_signs(update.signs, votes[0], ticket.ends), votes[0].signs)
+        figures = (update.loss, update.train_s, update.step_ms)
+        assert figures == tuple(map(messages.single, figures))
+        say(phone, "down/phone-1", Refusal(instance=bytes(8), code="mask", reason="", number=1))
+        say(phone, "down/phone-1", Receipt(run=make.RUN, number=1))
+        phone.asked_to_train(votes[1], ticket.kept)
+        left(phone)
+    with closing(DeviceStore(tmp_path / "phone" / "state")) as kept:
+        assert kept.load_confirmed() == (make.RUN, 1)
+        assert kept.load_pending() is None
+    with kotlin.start(jar, "Join", *arguments).process as process:
+        phone = kotlin.Wire(Program(process), "t", "phone-1")
+        joined(phone)
+        assert phone.hear().startswith("open ")
+        assert isinstance(phone.published(), Hello)
+        assert isinstance(phone.published(), State)
+        say(phone, "all/round", step_of(1, 0, evaluate=True))
+        phone.evaluates(votes[0], ticket.kept, samples)
+        assert isinstance(phone.published(), Evaluation)
+        say(phone, "all/round", step_of(2, 1))
+        phone.asked_to_train(votes[1], ticket.kept)
+        left(phone)
+
+
+def _round_of(votes: list[mask.Votes], ends: mask.Ends, number: int, base: int) -> Round:
+    known = votes[base - 1] if base else None
+    coded = mask.encode_votes(votes[number - 1], ends, known)
+    digest = votes[number - 1].digest
+    return Round(
+        run=make.RUN, number=number, selected=(), evaluate=True, final=False, votes=coded, base=base, digest=digest
+    )
 
 
 def _catch_up(announced: Round) -> CatchUp:

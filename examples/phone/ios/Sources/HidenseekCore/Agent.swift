@@ -25,7 +25,7 @@ public enum Action: Equatable {
     case train(Round) // replaces any training under way
     case stopTraining
     case sendMask(MaskUpdate, new: Bool) // write it down first if it is new
-    case dropPending // confirmed, or nobody wants it any more
+    case dropPending(confirmed: Key?) // remember that for good; nil: nobody wants it any more
     case log(String)
     case stop(error: String?) // leave; without an error because the run is over
 }
@@ -51,11 +51,12 @@ public struct Device {
     var votes: Key? // round whose votes this device has
     var askedS: Double? // when it asked for votes that it needs; nil if it does not wait for any
     var handled: Key? // newest round acted upon
+    var due = false // a round that is open to all waits to be acted upon, until no more news of newer ones comes
     var training: Key? // round being trained for
     var pending: MaskUpdate? // mask without receipt
     var sentS = 0.0
     var tries = 0
-    var confirmed: Key? // newest round whose mask has a receipt
+    var confirmed: Key? // newest round whose mask has a receipt; it is trained for once only
     var welcomed = false
 
     public init(name: String, hello: Hello, stay: Bool = true) {
@@ -89,8 +90,12 @@ extension Device {
         case .trainingDone(let update):
             if training != Key(update.run, update.number) { return [] }
             (training, pending, sentS, tries) = (nil, update, nowS, 1)
-            return [.sendMask(update, new: true)]
+            return actOnRound([.sendMask(update, new: true)], nowS)
         case .tick:
+            if due && askedS == nil {
+                due = false
+                return actOnRound([], nowS, quiet: true)
+            }
             if let askedS, nowS - askedS >= Device.askAgainAfterS { return askVotes([], nowS) }
             let waitS = min(Device.resendAfterS * pow(2.0, Double(max(tries - 1, 0))), Device.resendAtMostS)
             return pending == nil || nowS - sentS < waitS ? [] : sendAgain(nowS, [])
@@ -100,8 +105,8 @@ extension Device {
             case .bundleBytes(let data): return onBundle(data)
             case .round(let message): return onRound(message, nowS)
             case .catchUp(let message): return onCatchUp(message)
-            case .receipt(let message): return onReceipt(message)
-            case .refusal(let message): return onRefusal(message)
+            case .receipt(let message): return onReceipt(message, nowS)
+            case .refusal(let message): return onRefusal(message, nowS)
             case .welcome(let message):
                 if message.instance != hello.instance || welcomed { return [] }
                 welcomed = true
@@ -120,9 +125,9 @@ extension Device {
         if training != nil { actions.append(.stopTraining) }
         if let mask = pending, mask.run != event.run {
             pending = nil
-            actions.append(.dropPending)
+            actions.append(.dropPending(confirmed: nil))
         }
-        (federation, ready, training, handled, votes, askedS) = (event, false, nil, nil, nil, nil)
+        (federation, ready, training, handled, votes, askedS, due) = (event, false, nil, nil, nil, nil, false)
         return actions + [.log("federation '\(event.name)'"), .openBundle(event)]
     }
 
@@ -148,24 +153,35 @@ extension Device {
     private func has(_ run: [UInt8], _ base: Int) -> Bool { base == 0 || votes == Key(run, base) }
 
     /// Do what the newest announced round asks of this device, once, as soon as its programs and its votes are there.
-    private mutating func actOnRound(_ first: [Action], _ nowS: Double) -> [Action] {
+    ///
+    /// A device that wakes hears of many rounds at once. Of those that are open to all it would finish the first that it
+    /// began, so it begins when things are `quiet`.
+    private mutating func actOnRound(_ first: [Action], _ nowS: Double, quiet: Bool = false) -> [Action] {
         guard let announced, ready, announced.run == federation?.run else { return first }
         var actions = first
         let key = Key(announced.run, announced.number)
-        if training != nil, training != key {
-            actions.append(.stopTraining)
-            training = nil
-        }
-        if let mask = pending, Key(mask.run, mask.number) != key {
-            // Its round closed without it: nobody waits for it any more.
-            actions.append(.dropPending)
-            pending = nil
+        if !Device.openToAll(announced) {
+            if training != nil, training != key {
+                actions.append(.stopTraining)
+                training = nil
+            }
+            if let mask = pending, Key(mask.run, mask.number) != key {
+                // Its round closed without it: nobody waits for it any more.
+                actions.append(.dropPending(confirmed: nil))
+                pending = nil
+            }
         }
         if votes != key {
             if !has(announced.run, announced.base) { return askVotes(actions, nowS) }
             return actions + [.takeVotes(CatchUp(
                 run: announced.run, number: announced.number, votes: announced.votes, base: announced.base,
                 digest: announced.digest))]
+        }
+        // It finishes what it began, with the programs that an evaluation would need too.
+        if training != nil, training != key { return actions }
+        if Device.openToAll(announced) && !quiet {
+            due = true
+            return actions
         }
         if handled != key {
             handled = key
@@ -175,12 +191,17 @@ extension Device {
             if !stay { actions.append(.stop(error: nil)) }
             return actions
         }
-        let wanted = announced.selected.contains(name) && confirmed != key
+        let wanted = (Device.openToAll(announced) || announced.selected.contains(name)) && confirmed != key
         if wanted, training == nil, pending == nil {
             actions.append(.train(announced))
             training = key
         }
         return actions
+    }
+
+    /// Whether everyone may train, and masks of earlier rounds are wanted too; how early, the coordinator knows.
+    private static func openToAll(_ announced: Round) -> Bool {
+        announced.selected.contains(Round.everyone) && !announced.final
     }
 
     private mutating func askVotes(_ actions: [Action], _ nowS: Double) -> [Action] {
@@ -192,18 +213,26 @@ extension Device {
         return actions + [.askVotes(Missed(run: announced.run, number: announced.number, have: have))]
     }
 
-    private mutating func onReceipt(_ event: Receipt) -> [Action] {
+    private mutating func onReceipt(_ event: Receipt, _ nowS: Double) -> [Action] {
         let key = Key(event.run, event.number)
         guard let mask = pending, Key(mask.run, mask.number) == key else { return [] }
         (pending, tries, confirmed) = (nil, 0, key)
-        return [.dropPending, .log("round \(event.number): mask confirmed")]
+        return actOnRound([.dropPending(confirmed: key), .log("round \(event.number): mask confirmed")], nowS)
     }
 
-    private mutating func onRefusal(_ event: Refusal) -> [Action] {
+    private mutating func onRefusal(_ event: Refusal, _ nowS: Double) -> [Action] {
         if event.instance != hello.instance { return [] }
         if event.code == "mask" {
+            // About another one: late, or repeated by somebody.
+            guard let refused = pending, refused.number == event.number else { return [] }
             pending = nil
-            return [.dropPending, .log("mask refused: \(event.reason)")]
+            let actions: [Action] = [.dropPending(confirmed: nil), .log("mask refused: \(event.reason)")]
+            let key = Key(refused.run, refused.number)
+            if let newest = announced, Device.openToAll(newest), key != Key(newest.run, newest.number) {
+                return actOnRound(actions, nowS)
+            }
+            due = false // not for the round of a refused mask: another one of it would be no better
+            return actions
         }
         return [.stop(error: "the coordinator refused '\(name)': \(event.reason)")]
     }

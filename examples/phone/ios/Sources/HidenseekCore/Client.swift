@@ -42,7 +42,8 @@ public final class Client {
     private var network: Network?
     private var trainer: Trainer?
     private var round: Round?
-    private var votes: Votes?
+    private var votes: Votes? // the newest
+    private var began: Votes? // those that training began with
     private var greetings = 0
     private var left: (error: String?, done: Bool) = (nil, false)
 
@@ -66,6 +67,7 @@ public final class Client {
     /// Take part until the run is over, or `keepGoing` says no; throws `Stopped` if the device is turned away.
     public func run(keepGoing: () -> Bool = { true }) throws {
         device.pending = store.loadPending()
+        device.confirmed = try store.loadConfirmed()
         defer {
             try? announce(online: false)
             link.close()
@@ -93,7 +95,8 @@ public final class Client {
 
     private func listen() throws {
         do {
-            switch next(waitS: trainer != nil || !events.isEmpty ? 0 : 1) {
+            // When things are quiet for 0.2 s, what is announced is the newest.
+            switch next(waitS: trainer != nil || !events.isEmpty ? 0 : device.due ? 0.2 : 1) {
             case nil: events.append(.tick)
             case .connected?: events.append(.online)
             case .packet(let topic, let payload)?:
@@ -172,7 +175,9 @@ public final class Client {
         case .sendMask(let update, let new):
             if new { try store.savePending(update) }
             try send("mask", .maskUpdate(update))
-        case .dropPending: store.dropPending()
+        case .dropPending(let confirmed):
+            if let confirmed { try store.saveConfirmed(confirmed) }
+            store.dropPending()
         case .log(let text): log(text)
         case .stop(let error): left = (error, true)
         }
@@ -222,6 +227,7 @@ public final class Client {
     private func startTraining(_ announced: Round) throws {
         let federation = device.federation!
         round = announced
+        began = votes
         trainer = Trainer(
             network!, train,
             prior: logPrior(),
@@ -247,14 +253,13 @@ public final class Client {
         return MaskUpdate(
             run: announced.run,
             number: announced.number,
-            ticket: Array(ticket.id.prefix(8)),
-            signs: Signs.encode(sent, votes!, ticket.ends),
+            signs: Signs.encode(sent, began!, ticket.ends),
             trainSamples: train.count,
-            loss: trained.loss,
+            loss: MaskUpdate.single(trained.loss),
             correct: try network!.countCorrect(own, test, prior: logPrior()),
             testSamples: test.count,
-            trainS: trained.trainS,
-            stepMs: trained.stepMs,
+            trainS: MaskUpdate.single(trained.trainS),
+            stepMs: MaskUpdate.single(trained.stepMs),
             peakMemoryKb: 0)
     }
 }

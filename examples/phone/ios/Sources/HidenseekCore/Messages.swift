@@ -34,8 +34,14 @@ public struct State: Equatable {
 /// Coordinator -> device: this instance takes part.
 public struct Welcome: Equatable { public var instance: [UInt8] }
 
-/// Coordinator -> device; `code` is "duplicate", "unknown-device", "runtime", "key", "revoked", or "mask" (one mask only).
-public struct Refusal: Equatable { public var instance: [UInt8], code: String, reason: String }
+/// Coordinator -> device: this instance, or what it sent, is not accepted.
+public struct Refusal: Equatable {
+    public var instance: [UInt8]
+    /// "duplicate", "unknown-device", "runtime", "key", "restored", "revoked", or "mask" (one mask only).
+    public var code: String
+    public var reason: String
+    public var number: Int // the round whose mask is meant; 0 if none is
+}
 
 /// Coordinator -> all, retained: what is trained, and how.
 public struct Federation: Equatable {
@@ -47,16 +53,24 @@ public struct Federation: Equatable {
 
 /// Coordinator -> all, retained: a round opens, or the run is over (`final`).
 public struct Round: Equatable {
-    public var run: [UInt8], number: Int, selected: [String], evaluate: Bool, final: Bool
+    static let everyone = "*" // in the place of device ids; none of them can be this
+
+    public var run: [UInt8], number: Int
+    /// Ids of the devices that train; `everyone` alone: whoever is there, and masks may come rounds later.
+    public var selected: [String]
+    public var evaluate: Bool, final: Bool
     public var votes: [UInt8] // coded in the context of those announced with round `base`, or of unanimous ones (0)
     public var base: Int
     public var digest: [UInt8] // of the votes that must come out
 }
 
-/// Device -> coordinator: its sign mask after local training, and what that cost.
+/// Device -> coordinator: its sign mask after local training, and what that cost; figures rounded by `single`.
 public struct MaskUpdate: Equatable {
-    public var run: [UInt8], number: Int, ticket: [UInt8], signs: [UInt8], trainSamples: Int, loss: Double
+    public var run: [UInt8], number: Int, signs: [UInt8], trainSamples: Int, loss: Double
     public var correct: Int, testSamples: Int, trainS: Double, stepMs: Double, peakMemoryKb: Int
+
+    /// The nearest single-precision number, which takes four bytes less on the wire.
+    static func single(_ value: Double) -> Double { Double(Float(value)) }
 }
 
 /// Device -> coordinator: accuracy of a round's announced network on its test samples.
@@ -79,6 +93,7 @@ public struct Training: Equatable {
 
 /// Messages as bytes: "HN", version 2, the kind, then a CBOR map of field numbers to values. `Signing.seal` signs them.
 public enum Messages {
+    static let maxInt: Int64 = 1 << 53
     private static let version: UInt8 = 2
     private static let headerBytes = 4
 
@@ -91,7 +106,7 @@ public enum Messages {
                             number(m.greetings)])
         case .state(let m): return pack(2, [.bytes(m.instance), .bool(m.online)])
         case .maskUpdate(let m):
-            return pack(8, [.bytes(m.run), number(m.number), .bytes(m.ticket), .bytes(m.signs), number(m.trainSamples),
+            return pack(8, [.bytes(m.run), number(m.number), .bytes(m.signs), number(m.trainSamples),
                             .float(m.loss), number(m.correct), number(m.testSamples), .float(m.trainS), .float(m.stepMs),
                             number(m.peakMemoryKb)])
         case .evaluation(let m): return pack(9, [.bytes(m.run), number(m.number), number(m.correct), number(m.testSamples)])
@@ -108,7 +123,9 @@ public enum Messages {
         let field = Fields(body: body)
         switch data[3] {
         case 3: return .welcome(Welcome(instance: try field.bytes(1, 8)))
-        case 4: return .refusal(Refusal(instance: try field.bytes(1, 8), code: try field.text(2), reason: try field.text(3)))
+        case 4:
+            return .refusal(Refusal(
+                instance: try field.bytes(1, 8), code: try field.text(2), reason: try field.text(3), number: try field.int(4)))
         case 5:
             return .federation(Federation(
                 run: try field.bytes(1, 8), name: try field.text(2), rounds: try field.int(3), ticket: try field.bytes(4, 32),
@@ -122,9 +139,10 @@ public enum Messages {
                 digest: try field.bytes(8, Votes.digestBytes)))
         case 8:
             return .maskUpdate(MaskUpdate(
-                run: try field.bytes(1, 8), number: try field.int(2), ticket: try field.bytes(3, 8), signs: try field.bytes(4),
-                trainSamples: try field.int(5), loss: try field.float(6), correct: try field.int(7), testSamples: try field.int(8),
-                trainS: try field.float(9), stepMs: try field.float(10), peakMemoryKb: try field.int(11)))
+                run: try field.bytes(1, 8), number: try field.int(2), signs: try field.bytes(3),
+                trainSamples: try field.int(4), loss: try field.float(5), correct: try field.int(6),
+                testSamples: try field.int(7), trainS: try field.float(8), stepMs: try field.float(9),
+                peakMemoryKb: try field.int(10)))
         case 10: return .receipt(Receipt(run: try field.bytes(1, 8), number: try field.int(2)))
         case 12:
             return .catchUp(CatchUp(
@@ -146,7 +164,6 @@ public enum Messages {
 private struct Fields {
     let body: [Cbor.Key: Cbor]
 
-    private static let maxInt: Int64 = 1 << 53
     private static let maxText = 512
 
     private func get(_ number: Int) throws -> Cbor {
@@ -162,7 +179,7 @@ private struct Fields {
     }
 
     func int(_ number: Int) throws -> Int {
-        guard case .int(let value) = try get(number), (0...Fields.maxInt).contains(value) else {
+        guard case .int(let value) = try get(number), (0...Messages.maxInt).contains(value) else {
             throw WireError("field \(number): a whole number expected")
         }
         return Int(value)

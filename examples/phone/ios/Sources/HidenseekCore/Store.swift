@@ -13,12 +13,15 @@ struct KnownFederation: Equatable {
 ///     federation.pub   whom it trusts: the federation's public key, and when its newest run began (u64)
 ///     <sha256>.hnsb    the bundle
 ///     pending.mask     the mask without receipt
+///     confirmed        run and number (u64) of the newest round whose mask has a receipt
 ///     personal.hnsp    the signs that the last training ended with: the device's own network
 public struct Store {
     private static let key = "device.key"
     private static let starts = "starts"
     private static let federationFile = "federation.pub"
     private static let pending = "pending.mask"
+    private static let confirmed = "confirmed"
+    private static let confirmedBytes = 16
 
     private let folder: URL
 
@@ -44,7 +47,8 @@ public struct Store {
     public func countStart() throws -> Int {
         var count = 1
         if let before = try read(Store.starts) {
-            guard let number = Int(String(decoding: before, as: UTF8.self)) else { throw Stopped("the count of starts is damaged") }
+            let number = Int(String(decoding: before, as: UTF8.self)) ?? -1
+            if !(0..<Int(Messages.maxInt)).contains(number) { throw Stopped("the count of starts is damaged") }
             count = number + 1
         }
         try replace(Store.starts, Array(String(count).utf8))
@@ -90,6 +94,18 @@ public struct Store {
         try replace(Store.pending, Messages.encode(.maskUpdate(update)))
     }
 
+    /// The newest round whose mask the coordinator has; nil if that is not known.
+    func loadConfirmed() throws -> Key? {
+        guard let data = try read(Store.confirmed), data.count == Store.confirmedBytes else { return nil }
+        return Key(Array(data.prefix(8)), Int(truncatingIfNeeded: littleEndian(data, 8, as: UInt64.self)))
+    }
+
+    /// The coordinator has the mask of this round: it need not be trained for again after a restart.
+    func saveConfirmed(_ round: Key) throws {
+        try replace(Store.confirmed, round.run + littleEndian(UInt64(round.number)))
+    }
+
+    /// The coordinator has it, or does not want it.
     public func dropPending() {
         try? FileManager.default.removeItem(at: folder.appendingPathComponent(Store.pending))
     }

@@ -174,7 +174,9 @@ final class VectorsTests: XCTestCase {
             return .hello(hello)
         case "state": return .state(State(instance: hash("instance"), online: field["online"] as! Bool))
         case "welcome": return .welcome(Welcome(instance: hash("instance")))
-        case "refusal": return .refusal(Refusal(instance: hash("instance"), code: text("code"), reason: text("reason")))
+        case "refusal":
+            return .refusal(Refusal(
+                instance: hash("instance"), code: text("code"), reason: text("reason"), number: int("number")))
         case "federation":
             return .federation(Federation(
                 run: hash("run"), name: text("name"), rounds: int("rounds"), ticket: hash("ticket"),
@@ -189,7 +191,7 @@ final class VectorsTests: XCTestCase {
                 digest: hash("digest")))
         case "mask-update":
             return .maskUpdate(MaskUpdate(
-                run: hash("run"), number: int("number"), ticket: hash("ticket"), signs: hash("signs"),
+                run: hash("run"), number: int("number"), signs: hash("signs"),
                 trainSamples: int("train_samples"), loss: float("loss"), correct: int("correct"),
                 testSamples: int("test_samples"), trainS: float("train_s"), stepMs: float("step_ms"),
                 peakMemoryKb: int("peak_memory_kb")))

@@ -27,7 +27,7 @@ sealed class Action {
     data class Train(val announced: Round) : Action() // replaces any training under way
     object StopTraining : Action()
     data class SendMask(val update: MaskUpdate, val new: Boolean) : Action() // write it down first if it is new
-    object DropPending : Action() // confirmed, or nobody wants it any more
+    data class DropPending(val confirmed: Pair<Bytes, Long>? = null) : Action() // remember that for good; null: unwanted
     data class Log(val text: String) : Action()
     data class Stop(val error: String?) : Action() // leave; without an error because the run is over
 }
@@ -41,9 +41,10 @@ sealed class Action {
  * @property votes round whose votes this device has.
  * @property askedS when it asked for votes that it needs; null if it does not wait for any.
  * @property handled newest round acted upon.
+ * @property due a round that is open to all waits to be acted upon, until no more news of newer ones comes.
  * @property training round being trained for.
  * @property pending mask without receipt, last sent at [sentS], [tries] times.
- * @property confirmed newest round whose mask has a receipt.
+ * @property confirmed newest round whose mask has a receipt; it is trained for once only.
  */
 data class Device(
     val name: String,
@@ -55,6 +56,7 @@ data class Device(
     val votes: Pair<Bytes, Long>? = null,
     val askedS: Double? = null,
     val handled: Pair<Bytes, Long>? = null,
+    val due: Boolean = false,
     val training: Pair<Bytes, Long>? = null,
     val pending: MaskUpdate? = null,
     val sentS: Double = 0.0,
@@ -88,16 +90,18 @@ object Agent {
             else askVotes(device.copy(votes = null), emptyList(), nowS)
         is Event.TrainingDone ->
             if (device.training != key(event.update)) device to emptyList()
-            else device.copy(training = null, pending = event.update, sentS = nowS, tries = 1) to
-                listOf(Action.SendMask(event.update, new = true))
+            else actOnRound(
+                device.copy(training = null, pending = event.update, sentS = nowS, tries = 1),
+                listOf(Action.SendMask(event.update, new = true)), nowS,
+            )
         is Event.Tick -> onTick(device, nowS)
         is Event.Heard -> when (val message = event.message) {
             is Federation -> onFederation(device, message)
             is BundleBytes -> onBundle(device, message)
             is Round -> onRound(device, message, nowS)
             is CatchUp -> onCatchUp(device, message)
-            is Receipt -> onReceipt(device, message)
-            is Refusal -> onRefusal(device, message)
+            is Receipt -> onReceipt(device, message, nowS)
+            is Refusal -> onRefusal(device, message, nowS)
             is Welcome ->
                 if (message.instance != device.hello.instance || device.welcomed) device to emptyList()
                 else device.copy(welcomed = true) to listOf(Action.Log("joined; waiting for a round"))
@@ -121,12 +125,12 @@ object Agent {
         var next = device
         if (device.pending != null && device.pending.run != event.run) {
             next = next.copy(pending = null)
-            actions += Action.DropPending
+            actions += Action.DropPending()
         }
         actions += Action.Log("federation '${event.name}', run ${event.run}")
         actions += Action.OpenBundle(event)
         next = next.copy(federation = event, ready = false, training = null, handled = null, votes = null, askedS = null)
-        return next to actions
+        return next.copy(due = false) to actions
     }
 
     private fun onBundle(device: Device, event: BundleBytes): Outcome {
@@ -149,26 +153,36 @@ object Agent {
         return device to (if (known && wanted) listOf(Action.TakeVotes(event)) else emptyList())
     }
 
-    /** Do what the newest announced round asks of this device, once, as soon as its programs and its votes are there. */
-    private fun actOnRound(device: Device, first: List<Action>, nowS: Double): Outcome {
+    /**
+     * Do what the newest announced round asks of this device, once, as soon as its programs and its votes are there.
+     *
+     * A device that wakes hears of many rounds at once. Of those that are open to all it would finish the first that it
+     * began, so it begins when things are [quiet].
+     */
+    private fun actOnRound(device: Device, first: List<Action>, nowS: Double, quiet: Boolean = false): Outcome {
         val announced = device.announced
         if (announced == null || !device.ready || announced.run != device.federation?.run) return device to first
         val actions = ArrayList(first)
         val key = key(announced)
         var next = device
-        if (next.training != null && next.training != key) {
-            actions += Action.StopTraining
-            next = next.copy(training = null)
-        }
-        if (device.pending != null && key(device.pending) != key) {
-            // Its round closed without it: nobody waits for it any more.
-            actions += Action.DropPending
-            next = next.copy(pending = null)
+        if (!openToAll(announced)) {
+            if (next.training != null && next.training != key) {
+                actions += Action.StopTraining
+                next = next.copy(training = null)
+            }
+            if (device.pending != null && key(device.pending) != key) {
+                // Its round closed without it: nobody waits for it any more.
+                actions += Action.DropPending()
+                next = next.copy(pending = null)
+            }
         }
         if (next.votes != key) {
             val known = announced.base == 0L || next.votes == (announced.run to announced.base)
             return if (known) next to actions + Action.TakeVotes(announced) else askVotes(next, actions, nowS)
         }
+        // It finishes what it began, with the programs that an evaluation would need too.
+        if (next.training != null && next.training != key) return next to actions
+        if (openToAll(announced) && !quiet) return next.copy(due = true) to actions
         if (next.handled != key) {
             next = next.copy(handled = key)
             if (announced.evaluate) actions += Action.Evaluate(announced)
@@ -177,13 +191,16 @@ object Agent {
             if (!device.stay) actions += Action.Stop(null)
             return next to actions
         }
-        val wanted = device.name in announced.selected && device.confirmed != key
+        val wanted = (openToAll(announced) || device.name in announced.selected) && device.confirmed != key
         if (wanted && next.training == null && next.pending == null) {
             actions += Action.Train(announced)
             next = next.copy(training = key)
         }
         return next to actions
     }
+
+    /** Whether everyone may train, and masks of earlier rounds are wanted too; how early, the coordinator knows. */
+    private fun openToAll(announced: Round) = Round.EVERYONE in announced.selected && !announced.final
 
     private fun askVotes(device: Device, actions: List<Action>, nowS: Double): Outcome {
         val announced = device.announced ?: return device to actions
@@ -196,22 +213,31 @@ object Agent {
     }
 
     private fun onTick(device: Device, nowS: Double): Outcome {
+        if (device.due && device.askedS == null) return actOnRound(device.copy(due = false), emptyList(), nowS, quiet = true)
         if (device.askedS != null && nowS - device.askedS >= ASK_AGAIN_AFTER_S) return askVotes(device, emptyList(), nowS)
         val waitS = minOf(RESEND_AFTER_S * 2.0.pow(maxOf(device.tries - 1, 0)), RESEND_AT_MOST_S)
         val early = device.pending == null || nowS - device.sentS < waitS
         return if (early) device to emptyList() else sendAgain(device, nowS, emptyList())
     }
 
-    private fun onReceipt(device: Device, event: Receipt): Outcome {
+    private fun onReceipt(device: Device, event: Receipt, nowS: Double): Outcome {
         if (device.pending == null || key(device.pending) != key(event)) return device to emptyList()
         val confirmed = device.copy(pending = null, tries = 0, confirmed = key(event))
-        return confirmed to listOf(Action.DropPending, Action.Log("round ${event.number}: mask confirmed"))
+        val actions = listOf(Action.DropPending(key(event)), Action.Log("round ${event.number}: mask confirmed"))
+        return actOnRound(confirmed, actions, nowS)
     }
 
-    private fun onRefusal(device: Device, event: Refusal): Outcome {
+    private fun onRefusal(device: Device, event: Refusal, nowS: Double): Outcome {
         if (event.instance != device.hello.instance) return device to emptyList()
         if (event.code == "mask") {
-            return device.copy(pending = null) to listOf(Action.DropPending, Action.Log("mask refused: ${event.reason}"))
+            val (refused, newest) = device.pending to device.announced
+            // About another one: late, or repeated by somebody.
+            if (refused == null || refused.number != event.number) return device to emptyList()
+            val late = newest != null && openToAll(newest) && key(refused) != key(newest)
+            val next = device.copy(pending = null)
+            val actions = listOf(Action.DropPending(), Action.Log("mask refused: ${event.reason}"))
+            // Not for the round of a refused mask: another one of it would be no better.
+            return if (late) actOnRound(next, actions, nowS) else next.copy(due = false) to actions
         }
         return device to listOf(Action.Stop("the coordinator refused '${device.name}': ${event.reason}"))
     }

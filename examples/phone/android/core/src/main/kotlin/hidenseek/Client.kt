@@ -48,7 +48,8 @@ class Client(
     private var network: Network? = null
     private var trainer: Trainer? = null
     private var round: Round? = null
-    private var votes: Votes? = null
+    private var votes: Votes? = null // the newest
+    private var began: Votes? = null // those that training began with
     private var greetings = 0
     private var stop: Action.Stop? = null
 
@@ -60,7 +61,7 @@ class Client(
 
     /** Take part until the run is over, or [keepGoing] says no; throws [Stopped] if the device is turned away. */
     fun run(keepGoing: () -> Boolean = { true }) {
-        device = device.copy(pending = store.loadPending())
+        device = device.copy(pending = store.loadPending(), confirmed = store.loadConfirmed())
         try {
             while (stop == null && keepGoing()) {
                 listen()
@@ -74,7 +75,7 @@ class Client(
     }
 
     private fun listen() {
-        val waitMs = if (trainer != null || events.isNotEmpty()) 0L else TICK_MS
+        val waitMs = if (trainer != null || events.isNotEmpty()) 0L else if (device.due) QUIET_MS else TICK_MS
         try {
             when (val arrival = inbox.poll(waitMs, TimeUnit.MILLISECONDS)) {
                 null -> events += Event.Tick
@@ -149,7 +150,10 @@ class Client(
                 if (action.new) store.savePending(action.update)
                 send("mask", action.update)
             }
-            is Action.DropPending -> store.dropPending()
+            is Action.DropPending -> {
+                action.confirmed?.let { (run, number) -> store.saveConfirmed(run, number) }
+                store.dropPending()
+            }
             is Action.Log -> log(action.text)
             is Action.Stop -> stop = action
         }
@@ -211,6 +215,7 @@ class Client(
     private fun startTraining(announced: Round) {
         val federation = device.federation!!
         round = announced
+        began = votes
         trainer = Trainer(
             network!!, train,
             prior = logPrior(),
@@ -237,20 +242,19 @@ class Client(
         return MaskUpdate(
             run = announced.run,
             number = announced.number,
-            ticket = Bytes(ticket.id.array.copyOf(TICKET_PREFIX_BYTES)),
-            signs = Bytes(Signs.encode(sent, votes!!, ticket.ends)),
+            signs = Bytes(Signs.encode(sent, began!!, ticket.ends)),
             trainSamples = train.size,
-            loss = trained.loss,
+            loss = MaskUpdate.single(trained.loss),
             correct = network!!.countCorrect(own, test, logPrior()),
             testSamples = test.size,
-            trainS = trained.trainS,
-            stepMs = trained.stepMs,
+            trainS = MaskUpdate.single(trained.trainS),
+            stepMs = MaskUpdate.single(trained.stepMs),
             peakMemoryKb = memoryKb(),
         )
     }
 
     private companion object {
         const val TICK_MS = 1000L
-        const val TICKET_PREFIX_BYTES = 8
+        const val QUIET_MS = 200L // without news: what is announced is the newest
     }
 }

@@ -22,8 +22,13 @@ data class State(val instance: Bytes, val online: Boolean) : Message()
 /** Coordinator -> device: this instance takes part. */
 data class Welcome(val instance: Bytes) : Message()
 
-/** Coordinator -> device; [code] is "duplicate", "unknown-device", "runtime", "key", "revoked", or "mask" (one mask only). */
-data class Refusal(val instance: Bytes, val code: String, val reason: String) : Message()
+/**
+ * Coordinator -> device: this instance, or what it sent, is not accepted.
+ *
+ * @property code "duplicate", "unknown-device", "runtime", "key", "restored", "revoked", or "mask" (one mask only).
+ * @property number the round whose mask is meant; 0 if none is.
+ */
+data class Refusal(val instance: Bytes, val code: String, val reason: String, val number: Long) : Message()
 
 /**
  * Coordinator -> all, retained: what is trained, and how.
@@ -42,19 +47,29 @@ data class BundleBytes(val data: Bytes) : Message()
 /**
  * Coordinator -> all, retained: a round opens, or the run is over ([final]).
  *
+ * @property selected ids of the devices that train; [EVERYONE] alone: whoever is there, and masks may come rounds later.
  * @property votes coded in the context of those announced with round [base], or of unanimous ones (0).
  * @property digest of the votes that must come out.
  */
 data class Round(
     val run: Bytes, val number: Long, val selected: List<String>, val evaluate: Boolean, val final: Boolean, val votes: Bytes,
     val base: Long, val digest: Bytes,
-) : Message()
+) : Message() {
+    companion object {
+        const val EVERYONE = "*" // in the place of device ids; none of them can be this
+    }
+}
 
-/** Device -> coordinator: its sign mask after local training, and what that cost. */
+/** Device -> coordinator: its sign mask after local training, and what that cost; figures rounded by [single]. */
 data class MaskUpdate(
-    val run: Bytes, val number: Long, val ticket: Bytes, val signs: Bytes, val trainSamples: Int, val loss: Double,
+    val run: Bytes, val number: Long, val signs: Bytes, val trainSamples: Int, val loss: Double,
     val correct: Int, val testSamples: Int, val trainS: Double, val stepMs: Double, val peakMemoryKb: Long,
-) : Message()
+) : Message() {
+    companion object {
+        /** The nearest single-precision number, which takes four bytes less on the wire. */
+        fun single(value: Double): Double = value.toFloat().toDouble()
+    }
+}
 
 /** Device -> coordinator: accuracy of a round's announced network on its test samples. */
 data class Evaluation(val run: Bytes, val number: Long, val correct: Int, val testSamples: Int) : Message()
@@ -78,7 +93,7 @@ data class Training(
 object Messages {
     private const val VERSION = 2
     private const val HEADER_BYTES = 4
-    private const val MAX_INT = 1L shl 53
+    const val MAX_INT = 1L shl 53
     private const val MAX_TEXT = 512
 
     /** Encode what a device says. */
@@ -86,7 +101,7 @@ object Messages {
         is Hello -> pack(1, message.instance.array, message.software, message.runtime, message.profile,
             message.trainSamples, message.testSamples, message.key.array, message.started, message.greetings)
         is State -> pack(2, message.instance.array, message.online)
-        is MaskUpdate -> pack(8, message.run.array, message.number, message.ticket.array, message.signs.array,
+        is MaskUpdate -> pack(8, message.run.array, message.number, message.signs.array,
             message.trainSamples, message.loss, message.correct, message.testSamples, message.trainS, message.stepMs,
             message.peakMemoryKb)
         is Evaluation -> pack(9, message.run.array, message.number, message.correct, message.testSamples)
@@ -102,14 +117,14 @@ object Messages {
         val field = Fields(body as? Map<*, *> ?: throw WireError("a map of fields expected"))
         return when (val kind = data[3].toInt()) {
             3 -> Welcome(field.bytes(1, 8))
-            4 -> Refusal(field.bytes(1, 8), field.text(2), field.text(3))
+            4 -> Refusal(field.bytes(1, 8), field.text(2), field.text(3), field.long(4))
             5 -> Federation(field.bytes(1, 8), field.text(2), field.long(3), field.bytes(4, 32), field.hashes(5),
                 field.training(6), field.long(7), field.bytes(8, Signing.KEY_BYTES), field.long(9))
             6 -> BundleBytes(field.bytes(1))
             7 -> Round(field.bytes(1, 8), field.long(2), field.texts(3), field.bool(4), field.bool(5), field.bytes(6),
                 field.long(7), field.bytes(8, Votes.DIGEST_BYTES))
-            8 -> MaskUpdate(field.bytes(1, 8), field.long(2), field.bytes(3, 8), field.bytes(4), field.int(5), field.float(6),
-                field.int(7), field.int(8), field.float(9), field.float(10), field.long(11))
+            8 -> MaskUpdate(field.bytes(1, 8), field.long(2), field.bytes(3), field.int(4), field.float(5), field.int(6),
+                field.int(7), field.float(8), field.float(9), field.long(10))
             10 -> Receipt(field.bytes(1, 8), field.long(2))
             12 -> CatchUp(field.bytes(1, 8), field.long(2), field.bytes(3), field.long(4), field.bytes(5, Votes.DIGEST_BYTES))
             else -> throw WireError("message of kind $kind, which no device is sent")

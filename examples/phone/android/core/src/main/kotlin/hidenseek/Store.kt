@@ -21,6 +21,7 @@ data class KnownFederation(val key: Bytes, val issued: Long)
  *     federation.pub   whom it trusts: the federation's public key, and when its newest run began (u64)
  *     <sha256>.hnsb    the bundle
  *     pending.mask     the mask without receipt
+ *     confirmed        run and number (u64) of the newest round whose mask has a receipt
  *     personal.hnsp    the signs that the last training ended with: the device's own network
  */
 class Store(private val folder: File) {
@@ -45,7 +46,8 @@ class Store(private val folder: File) {
 
     /** How often this device has started, this time included. */
     fun countStart(): Long {
-        val before = read(STARTS)?.let { String(it).toLongOrNull() ?: throw Stopped("the count of starts is damaged") } ?: 0
+        val before = read(STARTS)?.let { String(it).toLongOrNull() ?: -1 } ?: 0
+        if (before !in 0 until Messages.MAX_INT) throw Stopped("the count of starts is damaged")
         replace(STARTS, "${before + 1}".toByteArray())
         return before + 1
     }
@@ -92,6 +94,19 @@ class Store(private val folder: File) {
     /** Write the mask down before it is first sent. */
     fun savePending(update: MaskUpdate) = replace(PENDING, Messages.encode(update))
 
+    /** Run and number of the newest round whose mask the coordinator has; null if that is not known. */
+    fun loadConfirmed(): Pair<Bytes, Long>? {
+        val data = read(CONFIRMED)?.takeIf { it.size == CONFIRMED_BYTES } ?: return null
+        return Bytes(data.copyOf(8)) to ByteBuffer.wrap(data, 8, 8).order(ByteOrder.LITTLE_ENDIAN).long
+    }
+
+    /** The coordinator has the mask of this round: it need not be trained for again after a restart. */
+    fun saveConfirmed(run: Bytes, number: Long) {
+        val file = ByteBuffer.allocate(CONFIRMED_BYTES).order(ByteOrder.LITTLE_ENDIAN).put(run.array).putLong(number)
+        replace(CONFIRMED, file.array())
+    }
+
+    /** The coordinator has it, or does not want it. */
     fun dropPending() {
         File(folder, PENDING).delete()
     }
@@ -128,5 +143,7 @@ class Store(private val folder: File) {
         const val FEDERATION = "federation.pub"
         const val KNOWN_BYTES = 40
         const val PENDING = "pending.mask"
+        const val CONFIRMED = "confirmed"
+        const val CONFIRMED_BYTES = 16
     }
 }

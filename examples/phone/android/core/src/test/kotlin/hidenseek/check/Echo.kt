@@ -32,7 +32,7 @@ import java.nio.ByteOrder
  *     unseal TOPIC KEY HEX      "read"
  *     ticket HEX           kept count, SHA-256 of the indices (i32) and of the initial weights (f32)
  *     message HEX          "read"
- *     device NAME INSTANCE RUNTIME STAY     a new device
+ *     device NAME INSTANCE RUNTIME STAY [RUN NUMBER]     a new device; the newest round whose mask it knows confirmed
  *     event SECONDS KIND [HEX [NUMBER]]     what that device does
  *
  * Bytes that are refused get the answer "refused".
@@ -52,7 +52,7 @@ class Echo {
                 "unseal" -> "read".also { Signing.unseal(words[1], bytes(words[3])) { Bytes(bytes(words[2])) } }
                 "ticket" -> described(Ticket.decode(bytes(words[1])))
                 "message" -> "read".also { Messages.decode(bytes(words[1])) }
-                "device" -> "ready".also { device = device(words[1], Bytes(bytes(words[2])), words[3], words[4] == "true") }
+                "device" -> "ready".also { device = device(words) }
                 "event" -> happened(words[1].toDouble(), event(words[2], bytes(words.getOrElse(3) { "" }), words.last()))
                 else -> throw IllegalArgumentException(line)
             }
@@ -61,8 +61,11 @@ class Echo {
         }
     }
 
-    private fun device(name: String, instance: Bytes, runtime: String, stay: Boolean) =
-        Device(name, Hello(instance, "check", runtime, "", 1, 1, Bytes(ByteArray(32)), 1), stay)
+    private fun device(words: List<String>): Device {
+        val hello = Hello(Bytes(bytes(words[2])), "check", words[3], "", 1, 1, Bytes(ByteArray(32)), 1)
+        val confirmed = words.getOrNull(5)?.let { Bytes(bytes(it)) to words[6].toLong() }
+        return Device(words[1], hello, words[4] == "true", confirmed = confirmed)
+    }
 
     private fun ends(words: String) = words.split(',').map { it.toInt() }.toIntArray()
 
@@ -101,6 +104,7 @@ class Echo {
         is Action.Evaluate -> "Evaluate:${action.announced.run}:${action.announced.number}"
         is Action.Train -> "Train:${action.announced.run}:${action.announced.number}"
         is Action.SendMask -> "SendMask:${action.update.run}:${action.update.number}:${action.new}"
+        is Action.DropPending -> "DropPending" + (action.confirmed?.let { (run, number) -> ":$run:$number" } ?: "")
         is Action.Stop -> if (action.error == null) "Stop:over" else "Stop:error"
         else -> action::class.simpleName!!
     }

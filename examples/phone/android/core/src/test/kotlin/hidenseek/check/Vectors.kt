@@ -182,14 +182,14 @@ class Vectors(private val all: Node) {
             field["greetings"].int())
         "state" -> State(field["instance"].hash(), field["online"].bool())
         "welcome" -> Welcome(field["instance"].hash())
-        "refusal" -> Refusal(field["instance"].hash(), field["code"].text(), field["reason"].text())
+        "refusal" -> Refusal(field["instance"].hash(), field["code"].text(), field["reason"].text(), field["number"].long())
         "federation" -> Federation(field["run"].hash(), field["name"].text(), field["rounds"].long(), field["ticket"].hash(),
             field["bundles"].map().mapValues { it.value.hash() }, training(field["training"]), field["seed"].long(),
             field["key"].hash(), field["issued"].long())
         "bundle-bytes" -> hidenseek.BundleBytes(field["data"].hash())
         "round" -> Round(field["run"].hash(), field["number"].long(), field["selected"].list().map { it.text() },
             field["evaluate"].bool(), field["final"].bool(), field["votes"].hash(), field["base"].long(), field["digest"].hash())
-        "mask-update" -> MaskUpdate(field["run"].hash(), field["number"].long(), field["ticket"].hash(), field["signs"].hash(),
+        "mask-update" -> MaskUpdate(field["run"].hash(), field["number"].long(), field["signs"].hash(),
             field["train_samples"].int(), field["loss"].double(), field["correct"].int(), field["test_samples"].int(),
             field["train_s"].double(), field["step_ms"].double(), field["peak_memory_kb"].long())
         "evaluation" -> Evaluation(field["run"].hash(), field["number"].long(), field["correct"].int(),
