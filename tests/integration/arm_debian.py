@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tests.wheels import ROOT, pip
 
+COMPILED = {"numpy": "python3-numpy", "pynacl": "python3-nacl"}  # requirements, and Debian's packages of them
 ALWAYS = ("python3", "libstdc++6")  # and all that they depend on
 # /proc/cpuinfo as on a Raspberry Pi 4. qemu 7.2 passes this machine's own through, with no ARM processor in it, and
 # onnxruntime 1.32 counts none and writes past its tables while it is imported.
@@ -49,7 +50,7 @@ class Machine:
         cpuinfo: /proc/cpuinfo there, for one `number`; empty where nothing reads it.
         compilers: what makes its wheel, and where there are runtimes its C++ shim; each with Debian's packages.
         runtimes: those that can be installed.
-        numpy: "index" where there are wheels of numpy, "debian" where there are none.
+        numpy: "index" where there are wheels of numpy and the like, "debian" where there are none.
     """
 
     name: str
@@ -107,9 +108,9 @@ def base_of(machine: Machine) -> Path:
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements, executorch = project["dependencies"], project["optional-dependencies"]["executorch"]
-    packages = [*ALWAYS, *(["python3-numpy"] if machine.numpy == "debian" else [])]
+    packages = [*ALWAYS, *(COMPILED.values() if machine.numpy == "debian" else ())]
     if machine.numpy == "debian":
-        requirements = [name for name in requirements if not name.startswith("numpy")]
+        requirements = [name for name in requirements if not name.startswith(tuple(COMPILED))]
     if "onnx" in machine.runtimes:  # the version that this machine compares with
         requirements = [*requirements, f"onnxruntime=={version('onnxruntime')}"]
     release = Path("/etc/debian_version").read_text() if Path("/etc/debian_version").exists() else ""
