@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_data_of_the_wrong_shape_stops_the_device_only(processes: Processes) -> 
 
 @pytest.mark.slow
 def test_second_process_with_a_device_id_is_turned_away(processes: Processes) -> None:
-    """Exit code 18 for the later one; the earlier stays and the run completes."""
+    """Of a copied card, with the same key: exit code 18 for the later one. With another key 17. The earlier stays."""
     config = (
         "federation: {name: t, method: uniform, density: 0.02, seed: 1, rounds: 2, per_round: 2, quorum: 2,\n"
         "  training: {epochs: 9}}\n"
@@ -162,8 +163,14 @@ def test_second_process_with_a_device_id_is_turned_away(processes: Processes) ->
     wait_until(lambda: "joined" in processes.log("pi-1"), 60, "the first process has joined")
     first = processes.running.pop("pi-1")
     processes.running["first"] = first
-    elsewhere = str(processes.home / "other")
-    processes.edge("pi-1", f"mqtt://pi-1@{address}", "--state", elsewhere, password=passwords["pi-1"])
+    stranger = str(processes.home / "stranger")
+    processes.edge("pi-1", f"mqtt://pi-1@{address}", "--state", stranger, password=passwords["pi-1"])
+    assert processes.wait("pi-1", 60) == 17, processes.log("pi-1")
+    assert "hidenseek fleet forget pi-1" in processes.log("pi-1")
+    elsewhere = processes.home / "other"
+    elsewhere.mkdir()
+    shutil.copy(processes.home / "state" / "pi-1" / "device.key", elsewhere)
+    processes.edge("pi-1", f"mqtt://pi-1@{address}", "--state", str(elsewhere), password=passwords["pi-1"])
     assert processes.wait("pi-1", 60) == 18, processes.log("pi-1")
     assert "another process is already connected as 'pi-1'" in processes.log("pi-1")
     processes.edge("pi-2", f"mqtt://pi-2@{address}", password=passwords["pi-2"])
