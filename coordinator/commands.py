@@ -194,6 +194,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
             allowed=settings.allowed,
             keys=settings.keys,
             evaluate=wanted.evaluate,
+            telemetry=wanted.telemetry,
         )
         evaluator = _read_unseen(arguments.unseen, federation.ticket)
     broker = _broker(arguments, settings, state)

@@ -75,6 +75,7 @@ class Federation:
     allowed: frozenset[str] = frozenset()
     keys: Mapping[str, bytes] = field(default_factory=dict)
     evaluate: bool = True
+    telemetry: bool = True
 
     def bundles(self) -> dict[str, Bundle]:
         """What devices download, by runtime."""
@@ -169,4 +170,5 @@ def prepare(
         defend=federation.defend,
         evaluator=evaluator,
         evaluate=federation.evaluate,
+        telemetry=federation.telemetry,
     )

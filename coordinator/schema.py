@@ -1,7 +1,10 @@
 """The tables of a coordinator's database (`coordinator.store`)."""
 
-SCHEMA_VERSION = 2
-SCHEMA = """
+from coordinator.telemetry import TABLE as TELEMETRY
+
+SCHEMA_VERSION = 3
+UPGRADES = {2: TELEMETRY}  # from a version to the next: what is new in it
+SCHEMA = f"""
 CREATE TABLE run (
     id BLOB PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, settings TEXT NOT NULL,
     started_s REAL NOT NULL, finished_s REAL, bundle_bytes INTEGER NOT NULL
@@ -31,4 +34,5 @@ CREATE TABLE device (
     greetings INTEGER NOT NULL, seen_s REAL NOT NULL
 ) STRICT;
 CREATE TABLE revoked (device TEXT PRIMARY KEY, since_s REAL NOT NULL) STRICT;
+{TELEMETRY}
 """

@@ -8,6 +8,7 @@ Kill this process between any two of these and the mask is either sent again or 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -22,13 +23,14 @@ from coordinator.modes import Asynchronously, Ballot, InRounds, Mode
 from coordinator.rounds import Schedule
 from coordinator.steps import Asynchrony
 from coordinator.store import Store, StoredRound
+from coordinator.telemetry import Inbox
 from wire import mask, signing
 from wire.bundle import Bundle
 from wire.channel import Channel, Garbled, Received
 from wire.errors import BrokerRefused, Mismatch, RoundFailed, WireError
+from wire.fields import MAX_TEXT
 from wire.messages import (
     EVERYONE,
-    MAX_TEXT,
     BundleBytes,
     Evaluation,
     Federation,
@@ -39,6 +41,7 @@ from wire.messages import (
     Receipt,
     Refusal,
     State,
+    Telemetry,
     Welcome,
     encode,
 )
@@ -96,6 +99,7 @@ class Coordinator:
         defend: hostile masks are not counted (`coordinator.robust`).
         evaluator: held-out samples, if there are any.
         evaluate: whether devices report the global network's accuracy every round.
+        telemetry: whether they may say what training costs them.
         watch: called a few times a second; may raise to end the run.
         linger_s: seconds to wait for the last evaluations after the last round.
     """
@@ -116,9 +120,11 @@ class Coordinator:
     defend: bool = DEFEND
     evaluator: Evaluator | None = None
     evaluate: bool = True
+    telemetry: bool = True
     watch: Callable[[], None] = lambda: None
     linger_s: float = 10.0
     _mode: Mode = field(init=False)
+    _telemetry: Inbox = field(init=False)
     _announced: Announced = field(init=False)
     _limits: Limits = field(default_factory=Limits)
     _revoked_s: float = 0.0
@@ -128,6 +134,7 @@ class Coordinator:
     _failure: RoundFailed | None = None
 
     def __post_init__(self) -> None:
+        self._telemetry = Inbox(self.store)
         late = self.asynchrony.staleness if self.asynchrony else 0
         self._announced = Announced(self.run, self.ticket, self.store, at_hand=min(AT_HAND + late, 2 * AT_HAND))
         ballot = Ballot(
@@ -163,10 +170,12 @@ class Coordinator:
             self._listen()
             self.watch()
             self._heed_revocations()
+            self._telemetry.flush(monotonic_s())
             if self._started:  # not before it is known where the run stopped
                 self._happened(rounds.Tick())
             if self._failure is not None:
                 raise self._failure
+        self._telemetry.flush(math.inf)
         self.store.finish_run(self.run)
         return self._announced[self.schedule.rounds + 1]
 
@@ -210,6 +219,7 @@ class Coordinator:
             seed=self.schedule.seed,
             key=signing.public_key(self.channel.key),
             issued=self.issued,
+            telemetry=self.telemetry,
         )
         self.channel.send(self.topics.announcement, announcement, retain=True)
         last = self.store.newest_round(self.run)
@@ -274,6 +284,8 @@ class Coordinator:
                     self._on_evaluation(device, evaluation, received.payload_bytes)
                 case Missed() as missed:
                     self._on_missed(device, missed)
+                case Telemetry() as telemetry:
+                    self._on_telemetry(device, telemetry, received.payload_bytes)
                 case other:
                     raise WireError(f"a device does not send {type(other).__name__}")
         except WireError as error:
@@ -358,6 +370,15 @@ class Coordinator:
         self.observer.evaluation(device, evaluation)
         if evaluation.number > self.schedule.rounds:
             self._evaluated.add(device)
+
+    def _on_telemetry(self, device: str, telemetry: Telemetry, payload_bytes: int) -> None:
+        if telemetry.run != self.run:
+            raise Mismatch("telemetry of another run", expected=self.run.hex(), got=telemetry.run.hex())
+        for spent in telemetry.rounds:
+            if not 1 <= spent.number <= self.schedule.rounds:
+                raise Mismatch("telemetry", expected=f"round 1..{self.schedule.rounds}", got=spent.number)
+        if self.telemetry:
+            self._telemetry.add(device, telemetry, payload_bytes)
 
     # What is to be done.
 

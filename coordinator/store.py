@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.schema import SCHEMA, SCHEMA_VERSION
+from coordinator.schema import SCHEMA, SCHEMA_VERSION, UPGRADES
 from wire.errors import StateError
 from wire.messages import Evaluation, Hello, MaskUpdate
 
@@ -76,6 +76,9 @@ class Store:
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            while version in UPGRADES:
+                self._db.executescript(f"BEGIN; {UPGRADES[version]} PRAGMA user_version = {version + 1}; COMMIT;")
+                version += 1
         except sqlite3.Error as error:
             raise StateError(f"no usable database ({error})", where=str(path)) from error
         if version not in (0, SCHEMA_VERSION):
@@ -263,6 +266,11 @@ class Store:
     def revoked(self) -> frozenset[str]:
         """Devices that take part no more."""
         return frozenset(row["device"] for row in self._db.execute("SELECT device FROM revoked"))
+
+    def write_rows(self, sql: str, rows: Iterable[tuple[object, ...]]) -> None:
+        """Write all rows, or none; `sql` is a constant of this program."""
+        with self._writing() as db:
+            db.executemany(sql, rows)
 
     def query(self, sql: str, *values: object) -> list[sqlite3.Row]:
         """Rows for a report; `sql` is a constant of this program."""

@@ -11,6 +11,7 @@ from typing import IO
 
 from wire import messages, personal, signing
 from wire.errors import StateError, WireError
+from wire.fields import MAX_INT
 from wire.messages import MaskUpdate
 from wire.personal import Personal
 from wire.state_folder import BUNDLE_SUFFIX, PERSONAL, bundle_name
@@ -100,7 +101,7 @@ class Store:
         path = self.folder / STARTS
         try:
             starts = int(path.read_text()) + 1 if path.exists() else 1
-            if not 1 <= starts <= messages.MAX_INT:
+            if not 1 <= starts <= MAX_INT:
                 raise ValueError("out of range")
             self._replace(STARTS, str(starts).encode())
         except ValueError as error:

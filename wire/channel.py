@@ -83,6 +83,10 @@ class Channel:
         max_bytes: largest message accepted from the other side.
         packet_bytes: largest payload sent in one packet.
         max_values: CBOR values of a message that is accepted.
+
+    Attributes:
+        sent_bytes: payloads published so far.
+        received_bytes: payloads that came so far, whatever became of them.
     """
 
     transport: Transport
@@ -92,17 +96,21 @@ class Channel:
     max_bytes: int = messages.MAX_MESSAGE_BYTES
     packet_bytes: int = envelope.DEFAULT_PACKET_BYTES
     max_values: int = MAX_VALUES
+    sent_bytes: int = 0
+    received_bytes: int = 0
     _joiner: envelope.Joiner = field(init=False)
 
     def __post_init__(self) -> None:
         self._joiner = envelope.Joiner(self.max_bytes)
 
-    def send(self, topic: str, message: Message, *, retain: bool = False) -> int:
-        """Publish a message at least once; return its payload bytes, parts' headers included."""
+    def send(self, topic: str, message: Message, *, retain: bool = False, qos: int = 1) -> int:
+        """Publish a message at least once (or, with QoS 0, at most); return its payload bytes with parts' headers."""
         packets = envelope.split(topic, seal(self.key, topic, message), self.packet_bytes)
         for part_topic, payload in packets:
-            self.transport.publish(part_topic, payload, retain=retain)
-        return sum(len(payload) for _, payload in packets)
+            self.transport.publish(part_topic, payload, retain=retain, qos=qos)
+        payload_bytes = sum(len(payload) for _, payload in packets)
+        self.sent_bytes += payload_bytes
+        return payload_bytes
 
     def subscribe(self, topic: str) -> None:
         """Ask for a topic, and for the parts of what is too large for one packet."""
@@ -113,6 +121,7 @@ class Channel:
         event = self.transport.receive(timeout_s)
         if not isinstance(event, Packet):
             return event
+        self.received_bytes += len(event.payload)
         if not self.admit(event.topic):
             event.acknowledge()
             return None

@@ -8,19 +8,19 @@ from is said by its topic alone, which the signature covers.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import cbor2
 
-from wire.errors import ConfigError, TooLarge, Truncated, WireError
-from wire.safecbor import MAX_VALUES, describe, load_cbor
+from wire.errors import TooLarge, Truncated, WireError
+from wire.fields import at, body, optional, readers
+from wire.safecbor import MAX_VALUES, load_cbor
 from wire.settings import Training
 from wire.signing import KEY_BYTES
+from wire.telemetry import RoundTelemetry
 
 MAGIC = b"HN"
 VERSION = 2
@@ -28,16 +28,8 @@ HEADER_BYTES = 4
 RUN_BYTES = 8
 INSTANCE_BYTES = 8
 VOTES_DIGEST_BYTES = 8
-MAX_TEXT = 512
-MAX_ITEMS = 100_000
-MAX_INT = 1 << 53
 MAX_MESSAGE_BYTES = 256 << 20
 EVERYONE = "*"  # in the place of device ids in `Round.selected`; none of them can be this
-
-
-def at(number: int, size: int | None = None, *, default: Any = dataclasses.MISSING) -> Any:
-    """Declare a message field: its number on the wire, for bytes its exact size, and what it is if nobody says."""
-    return field(default=default, metadata={"number": number, "size": size})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +106,7 @@ class Federation:
         seed: fixes the order in which every device sees its samples.
         key: the federation's public key, which signs all that the coordinator says.
         issued: when the run began, milliseconds since 1970; a run older than a device knows is a repetition.
+        telemetry: devices may say what training costs them (`Telemetry`).
     """
 
     run: bytes = at(1, RUN_BYTES)
@@ -125,6 +118,7 @@ class Federation:
     seed: int = at(7)
     key: bytes = at(8, KEY_BYTES)
     issued: int = at(9)
+    telemetry: bool = optional(10, default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +227,19 @@ class CatchUp:
     digest: bytes = at(5, VOTES_DIGEST_BYTES)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """Device -> coordinator, once at most (QoS 0): what its last rounds of training cost it.
+
+    Attributes:
+        run: which run.
+        rounds: the newest last.
+    """
+
+    run: bytes = at(1, RUN_BYTES)
+    rounds: tuple[RoundTelemetry, ...] = at(2)
+
+
 Message: TypeAlias = (
     Hello
     | State
@@ -246,6 +253,7 @@ Message: TypeAlias = (
     | Receipt
     | Missed
     | CatchUp
+    | Telemetry
 )
 KINDS: dict[int, type[Message]] = {
     1: Hello,
@@ -260,6 +268,7 @@ KINDS: dict[int, type[Message]] = {
     10: Receipt,
     11: Missed,
     12: CatchUp,
+    13: Telemetry,
 }
 _SINGLE = struct.Struct("<f")
 _NUMBER_OF = {cls: number for number, cls in KINDS.items()}
@@ -272,15 +281,14 @@ def single(value: float) -> float:
 
 def encode(message: Message) -> bytes:
     """Message -> bytes."""
-    body = {item.metadata["number"]: _plain(getattr(message, item.name)) for item in dataclasses.fields(message)}
-    return MAGIC + bytes([VERSION, _NUMBER_OF[type(message)]]) + cbor2.dumps(body, canonical=True)
+    return MAGIC + bytes([VERSION, _NUMBER_OF[type(message)]]) + cbor2.dumps(body(message), canonical=True)
 
 
 def decode(data: bytes, max_values: int = MAX_VALUES) -> Message:
     """Bytes -> message, of at most so many CBOR values.
 
     Raises:
-        WireError: if they are not a message of this version with every field present and in range.
+        WireError: if they are not a message of this version with every field in range that must be there.
     """
     if len(data) < HEADER_BYTES:
         raise Truncated("message", expected_bytes=HEADER_BYTES, got_bytes=len(data))
@@ -293,112 +301,10 @@ def decode(data: bytes, max_values: int = MAX_VALUES) -> Message:
     cls = KINDS.get(data[3])
     if cls is None:
         raise WireError(f"unknown message kind {data[3]}")
-    body = load_cbor(data[HEADER_BYTES:], max_values)
-    if not isinstance(body, dict):
-        raise WireError(f"{cls.__name__}: a map of fields expected, got {type(body).__name__}")
-    return cls(**{name: read(body) for name, read in _READERS[cls]})
+    fields = load_cbor(data[HEADER_BYTES:], max_values)
+    if not isinstance(fields, dict):
+        raise WireError(f"{cls.__name__}: a map of fields expected, got {type(fields).__name__}")
+    return cls(**{name: read(fields) for name, read in _READERS[cls]})
 
 
-def _readers(cls: type[Message]) -> tuple[tuple[str, Callable[[dict[object, object]], Any]], ...]:
-    """For every field of a message class: its name and how to take it out of a decoded map."""
-    hints = get_type_hints(cls)
-
-    def reader(item: dataclasses.Field[Any]) -> Callable[[dict[object, object]], Any]:
-        number, size, check = item.metadata["number"], item.metadata["size"], _CHECKS[hints[item.name]]
-        label = f"{cls.__name__}.{item.name}"
-
-        def read(body: dict[object, object]) -> Any:
-            if number not in body:
-                raise WireError(f"{label} (field {number}) is missing")
-            value = check(label, body[number])
-            if size is not None and len(value) != size:
-                raise WireError(f"{label}: {size} bytes expected, got {len(value)}")
-            return value
-
-        return read
-
-    return tuple((item.name, reader(item)) for item in dataclasses.fields(cls))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Training):
-        return [getattr(value, name) for name in _TRAINING_TYPES]
-    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
-
-
-def _wrong(label: str, expected: str, value: object) -> WireError:
-    return WireError(f"{label}: {expected} expected, got {describe(value)}")
-
-
-def _int(label: str, value: object) -> int:
-    if type(value) is not int or not 0 <= value <= MAX_INT:
-        raise _wrong(label, f"a whole number in 0..{MAX_INT}", value)
-    return value
-
-
-def _float(label: str, value: object) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise _wrong(label, "a finite number", value)
-    return float(value)  # type: ignore[arg-type]
-
-
-def _bool(label: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(label, "true or false", value)
-    return value
-
-
-def _text(label: str, value: object) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
-        raise _wrong(label, f"text of at most {MAX_TEXT} characters", value)
-    return value
-
-
-def _bytes(label: str, value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise _wrong(label, "bytes", value)
-    return value
-
-
-def _texts(label: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > MAX_ITEMS:
-        raise _wrong(label, f"a list of at most {MAX_ITEMS} texts", value)
-    return tuple(_text(label, one) for one in value)
-
-
-def _hashes(label: str, value: object) -> Mapping[str, bytes]:
-    if not isinstance(value, dict) or len(value) > 16:
-        raise _wrong(label, "a map of at most 16 names to SHA-256 hashes", value)
-    found = {_text(label, name): _bytes(label, digest) for name, digest in value.items()}
-    if any(len(digest) != 32 for digest in found.values()):
-        raise _wrong(label, "SHA-256 hashes of 32 bytes", value)
-    return found
-
-
-_TRAINING_TYPES = get_type_hints(Training)
-
-
-def _training(label: str, value: object) -> Training:
-    if not isinstance(value, list) or len(value) != len(_TRAINING_TYPES):
-        raise _wrong(label, f"a list of {len(_TRAINING_TYPES)} settings", value)
-    checked = {
-        name: _CHECKS[kind](f"{label}.{name}", one)
-        for (name, kind), one in zip(_TRAINING_TYPES.items(), value, strict=True)
-    }
-    try:
-        return Training(**checked)
-    except ConfigError as error:
-        raise WireError(f"{label}: {error.what}") from error
-
-
-_CHECKS: dict[Any, Callable[[str, object], Any]] = {
-    int: _int,
-    float: _float,
-    bool: _bool,
-    str: _text,
-    bytes: _bytes,
-    tuple[str, ...]: _texts,
-    Mapping[str, bytes]: _hashes,
-    Training: _training,
-}
-_READERS = {cls: _readers(cls) for cls in KINDS.values()}
+_READERS = {cls: readers(cls) for cls in KINDS.values()}

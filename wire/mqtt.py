@@ -1,7 +1,7 @@
 """The transport over an MQTT broker. The only file that imports paho.
 
 MQTT 3.1.1 on purpose: it is what every broker speaks (NATS speaks nothing newer), and nothing here
-needs more. Sessions are persistent, everything is QoS 1, and incoming messages are acknowledged
+needs more. Sessions are persistent, everything that must arrive is QoS 1, and incoming messages are acknowledged
 only when the receiver says so.
 """
 
@@ -195,9 +195,9 @@ class MqttTransport:
             f"{self._broker} accepts connections but does not answer as an MQTT 3.1.1 broker", hint=RETRY_HINT
         )
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
         """See `Transport.publish`."""
-        self._client.publish(topic, payload, qos=1, retain=retain)
+        self._client.publish(topic, payload, qos=qos, retain=retain)
 
     def subscribe(self, pattern: str) -> None:
         """See `Transport.subscribe`."""

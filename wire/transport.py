@@ -37,8 +37,8 @@ Event: TypeAlias = Connected | Disconnected | Packet
 class Transport(Protocol):
     """A connection to a broker. Used from one thread."""
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Send at least once (QoS 1); kept and repeated while the connection is down."""
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
+        """Send at least once (QoS 1), kept and repeated while the connection is down; or once at most (QoS 0)."""
 
     def subscribe(self, pattern: str) -> None:
         """Ask for every topic matching an MQTT pattern, at least once each (QoS 1)."""
@@ -93,7 +93,7 @@ class MemoryTransport:
     inbox: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
     acknowledged: int = 0
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
         """See `Transport.publish`."""
         self.bus.deliver(topic, payload, retain)
 

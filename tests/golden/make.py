@@ -35,12 +35,14 @@ from wire.messages import (
     Refusal,
     Round,
     State,
+    Telemetry,
     Welcome,
     single,
 )
 from wire.personal import Personal
 from wire.plan import Plan
 from wire.settings import Training
+from wire.telemetry import RoundTelemetry, histogram
 from wire.ticket import Keep, Ticket
 
 FOLDER = Path(__file__).parent
@@ -196,6 +198,48 @@ MESSAGES: dict[str, Message] = {
         run=RUN, number=3, votes=mask.encode_votes(later_votes(), ENDS), base=0, digest=later_votes().digest
     ),
 }
+
+STEPS_US = [*[11_800.0] * 5, *[12_300.0] * 30, *[13_100.0] * 4, 48_000.0]
+_FIRST, _COUNTS = histogram(STEPS_US)
+MESSAGES["telemetry"] = Telemetry(
+    run=RUN,
+    rounds=(
+        RoundTelemetry(number=2, steps=38),
+        RoundTelemetry(
+            number=3,
+            steps=40,
+            step_p50_us=12_300,
+            step_p95_us=13_100,
+            step_p99_us=48_000,
+            step_max_us=48_000,
+            first_bucket=_FIRST,
+            bucket_counts=_COUNTS,
+            train_ms=528,
+            evaluate_ms=77,
+            cold_start_ms=1_204,
+            rss_kib=41_320,
+            pss_kib=38_004,
+            peak_kib=42_776,
+            arena_planned_bytes=1_048_576,
+            arena_used_bytes=1_032_192,
+            minor_faults=12,
+            major_faults=0,
+            voluntary_switches=7,
+            involuntary_switches=3,
+            cpu_ms=530,
+            frequency_mhz=1_800,
+            temperature_c=61.25,
+            throttled=0x50000,
+            energy_mj=2_112,
+            energy_source=0,
+            sent_bytes=986,
+            received_bytes=3_105,
+            written_bytes=8_192,
+            forward_us=(1_900, 80, 0, 700),
+            backward_us=(5_200, 110, 0, 1_500),
+        ),
+    ),
+)
 
 
 def parts() -> list[tuple[str, bytes]]:

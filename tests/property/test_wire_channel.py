@@ -82,7 +82,7 @@ def test_garbage_between_parts_disturbs_nothing() -> None:
     sender, receiver, transport = pair(packet_bytes=100)
     message = BundleBytes(data=bytes(150))
     packets: list[tuple[str, bytes]] = []
-    sender.transport.publish = lambda topic, payload, retain=False: packets.append((topic, payload))  # type: ignore[method-assign]
+    sender.transport.publish = lambda topic, payload, retain, qos: packets.append((topic, payload))  # type: ignore[method-assign]
     size = sender.send("t", message)
     stale = b"HP\x01" + b"d" * 16 + b"\x00\x00\x02\x00" + b"stale"
     for topic, payload in packets:

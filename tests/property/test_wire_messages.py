@@ -6,18 +6,21 @@ import dataclasses
 import time
 import tracemalloc
 from collections.abc import Mapping
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.golden.make import MESSAGES
 from tests.property.wire_strategies import ANY_MESSAGE, ODD_VALUES, QUICK, messages_of, mutated
 from wire import messages
 from wire.errors import TooLarge, Truncated, WireError
+from wire.fields import MAX_INT, MAX_ITEMS, MAX_NUMBERS, MAX_RECORDS, MAX_TEXT, kind_of
 from wire.messages import KINDS, Federation, Hello, MaskUpdate, Message, Round, State, decode, encode
 from wire.settings import Training
+from wire.telemetry import MAX_BUCKETS, RoundTelemetry, bucket_of, bucket_start_us, histogram
 
 KIND_NUMBERS = sorted(KINDS)
 
@@ -97,21 +100,25 @@ def test_unknown_fields_are_ignored(message: Message, extra: dict[int | str, int
 @settings(QUICK, max_examples=3)
 @given(st.data())
 def test_every_field_is_needed(kind: int, data: st.DataObject) -> None:
-    """A message without any one of its fields is refused, by that field's name."""
+    """A message without any one of its fields is refused, by that field's name; or the field may be left out."""
     body = body_of(data.draw(messages_of(KINDS[kind])))
     for item in dataclasses.fields(KINDS[kind]):
         less = {number: value for number, value in body.items() if number != item.metadata["number"]}
+        if item.metadata["optional"]:
+            assert getattr(decode(head(kind) + cbor2.dumps(less)), item.name) == item.default
+            continue
         with pytest.raises(WireError, match=rf"{KINDS[kind].__name__}\.{item.name} .* is missing"):
             decode(head(kind) + cbor2.dumps(less))
 
 
 WRONG: dict[object, list[object]] = {
-    int: [True, -1, messages.MAX_INT + 1, 2**64, 1.0, "1", None, [1]],
+    int: [True, -1, MAX_INT + 1, 2**64, 1.0, "1", None, [1]],
     float: [True, float("nan"), float("inf"), "1", None, b"1"],
     bool: [0, 1, "true", None],
-    str: [b"text", 1, None, "x" * (messages.MAX_TEXT + 1)],
+    str: [b"text", 1, None, "x" * (MAX_TEXT + 1)],
     bytes: ["text", 1, None, [1, 2]],
     tuple[str, ...]: ["text", [1], [["a"]], {"a": "b"}, None, ["x" * 513]],
+    tuple[RoundTelemetry, ...]: [{}, None, [1], [{}], [{1: 1, 2: True}], [{1: 1, 2: 1}] * (MAX_RECORDS + 1)],
     Mapping[str, bytes]: [[], {"a": b""}, {"a": "b"}, {1: bytes(32)}, {str(i): bytes(32) for i in range(17)}],
     Training: [[], {}, ["adam"], ["adam", *[1.0] * 6, True, 1], ["lion", 0.1, 0.9, 0.9, 1e-8, 1.0, 0.1, 1, 1, 0]],
 }
@@ -126,12 +133,43 @@ def test_values_of_the_wrong_type_or_range_are_refused(kind: int, data: st.DataO
     body = body_of(data.draw(messages_of(cls)))
     hints = get_type_hints(cls)
     for item in dataclasses.fields(cls):
-        for value in WRONG[hints[item.name]]:
+        for value in WRONG[kind_of(hints[item.name])]:
             with pytest.raises(WireError):
                 decode(head(kind) + cbor2.dumps(body | {item.metadata["number"]: value}))
         if item.metadata["size"] is not None:
             with pytest.raises(WireError, match=f"{item.metadata['size']} bytes expected"):
                 decode(head(kind) + cbor2.dumps(body | {item.metadata["number"]: b"short"}))
+
+
+INNER_WRONG: dict[object, list[object]] = {**WRONG, tuple[int, ...]: [1, [True], [-1], ["1"], [0] * (MAX_NUMBERS + 1)]}
+
+
+@pytest.mark.parametrize("item", dataclasses.fields(RoundTelemetry), ids=lambda item: item.name)
+def test_wrong_values_in_a_record_are_refused(item: dataclasses.Field[Any]) -> None:
+    """What is checked of a message's own fields is checked of a record's in it, and the error names the field."""
+    for value in INNER_WRONG[kind_of(get_type_hints(RoundTelemetry)[item.name])]:
+        fields = {1: 1, 2: 1} | {item.metadata["number"]: value}
+        with pytest.raises(WireError, match=rf"RoundTelemetry\.{item.name}|CBOR"):
+            decode(head(13) + cbor2.dumps({1: bytes(8), 2: [fields]}))
+
+
+@QUICK
+@given(st.lists(st.floats(0, 1e15), min_size=1, max_size=50))
+def test_a_histogram_counts_every_step_in_its_bucket(times_us: list[float]) -> None:
+    """Every time is counted once, in a bucket that starts no later than it."""
+    first, counts = histogram(times_us)
+    assert sum(counts) == len(times_us)
+    assert len(counts) <= MAX_BUCKETS
+    assert first == min(map(bucket_of, times_us))
+    for i, count in enumerate(counts[: MAX_BUCKETS - 1]):
+        low, high = bucket_start_us(first + i), bucket_start_us(first + i + 1)
+        inside = sum(low <= us * (1 + 1e-9) and us < high * (1 + 1e-9) for us in times_us)
+        assert count <= inside or first + i in (0, 256)
+
+
+def test_the_telemetry_of_a_round_is_a_few_hundred_bytes() -> None:
+    """The golden message has every field of one round and little of another, and is what the document says."""
+    assert len(encode(MESSAGES["telemetry"])) < 300
 
 
 def test_whole_numbers_are_accepted_for_floats() -> None:
@@ -154,7 +192,7 @@ def test_whole_numbers_are_accepted_for_floats() -> None:
         (b"HP\x01\x01", WireError, "a message starts with"),
         (b"HN\x01\x01", WireError, "message version 1"),
         (b"HN\x02\x00", WireError, "unknown message kind 0"),
-        (b"HN\x02\x0d", WireError, "unknown message kind 13"),
+        (b"HN\x02\x0e", WireError, "unknown message kind 14"),
         (b"HN\x02\x01\x80", WireError, "a map of fields expected, got list"),
         (b"HN\x02\x01\xa0\x00", WireError, "1 bytes left over"),
     ],
@@ -185,7 +223,7 @@ def test_a_large_wrong_value_makes_a_short_error_cheaply() -> None:
 
 def test_a_fleet_of_the_largest_size_fits_and_one_more_does_not() -> None:
     """100,000 selected devices are read in reasonable time; 100,001 are refused."""
-    selected = tuple(f"d{i}" for i in range(messages.MAX_ITEMS))
+    selected = tuple(f"d{i}" for i in range(MAX_ITEMS))
     message = Round(
         run=bytes(8), number=1, selected=selected, evaluate=False, final=False, votes=b"", base=0, digest=bytes(8)
     )

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from tests.graph_plans import graph_plans
 from wire import bits, messages
 from wire.errors import PlanError
+from wire.fields import MAX_INT, kind_of
 from wire.layers import AvgPool, Conv, Flatten, Layer, Linear, MaxPool, Relu
 from wire.plan import Plan
 from wire.settings import Training
+from wire.telemetry import RoundTelemetry
 from wire.ticket import Keep, Ticket
 
 QUICK = settings(max_examples=20, deadline=None)  # no deadline: machines under test are busy
@@ -133,24 +135,33 @@ def trainings() -> st.SearchStrategy[Training]:
 
 
 _FIELD: dict[Any, Callable[[int | None], st.SearchStrategy[Any]]] = {
-    int: lambda size: st.integers(0, messages.MAX_INT),
+    int: lambda size: st.integers(0, MAX_INT),
     float: lambda size: st.floats(allow_nan=False, allow_infinity=False),
     bool: lambda size: st.booleans(),
     str: lambda size: st.text(max_size=20),
     bytes: lambda size: st.binary(min_size=size or 0, max_size=20 if size is None else size),
     tuple[str, ...]: lambda size: st.lists(NAMES, max_size=5).map(tuple),
+    tuple[int, ...]: lambda size: st.lists(st.integers(0, MAX_INT), max_size=6).map(tuple),
+    tuple[RoundTelemetry, ...]: lambda size: st.lists(records(RoundTelemetry), max_size=3).map(tuple),
     Mapping[str, bytes]: lambda size: st.dictionaries(NAMES, st.binary(min_size=32, max_size=32), max_size=4),
     Training: lambda size: trainings(),
 }
 
 
+def records(cls: type[Any]) -> st.SearchStrategy[Any]:
+    """Records of one class, every field anything it may be, or left out if it may be."""
+    hints = get_type_hints(cls)
+
+    def values(item: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
+        found = _FIELD[kind_of(hints[item.name])](item.metadata["size"])
+        return found | st.just(item.default) if item.metadata["optional"] else found
+
+    return st.builds(cls, **{item.name: values(item) for item in dataclasses.fields(cls)})
+
+
 def messages_of(cls: type[messages.Message]) -> st.SearchStrategy[messages.Message]:
     """Messages of one kind, every field anything it may be."""
-    hints = get_type_hints(cls)
-    return st.builds(
-        cls,
-        **{item.name: _FIELD[hints[item.name]](item.metadata["size"]) for item in dataclasses.fields(cls)},
-    )
+    return records(cls)
 
 
 ANY_MESSAGE = st.sampled_from(sorted(messages.KINDS)).flatmap(lambda kind: messages_of(messages.KINDS[kind]))

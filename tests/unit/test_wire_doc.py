@@ -6,11 +6,12 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
+from tests.golden import make
 from wire import (
     adaptive,
     adaptive_python,
@@ -26,12 +27,16 @@ from wire import (
     prng,
     safecbor,
     settings,
+    signing,
     state_folder,
+    telemetry,
     ticket,
 )
 from wire.errors import ConfigError, WireError
+from wire.fields import MAX_INT, MAX_ITEMS, MAX_NUMBERS, MAX_RECORDS, MAX_TEXT, kind_of
 from wire.messages import KINDS, Receipt
 from wire.settings import Training
+from wire.telemetry import RoundTelemetry
 from wire.topics import UP_KINDS, Topics
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text()
@@ -45,6 +50,8 @@ TYPES = {
     str: "text",
     bytes: "bytes",
     tuple[str, ...]: "list of text",
+    tuple[int, ...]: "list of uint",
+    tuple[RoundTelemetry, ...]: "list of round",
     Mapping[str, bytes]: "map text: bytes (32)",
     Training: "training",
 }
@@ -55,18 +62,46 @@ CDDL_TYPES = {
     str: "text512",
     bytes: "bstr",
     tuple[str, ...]: "[* text512]",
+    tuple[int, ...]: "[*256 uint53]",
+    tuple[RoundTelemetry, ...]: "[*16 round-telemetry]",
     Mapping[str, bytes]: "{ * tstr => bstr .size 32 }",
     Training: "training",
 }
 
 
-def fields(kind: int) -> list[tuple[int, str, object, int | None]]:
-    """Number, name, type and size of every field of a message kind."""
-    hints = get_type_hints(KINDS[kind])
+def fields(cls: type[Any]) -> list[tuple[int, str, object, int | None, bool]]:
+    """Number, name, type and size of every field of a record, and whether it may be left out."""
+    hints = get_type_hints(cls)
     return [
-        (item.metadata["number"], item.name, hints[item.name], item.metadata["size"])
-        for item in dataclasses.fields(KINDS[kind])
+        (
+            item.metadata["number"],
+            item.name,
+            kind_of(hints[item.name]),
+            item.metadata["size"],
+            item.metadata["optional"],
+        )
+        for item in dataclasses.fields(cls)
     ]
+
+
+def assert_in_table(cls: type[Any], title: str) -> None:
+    """The table under a heading has a record's fields in order, with number, name, type and size, and no others."""
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| ([^|]+) \| [^|]{4,} \|$", section(title), re.M)
+    assert rows == [
+        (str(number), name, TYPES[hint] + (f" ({size})" if size else "") + (", optional" if optional else ""))
+        for number, name, hint, size, optional in fields(cls)
+    ]
+
+
+def assert_in_schema(cls: type[Any], name: str, rest: str) -> None:
+    """The CDDL rule of a record has its fields in order, with number, name, type and size."""
+    rule = re.search(rf"^{name} = \{{{rest}\n(.*?)^\}}", CDDL, re.MULTILINE | re.DOTALL)
+    assert rule, name
+    lines = [
+        f"  {'? ' if optional else ''}{number}: {CDDL_TYPES[hint]}{f' .size {size}' if size else ''}, ; {field}"
+        for number, field, hint, size, optional in fields(cls)
+    ]
+    assert rule[1].splitlines() == [*lines, "  * unknown => any"]
 
 
 def section(title: str) -> str:
@@ -85,26 +120,26 @@ def example(start: str) -> bytes:
 @pytest.mark.parametrize("kind", KIND_NUMBERS)
 def test_every_field_is_in_the_table_of_its_kind(kind: int) -> None:
     """The table of a kind has its fields in order, with number, name, type and size, and no others."""
-    rows = re.findall(
-        r"^\| (\d+) \| `(\w+)` \| ([^|]+) \| [^|]{4,} \|$", section(f"{kind} `{KINDS[kind].__name__}`"), re.M
-    )
-    expected = [
-        (str(number), name, TYPES[hint] + (f" ({size})" if size else "")) for number, name, hint, size in fields(kind)
-    ]
-    assert rows == expected
+    assert_in_table(KINDS[kind], f"{kind} `{KINDS[kind].__name__}`")
 
 
 @pytest.mark.parametrize("kind", KIND_NUMBERS)
 def test_every_field_is_in_the_schema(kind: int) -> None:
     """The CDDL rule of a kind has its fields in order, with number, name, type and size."""
     name = re.sub(r"(?<!^)(?=[A-Z])", "-", KINDS[kind].__name__).lower()
-    rule = re.search(rf"^{name} = \{{ ; kind {kind}\n(.*?)^\}}", CDDL, re.MULTILINE | re.DOTALL)
-    assert rule, name
-    lines = [
-        f"  {number}: {CDDL_TYPES[hint]}{f' .size {size}' if size else ''}, ; {field}"
-        for number, field, hint, size in fields(kind)
-    ]
-    assert rule[1].splitlines() == [*lines, "  * unknown => any"]
+    assert_in_schema(KINDS[kind], name, f" ; kind {kind}")
+
+
+def test_a_round_s_telemetry_is_documented() -> None:
+    """Table and schema of the records in a `Telemetry` message are those of the code, and so is the histogram."""
+    assert_in_table(RoundTelemetry, "Telemetry of a round")
+    assert_in_schema(RoundTelemetry, "round-telemetry", "")
+    text = re.sub(r"\s+", " ", section("Telemetry of a round"))
+    assert f"floor({telemetry.PER_OCTAVE} log2(" in text
+    assert f"0 .. {telemetry.LARGEST_BUCKET}" in text
+    assert f"at most {telemetry.MAX_BUCKETS} buckets" in text
+    assert f"{len(messages.encode(make.MESSAGES['telemetry'])) + signing.SIGNATURE_BYTES} bytes" in text
+    assert MAX_NUMBERS == plan.MAX_LAYERS
 
 
 def test_who_may_train_in_a_round_that_is_open_to_all() -> None:
@@ -164,8 +199,10 @@ def test_every_topic_is_documented() -> None:
         ("a name of {} characters", plan.MAX_NAME),
         ("{} deep and", safecbor.MAX_DEPTH),
         ("{:,} values", safecbor.MAX_VALUES),
-        ("| text | text | {} characters |", messages.MAX_TEXT),
-        ("| list | {:,} texts |", messages.MAX_ITEMS),
+        ("| text | text | {} characters |", MAX_TEXT),
+        ("| list | {:,} texts |", MAX_ITEMS),
+        ("| list | {} numbers |", MAX_NUMBERS),
+        ("| list of maps | {} maps |", MAX_RECORDS),
         ("k = 0 .. {} |", bits.MAX_K),
         ("at most {} unfinished messages", envelope.Joiner(1).max_pending),
         ("at most {}, each a text of", ticket.MAX_NOTES),
@@ -179,7 +216,7 @@ def test_limits_are_those_of_the_code(text: str, value: object) -> None:
 
 def test_other_limits_are_those_of_the_code() -> None:
     """Limits written as powers and units are right too."""
-    assert messages.MAX_INT == 2**53
+    assert MAX_INT == 2**53
     assert messages.MAX_MESSAGE_BYTES == 256 << 20
     assert envelope.DEFAULT_PACKET_BYTES == 256 << 10
     assert ticket.MAX_SCALE == 2.0**64
