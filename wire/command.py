@@ -65,10 +65,31 @@ def log_to_terminal(*, verbose: bool) -> None:
     )
 
 
+class Nodes(argparse.Action):
+    """An address that may be given several times: the nodes of a cluster, kept as one text with commas."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Append it."""
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, f"{before},{values}" if before else str(values))
+
+
 def add_broker_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """--broker, --ca, --cert, --cert-key, --password-file and --connect-timeout."""
     group = parser.add_argument_group("broker")
-    group.add_argument("--broker", metavar="URL", required=required, help="mqtt[s]://[USER@]HOST[:PORT]")
+    group.add_argument(
+        "--broker",
+        metavar="URL",
+        required=required,
+        action=Nodes,
+        help="mqtt[s]://[USER@]HOST[:PORT]; several for the nodes of a cluster, with commas or by repeating it",
+    )
     group.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority of an mqtts broker")
     group.add_argument("--cert", type=Path, metavar="FILE", help="our certificate, for a broker that asks for one")
     group.add_argument("--cert-key", type=Path, metavar="FILE", help="its private key (default: in the same file)")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import queue
 import random
+import re
 import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -33,13 +34,18 @@ from wire.transport import Connected, Disconnected, Event, Packet  # noqa: E402
 SECURE = ("mqtts", "wss")
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 KEEPALIVE_S = 30
+UNAVAILABLE = 0x88  # "Server unavailable": a cluster that elects a leader, a broker that starts
 MAX_QUEUED = 10_000
+SEPARATOR = re.compile(r",(?=\w+://)")  # of the addresses of a cluster's nodes; a password may hold commas
 RETRY_HINT = "Check that the broker runs and that the address is right: hidenseek-edge join --broker mqtt://HOST:PORT"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Broker:
-    """Where a broker is and how to log in. `repr` never shows the password."""
+    """Where a broker is and how to log in. `repr` never shows the password.
+
+    `others` are further nodes of the same cluster, host and port: any of them will do.
+    """
 
     scheme: str
     host: str
@@ -50,9 +56,15 @@ class Broker:
     ca: Path | None = None
     certificate: Path | None = None
     certificate_key: Path | None = None
+    others: tuple[tuple[str, int], ...] = ()
 
     def __repr__(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}"
+        return ",".join(f"{self.scheme}://{host}:{port}" for host, port in self.nodes)
+
+    @property
+    def nodes(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of every node."""
+        return ((self.host, self.port), *self.others)
 
 
 def parse_url(
@@ -63,18 +75,36 @@ def parse_url(
     certificate: Path | None = None,
     certificate_key: Path | None = None,
 ) -> Broker:
-    """Read `mqtt[s]://[user[:password]@]host[:port]` (or ws[s]://...).
+    """Read `mqtt[s]://[user[:password]@]host[:port]` (or ws[s]://...), or several with commas between them.
 
     Args:
-        url: the address.
+        url: the address; of a cluster, those of its nodes. The first one's user is everyone's.
         password: used if the address names none.
         ca: certificate authority file for mqtts and wss; the system's if None.
         certificate: shown to a broker that wants to know its clients by one; PEM.
         certificate_key: its private key, if that is not in the same file.
 
     Raises:
-        ConfigError: if the address is not of that form, or a certificate is named where none can be shown.
+        ConfigError: if the address is not of that form, a certificate is named where none can be shown, or the
+            addresses of a cluster differ in more than host and port.
     """
+    first, *others = (
+        _parse_one(one, password=password, ca=ca, certificate=certificate, certificate_key=certificate_key)
+        for one in SEPARATOR.split(url)
+    )
+    for other in others:
+        if (other.scheme, other.path) != (first.scheme, first.path) or other.user not in (None, first.user):
+            raise ConfigError(
+                f"{first} and {other} differ in more than host and port",
+                where="--broker",
+                hint="Several addresses are nodes of one cluster: mqtts://USER@HOST1,mqtts://HOST2",
+            )
+    return replace(first, others=tuple((other.host, other.port) for other in others))
+
+
+def _parse_one(
+    url: str, *, password: str | None, ca: Path | None, certificate: Path | None, certificate_key: Path | None
+) -> Broker:
     hint = "Write it as mqtt://HOST, mqtt://HOST:1883 or mqtts://USER@HOST:8883"
     try:
         parts = urlsplit(url)
@@ -114,7 +144,9 @@ class MqttTransport:
         self._broker = broker
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._first: Event | None = None
+        self._node = random.randrange(len(broker.nodes))  # so that a fleet shares itself out among a cluster's
         self._refusal: str | None = None
+        self._unavailable = False
         websocket = broker.scheme in ("ws", "wss")
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -155,7 +187,7 @@ class MqttTransport:
         told = False
         while True:
             try:
-                self._client.connect(self._broker.host, self._broker.port, keepalive=KEEPALIVE_S)
+                self._client.connect(*self._broker.nodes[self._node], keepalive=KEEPALIVE_S)
                 break
             except (OSError, ValueError, paho.WebsocketConnectionError) as error:
                 reason = _why(error)
@@ -170,9 +202,12 @@ class MqttTransport:
                 if not told:
                     waiting(reason)
                     told = True
+                self._node = (self._node + 1) % len(self._broker.nodes)
                 time.sleep(0.5)
         self._client.loop_start()
         first = self.receive(max(deadline - time.monotonic(), 5.0))
+        while self._unavailable and not isinstance(first, Connected) and time.monotonic() < deadline:
+            first = self.receive(max(deadline - time.monotonic(), 0.1))  # paho tries again
         if isinstance(first, Connected):
             # Not back into the queue: what a persistent session held may follow at once, and be there by now.
             self._first = first
@@ -227,14 +262,24 @@ class MqttTransport:
     def _on_connect(self, _c: Any, _u: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
         if reason.is_failure:
             self._refusal = str(reason)
-            self._events.put(Disconnected(reason=str(reason), refused=True))
+            self._unavailable = reason.value == UNAVAILABLE
+            self._events.put(Disconnected(reason=str(reason), refused=not self._unavailable))
         else:
             self._events.put(Connected())
 
+    def _try_another(self) -> None:
+        """Let paho's next attempt go to the cluster's next node."""
+        if self._broker.others:
+            self._node = (self._node + 1) % len(self._broker.nodes)
+            self._client.connect_async(*self._broker.nodes[self._node], keepalive=KEEPALIVE_S)
+
     def _on_connect_fail(self, _c: Any, _u: Any) -> None:
+        self._try_another()
         self._events.put(Disconnected(reason="no answer"))
 
     def _on_disconnect(self, _c: Any, _u: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
+        if reason.is_failure:  # otherwise it was our wish
+            self._try_another()
         self._events.put(Disconnected(reason=str(reason)))
 
     def _on_message(self, client: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
