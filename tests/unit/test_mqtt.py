@@ -115,7 +115,7 @@ def test_a_broker_that_is_not_ready_is_waited_for() -> None:
 
 
 def test_several_addresses_are_one_cluster() -> None:
-    """With commas or by repeating the option; what differs in more than host and port is none; `repr` has no secrets."""
+    """With commas or by repeating the option; what differs in more than host and port is none; no password shows."""
     parser = cli.build_parser()
     told = ["join", "--data", "d", "--broker", "mqtts://pi:a,b@one,mqtts://two:9", "--broker", "mqtts://three"]
     broker = read_broker(parser.parse_args(told))
