@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from coordinator import (
+    broker_command,
     commands,
     export_command,
     fleet_command,
@@ -25,6 +26,7 @@ examples:
   hidenseek inspect har.hns
   hidenseek export har.hns -o har-export               graphs that train on devices; then: hidenseek verify har-export
   hidenseek serve --config devices.yaml --broker mqtt://192.168.1.10
+  hidenseek broker init --kind mosquitto --hosts hub.example.org -o deploy
   hidenseek fleet revoke pi-07
   hidenseek freeze --run hidenseek-default -o global.onnx
   hidenseek simulate --method fedavg --rounds 20       HideNseek's rivals, on the same data
@@ -57,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     export_command.add_export(subparsers)
     export_command.add_verify(subparsers)
     key_command.add_key(subparsers)
+    broker_command.add_broker(subparsers)
     commands.add_serve(subparsers)
     fleet_command.add_fleet(subparsers)
     commands.add_report(subparsers)

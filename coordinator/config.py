@@ -127,6 +127,9 @@ class DeviceSettings(_Strict):
 
     profile: str | None = None
     note: str = ""
+    site: Name | None = Field(
+        default=None, description="whose broker it connects to; see hidenseek broker init --sites"
+    )
     key: Key | None = Field(default=None, description="public key, as hidenseek-edge key shows it")
 
 

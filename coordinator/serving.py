@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from coordinator.broker import COORDINATOR, EmbeddedBroker
+from coordinator.broker import EmbeddedBroker
+from coordinator.brokers.access import COORDINATOR
 from coordinator.evaluate import Evaluator
 from coordinator.federation import DATABASE, Federation, connect, prepare
 from coordinator.report.summary import Summary, summarise

@@ -38,7 +38,9 @@ HEAVY = {
     "onnx": {"anywhere": ["export/*"], "lazily": []},
     "onnxruntime": {"anywhere": ["export/*"], "lazily": ["edge_client/runtimes/onnx.py", "coordinator/evaluate.py"]},
     "executorch": {"anywhere": ["export/*"], "lazily": ["edge_client/runtimes/executorch.py"]},
-    "paho": {"anywhere": ["wire/mqtt.py"], "lazily": []},
+    # A device's transport, and what tries a broker in ways that no device does.
+    "paho": {"anywhere": ["wire/mqtt.py", "coordinator/brokers/probe.py"], "lazily": []},
+    "cryptography": {"anywhere": ["coordinator/brokers/certificates.py"], "lazily": []},
     "cbor2": {"anywhere": ["wire/*"], "lazily": []},
 }
 OPTIONAL_RUNTIMES = {"edge_client/runtimes/onnx.py", "edge_client/runtimes/executorch.py"}

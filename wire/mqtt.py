@@ -206,8 +206,9 @@ class MqttTransport:
                 time.sleep(0.5)
         self._client.loop_start()
         first = self.receive(max(deadline - time.monotonic(), 5.0))
-        while self._unavailable and not isinstance(first, Connected) and time.monotonic() < deadline:
-            first = self.receive(max(deadline - time.monotonic(), 0.1))  # paho tries again
+        # A node of a cluster ends connections until all have agreed who leads; meanwhile paho tries again.
+        while self._waits(first) and time.monotonic() < deadline:
+            first = self.receive(max(deadline - time.monotonic(), 0.1))
         if isinstance(first, Connected):
             # Not back into the queue: what a persistent session held may follow at once, and be there by now.
             self._first = first
@@ -229,6 +230,11 @@ class MqttTransport:
         raise BrokerUnreachable(
             f"{self._broker} accepts connections but does not answer as an MQTT 3.1.1 broker", hint=RETRY_HINT
         )
+
+    def _waits(self, happened: Event | None) -> bool:
+        """Whether a first connection that has come to this may still come to be."""
+        refused = isinstance(happened, Disconnected) and happened.refused
+        return (self._unavailable or bool(self._broker.others)) and not refused and not isinstance(happened, Connected)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
         """See `Transport.publish`."""

@@ -80,7 +80,9 @@ def running(pid_file: Path, words: str) -> int | None:
     """The process that a file names, if it lives and its command line has these words; else None."""
     try:
         pid = int(pid_file.read_text())
-        asked = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False)
+        asked = subprocess.run(
+            ["ps", "-ww", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False
+        )
     except (OSError, ValueError):
         return None
     return pid if words in asked.stdout else None  # otherwise the number belongs to another process by now

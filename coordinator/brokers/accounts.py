@@ -1,0 +1,85 @@
+"""Passwords of a deployment's accounts, and as brokers want to have them: hashed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from coordinator.brokers.process import write_private
+from wire.errors import StateError
+
+FILE = "secrets/passwords.json"  # in the deployment's folder
+PASSWORD_BYTES = 18
+# Passwords here are random, 144 bits: stretching them adds nothing, and a fleet that comes back after a power cut
+# would wait for it (bcrypt's usual cost of 10 is 50 ms a device, of the broker's time).
+MOSQUITTO_ITERATIONS = 101  # mosquitto_passwd's own
+BCRYPT_COST = 4  # the least there is
+_STANDARD = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_BCRYPT = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def load(folder: Path) -> dict[str, str]:
+    """Passwords by user; none if there is no file yet.
+
+    Raises:
+        StateError: if it is damaged.
+    """
+    path = folder / FILE
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise StateError(f"damaged ({error})", where=str(path), hint="Restore it from a backup") from error
+    if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
+        raise StateError("not a mapping of users to passwords", where=str(path), hint="Restore it from a backup")
+    return found
+
+
+def keep(folder: Path, users: Iterable[str], *, renew: Iterable[str] = ()) -> dict[str, str]:
+    """See that these users have passwords, and nobody else; those that there are stay as they are.
+
+    Args:
+        folder: the deployment's.
+        users: who shall have one.
+        renew: who shall have another.
+
+    Raises:
+        StateError: if the file is damaged or cannot be written.
+    """
+    known, again = load(folder), set(renew)
+    wanted = {
+        user: known[user] if user in known and user not in again else secrets.token_urlsafe(PASSWORD_BYTES)
+        for user in users
+    }
+    if wanted != known:
+        write_private(folder / FILE, json.dumps(wanted, indent=1) + "\n")
+    return wanted
+
+
+def mosquitto_hash(user: str, password: str) -> str:
+    """A password as mosquitto 2's password file has it: PBKDF2 with SHA-512.
+
+    Source: mosquitto_passwd, hash type $7$.
+    """
+    salt = _salt(user, password)[:12]
+    key = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, MOSQUITTO_ITERATIONS)
+    return f"$7${MOSQUITTO_ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(key).decode()}"
+
+
+def nats_hash(user: str, password: str) -> str:
+    """A password as nats-server's configuration has it: bcrypt."""
+    import bcrypt
+
+    salt = base64.b64encode(_salt(user, password)).decode().rstrip("=")
+    salt = salt.translate(str.maketrans(_STANDARD, _BCRYPT))
+    return bcrypt.hashpw(password.encode(), f"$2a${BCRYPT_COST:02}${salt}".encode()).decode()
+
+
+def _salt(user: str, password: str) -> bytes:
+    """16 bytes that are the same every time, so that files are only written anew when they say something new."""
+    return hashlib.sha256(f"salt\0{user}\0{password}".encode()).digest()[:16]
