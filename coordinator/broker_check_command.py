@@ -208,7 +208,10 @@ def _print(console: object, title: str, table: Table) -> None:
         grid.add_column(name, overflow="fold")
     side = ""
     for row in table.rows:
-        shown, side = ("" if row.side == side else row.side), row.side
+        shown = "" if row.side == side else row.side
+        if shown and side:
+            grid.add_row()
+        side = row.side
         grid.add_row(
             Text(shown, style="bold"), row.what, row.expected, row.found, Text(row.verdict, style=STYLES[row.verdict])
         )
@@ -217,4 +220,5 @@ def _print(console: object, title: str, table: Table) -> None:
     console.print(
         f"{counts['ok']} as they should be, {counts['FAIL']} not, {counts['not tried']} not tried",
         style="bold red" if table.failed else "green",
+        highlight=False,
     )

@@ -281,6 +281,20 @@ def test_removed_is_gone_from_every_file(home: Path) -> None:
     assert "pi-01" in json.loads((home / "deploy/secrets/passwords.json").read_text())
 
 
+def test_a_backup_of_the_secrets_is_enough(home: Path) -> None:
+    """Out of deployment.json, ca.crt and secrets/ the rest is made again: same accounts, same authority."""
+    assert init() == 0
+    kept = {name: data for name, data in contents(home / "deploy").items() if not name.startswith(("nodes", "kube"))}
+    hashes = (home / "deploy/nodes/broker/config/passwd").read_bytes()
+    shutil.rmtree(home / "deploy")
+    for name in ("deployment.json", "ca.crt", "secrets/ca.key", "secrets/passwords.json"):
+        (home / "deploy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / "deploy" / name).write_bytes(kept[name])
+    assert cli.main(["broker", "init", "-o", "deploy"]) == 0
+    assert (home / "deploy/nodes/broker/config/passwd").read_bytes() == hashes
+    verify(home / "deploy/ca.crt", home / "deploy/nodes/broker/config/server.crt")
+
+
 def test_hashes_are_what_brokers_expect() -> None:
     """PBKDF2 and bcrypt of known passwords; the same every time, another for every user."""
     import bcrypt

@@ -117,7 +117,8 @@ def attempt(broker: Broker, tls: ssl.SSLContext | None = None) -> str:
     except ssl.SSLCertVerificationError as error:
         return f"certificate: {error.verify_message}"
     except ssl.SSLError as error:
-        return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
+        words = (error.reason or str(error)).replace("_", " ").lower()
+        return f"TLS: {words.removeprefix('tlsv1 alert ')}"
     except (OSError, ValueError) as error:
         return str(error.strerror or error).lower() if isinstance(error, OSError) else str(error)
     finally:
