@@ -27,6 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a devices.yaml of two devices, which is also the working directory."""
     (tmp_path / "devices.yaml").write_text("federation: {name: t}\ndevices: {pi-01: {}, pi-02: {}}\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # nobody cuts the power of a test
     return tmp_path
 
 
@@ -92,9 +93,9 @@ def test_what_a_person_has_edited_stays(home: Path, capsys: pytest.CaptureFixtur
     assert "# mine" not in (config / "acl").read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_what_the_next_run_completes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut off after any number of files, it ends with one authority, whose certificate the server has."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)  # nobody cuts the power
     replace = Path.replace
     for allowed in range(40):
         shutil.rmtree("deploy", ignore_errors=True)

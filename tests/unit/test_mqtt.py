@@ -63,6 +63,7 @@ def _lose_one(server: socket.socket, met: list[str], name: str) -> None:
                 return
 
 
+@pytest.mark.slow
 def test_a_lost_node_is_left_for_another() -> None:
     """A client that loses its node goes on with the next, past one that does not answer."""
     met: list[str] = []
