@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coordinator import broker_check_command
+from coordinator import broker_accounts_command, broker_check_command
 from wire import command
 from wire.errors import ConfigError, UnknownName
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from coordinator.brokers.files import Writer
 
 Subparsers = argparse._SubParsersAction
-RELOADED_S = 0.5  # what a broker may take to read its accounts again
 
 INIT_EXAMPLES = """
 examples:
@@ -53,12 +51,7 @@ def add_broker(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     _add_init(actions)
     _add_up(actions)
     broker_check_command.add_check(actions)
-    _add_changes(actions)
-
-
-def add_deploy_argument(parser: argparse.ArgumentParser) -> None:
-    """--deploy."""
-    parser.add_argument("--deploy", type=Path, default=Path("deploy"), metavar="DIR", help="what broker init wrote")
+    broker_accounts_command.add_changes(actions)
 
 
 def _add_init(actions: Subparsers[argparse.ArgumentParser]) -> None:
@@ -101,50 +94,14 @@ def _add_up(actions: Subparsers[argparse.ArgumentParser]) -> None:
         epilog=UP_EXAMPLES,
         formatter_class=command.HelpFormatter,
     )
-    add_deploy_argument(up)
+    broker_accounts_command.add_deploy_argument(up)
     up.add_argument("--node", action="append", metavar="NAME", help="only this one of several (may be repeated)")
     up.set_defaults(run=_up)
 
 
-def _add_changes(actions: Subparsers[argparse.ArgumentParser]) -> None:
-    add = actions.add_parser(
-        "add-device",
-        help="an account for another device, without a restart",
-        description="Make an account for a device and print its password; a broker that runs here lets it in at once.",
-        epilog="examples:\n  hidenseek broker add-device pi-99\n  hidenseek broker add-device pi-99 --site north",
-        formatter_class=command.HelpFormatter,
-    )
-    add.add_argument("device", nargs="+", metavar="ID", help="a device id")
-    add.add_argument("--site", metavar="NAME", help="whose broker it connects to")
-    remove = actions.add_parser(
-        "remove-device",
-        help="end a device's account, and its connection",
-        description="Take a device's account away; a broker that runs here disconnects it at once. To have a "
-        "coordinator not believe it any more either: hidenseek fleet revoke.",
-        epilog="examples:\n  hidenseek broker remove-device pi-07",
-        formatter_class=command.HelpFormatter,
-    )
-    remove.add_argument("device", nargs="+", metavar="ID", help="a device id")
-    rotate = actions.add_parser(
-        "rotate",
-        help="other passwords, or other certificates",
-        description="Give accounts other passwords, or the servers other certificates.",
-        epilog="examples:\n  hidenseek broker rotate pi-07 pi-08\n  hidenseek broker rotate --everyone\n"
-        "  hidenseek broker rotate --certificates     # same authority: devices notice nothing\n"
-        "  hidenseek broker rotate --authority        # first bring ca.crt, which has both, to every device; then "
-        "--certificates",
-        formatter_class=command.HelpFormatter,
-    )
-    rotate.add_argument("user", nargs="*", metavar="USER", help="a device id, coordinator, worker-1 or site-A")
-    rotate.add_argument("--everyone", action="store_true", help="all accounts")
-    rotate.add_argument("--certificates", action="store_true", help="the servers' certificates and keys")
-    rotate.add_argument("--authority", action="store_true", help="another certificate authority beside the old one")
-    for parser, run in ((add, _add_device), (remove, _remove_device), (rotate, _rotate)):
-        add_deploy_argument(parser)
-        parser.set_defaults(run=run)
-
-
 def _init(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from coordinator.brokers import deployment as deployments
     from coordinator.brokers import render
 
@@ -161,7 +118,8 @@ def _init(arguments: argparse.Namespace) -> int:
         strays = sorted(before.devices.keys() - deployment.devices.keys())
         deployment = deployment.model_copy(update={"devices": before.devices | deployment.devices})
         deployments.check(deployment)
-    writer = render.write(folder, deployment)
+    with Console().status("making certificates and accounts"):
+        writer = render.write(folder, deployment)
     _tell_written(folder, writer)
     nodes = deployment.broker_nodes()
     print(
@@ -170,7 +128,7 @@ def _init(arguments: argparse.Namespace) -> int:
     )
     for stray in strays:
         print(f"{stray} has an account and is not listed any more; to end it: hidenseek broker remove-device {stray}")
-    _tell_reloaded(folder, deployment, bool(writer.made or writer.changed))
+    broker_accounts_command.tell_reloaded(folder, deployment, bool(writer.made or writer.changed))
     print(f"next: {folder}/README.md, or: hidenseek broker up --deploy {folder}")
     return 0
 
@@ -260,107 +218,6 @@ def _up(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_device(arguments: argparse.Namespace) -> int:
-    from coordinator.brokers import accounts
-    from coordinator.brokers import deployment as deployments
-    from wire.topics import check_name
-
-    before = deployments.load(arguments.deploy)
-    names = {check_name(name, "device id"): arguments.site for name in arguments.device}
-    if there := sorted(names.keys() & before.devices.keys()):
-        raise ConfigError(f"'{there[0]}' has an account", hint="Another password: hidenseek broker rotate " + there[0])
-    deployment = before.model_copy(update={"devices": before.devices | names})
-    deployments.check(deployment)
-    _apply(arguments.deploy, deployment)
-    passwords = accounts.load(arguments.deploy)
-    for name in names:
-        print(f"{name}: {passwords[name]}")
-    return 0
-
-
-def _remove_device(arguments: argparse.Namespace) -> int:
-    from coordinator.brokers import deployment as deployments
-
-    before = deployments.load(arguments.deploy)
-    _check_known(arguments.device, list(before.devices))
-    left = {name: site for name, site in before.devices.items() if name not in arguments.device}
-    _apply(arguments.deploy, before.model_copy(update={"devices": left}))
-    print(f"removed: {', '.join(arguments.device)}")
-    return 0
-
-
-def _rotate(arguments: argparse.Namespace) -> int:
-    from coordinator.brokers import accounts, certificates
-    from coordinator.brokers import deployment as deployments
-
-    if not (arguments.user or arguments.everyone or arguments.certificates or arguments.authority):
-        raise ConfigError("nothing to rotate", hint="Name users, or say --everyone, --certificates or --authority")
-    deployment = deployments.load(arguments.deploy)
-    known = list(accounts.load(arguments.deploy))
-    _check_known(arguments.user, known)
-    users = known if arguments.everyone else arguments.user
-    _apply(
-        arguments.deploy,
-        deployment,
-        users=users,
-        certificates=arguments.certificates,
-        authority=arguments.authority,
-    )
-    passwords = accounts.load(arguments.deploy)
-    for user in arguments.user:
-        print(f"{user}: {passwords[user]}")
-    if arguments.everyone:
-        print(f"passwords of all {len(known)} accounts: {arguments.deploy / accounts.FILE}")
-    if arguments.certificates:
-        path = arguments.deploy / "nodes" / deployment.broker_nodes()[0].name / "config" / "server.crt"
-        print(f"certificates are valid until {certificates.valid_until(path):%Y-%m-%d}")
-        print("brokers show them to whoever connects from now on, once they have been told to read them")
-    if arguments.authority:
-        print(
-            "bring ca.crt, which has the old authority and the new one, to every device; after that: "
-            "hidenseek broker rotate --certificates"
-        )
-    return 0
-
-
-def _check_known(users: list[str], known: list[str]) -> None:
-    from wire.errors import did_you_mean
-
-    for user in users:
-        if user not in known:
-            raise UnknownName(f"no account is called '{user}'", hint=did_you_mean(user, known))
-
-
-def _apply(
-    folder: Path,
-    deployment: Deployment,
-    *,
-    users: list[str] | None = None,
-    certificates: bool = False,
-    authority: bool = False,
-) -> None:
-    """Write what has changed, and tell brokers that run here."""
-    from coordinator.brokers import render, up
-
-    if users and deployment.kind == "nats" and up.running_nodes(folder, deployment):
-        # nats-server throws out whom it does not know any more, and nobody whose password is another now.
-        render.write(folder, deployment, omit=users)
-        up.reload(folder, deployment)
-        time.sleep(RELOADED_S)
-    writer = render.write(
-        folder,
-        deployment,
-        renew_passwords=users or (),
-        renew_certificates=certificates,
-        renew_authority=authority,
-    )
-    for name in writer.edited:
-        print(f"{folder / name}: you have edited it; see the .new or .edited file beside it")
-    _tell_reloaded(folder, deployment, True)
-    if users and any(user.startswith("site-") for user in users):
-        print("a site's new password is in its mosquitto.conf: restart that site's broker")
-
-
 def _tell_written(folder: Path, writer: Writer) -> None:
     for words, names in (("new", writer.made), ("changed", writer.changed)):
         if names:
@@ -369,16 +226,3 @@ def _tell_written(folder: Path, writer: Writer) -> None:
         print(f"{folder / name}: you have edited it, so it stays; what would be written is in the .new file beside it")
     if not (writer.made or writer.changed or writer.edited):
         print("nothing has changed")
-
-
-def _tell_reloaded(folder: Path, deployment: Deployment, changed: bool) -> None:
-    from coordinator.brokers import up
-
-    if not changed:
-        return
-    told = up.reload(folder, deployment)
-    if told:
-        time.sleep(RELOADED_S)
-        print(f"{', '.join(node.name for node in told)}: told to read its accounts again")
-    elif (folder / "run").exists():
-        print(f"no broker of it runs here; to tell one elsewhere, see {folder}/README.md, Later")

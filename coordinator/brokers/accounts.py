@@ -6,13 +6,14 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from coordinator.brokers.process import write_private
 from wire.errors import StateError
 
 FILE = "secrets/passwords.json"  # in the deployment's folder
+HASHES = "secrets/hashes.json"
 PASSWORD_BYTES = 18
 # Passwords here are random, 144 bits: stretching them adds nothing, and a fleet that comes back after a power cut
 # would wait for it (bcrypt's usual cost of 10 is 50 ms a device, of the broker's time).
@@ -71,8 +72,27 @@ def mosquitto_hash(user: str, password: str) -> str:
     return f"$7${MOSQUITTO_ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(key).decode()}"
 
 
-def nats_hash(user: str, password: str) -> str:
-    """A password as nats-server's configuration has it: bcrypt."""
+def nats_hashes(folder: Path, passwords: Mapping[str, str]) -> dict[str, str]:
+    """Passwords as nats-server's configuration has them: bcrypt, by user.
+
+    A fleet's take seconds, so they are kept beside the passwords, each with the digest of what it is of.
+
+    Raises:
+        StateError: if they cannot be kept.
+    """
+    path = folder / HASHES
+    try:
+        known: dict[str, str] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
+    digests = {user: hashlib.sha256(f"{user}\0{one}".encode()).hexdigest() for user, one in passwords.items()}
+    found = {digest: known.get(digest) or _bcrypt(user, passwords[user]) for user, digest in digests.items()}
+    if found.keys() - known.keys():
+        write_private(path, json.dumps(found) + "\n")
+    return {user: found[digest] for user, digest in digests.items()}
+
+
+def _bcrypt(user: str, password: str) -> str:
     import bcrypt
 
     salt = base64.b64encode(_salt(user, password)).decode().rstrip("=")

@@ -110,10 +110,11 @@ def _write_node(
             "consumers": max(1000, CONSUMERS_PER_DEVICE * deployment.size + 1000),
             "file_store_gb": _file_store_gb(deployment),
         }
+        hashes = accounts.nats_hashes(folder, passwords)
         entries = [
             (
                 user,
-                accounts.nats_hash(user, passwords[user]),
+                hashes[user],
                 access.nats_permissions(rights.get(user) or access.device(deployment.federation, user)),
             )
             for user in users

@@ -296,12 +296,15 @@ def test_a_backup_of_the_secrets_is_enough(home: Path) -> None:
     verify(home / "deploy/ca.crt", home / "deploy/nodes/broker/config/server.crt")
 
 
-def test_hashes_are_what_brokers_expect() -> None:
+def test_hashes_are_what_brokers_expect(tmp_path: Path) -> None:
     """PBKDF2 and bcrypt of known passwords; the same every time, another for every user."""
     import bcrypt
 
     assert re.fullmatch(r"\$7\$101\$[\w+/]{16}\$[\w+/]{86}==", accounts.mosquitto_hash("a", "secret"))
-    hashed = accounts.nats_hash("a", "secret")
-    assert bcrypt.checkpw(b"secret", hashed.encode())
-    assert hashed == accounts.nats_hash("a", "secret") != accounts.nats_hash("b", "secret")
+    hashes = accounts.nats_hashes(tmp_path, {"a": "secret", "b": "secret"})
+    assert all(bcrypt.checkpw(b"secret", hashed.encode()) for hashed in hashes.values())
+    assert hashes["a"] != hashes["b"]
+    assert accounts.nats_hashes(tmp_path, {"a": "secret"}) == {"a": hashes["a"]}
+    assert accounts.nats_hashes(tmp_path, {"a": "other"})["a"] != hashes["a"]
+    assert (tmp_path / accounts.HASHES).stat().st_mode & 0o77 == 0
     assert accounts.mosquitto_hash("a", "secret") != accounts.mosquitto_hash("b", "secret")
