@@ -84,7 +84,7 @@ def test_a_cluster_loses_its_leader(tmp_path: Path, processes: Processes) -> Non
             parse_url(broker.url("pi-1", None), password=broker.password("pi-1"), ca=broker.folder / "ca.crt"),
             client_id="ready",
         )
-        ready.connect(30)  # as long as the cluster takes to agree
+        ready.connect(60)  # as long as the cluster takes to agree
         ready.close(0)
         start(broker, processes, dict.fromkeys([*DEVICES, "coordinator"]))
         wait_until(lambda: in_the_middle_of_round_2(processes), 90, "the middle of round 2")
