@@ -73,7 +73,7 @@ class FederationSettings(_Strict):
     memory: float = Field(default=MEMORY, ge=0, lt=1, description="share of the previous mean vote that stays")
     defend: bool = Field(default=DEFEND, description="hostile masks are not counted; see docs/robustness.md")
     evaluate: bool = Field(default=True, description="devices report the global network's accuracy every round")
-    telemetry: bool = Field(default=True, description="devices say what training costs them; see docs/profiling.md")
+    telemetry: bool = Field(default=True, description="what training costs devices is kept; see docs/wire-format.md")
     packet_kb: Count = Field(default=256, description="largest MQTT payload sent; 128 for AWS IoT Core")
     runtimes: list[Literal["sparse", "onnx", "executorch"]] = Field(
         default=["sparse", "onnx"], description="runtimes devices may use"
