@@ -28,6 +28,7 @@ SERVE_EXAMPLES = """
 examples:
   hidenseek serve --check                                      # only look at devices.yaml
   hidenseek serve --broker mqtt://192.168.1.10                 # a broker that runs already
+  hidenseek serve --broker mqtt://192.168.1.10 --log run.jsonl  # for a log collector
   hidenseek serve --listen 0.0.0.0:1883                        # start one here, for devices listed in devices.yaml
   HIDENSEEK_PASSWORD=... hidenseek serve --broker mqtts://coordinator@hub.example.org --ca ca.crt
 
@@ -143,6 +144,7 @@ def add_serve(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--state", type=Path, metavar="DIR", help="database and broker files (default hidenseek-NAME)")
     parser.add_argument("--unseen", type=Path, metavar="FILE", help=".npz with x and y nobody trains on, to test with")
     parser.add_argument("--new", action="store_true", help="abandon an unfinished run")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="append what happens, a JSON object a line")
     parser.add_argument("--check", action="store_true", help="only check the config file and say what it holds")
     parser.set_defaults(run=_serve)
 
@@ -208,6 +210,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
         packet_bytes=wanted.packet_kb * 1024,
         evaluator=evaluator,
         new=arguments.new,
+        log=arguments.log,
     ) as service:
         if isinstance(broker, EmbeddedBroker):
             console.print(f"broker: {broker.url()}; passwords of the devices: {broker.folder / 'passwords.json'}")

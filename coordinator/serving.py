@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from rich.console import Console
 from coordinator.broker import EmbeddedBroker
 from coordinator.brokers.access import COORDINATOR
 from coordinator.evaluate import Evaluator
+from coordinator.event_log import Both, EventLog
 from coordinator.federation import DATABASE, Federation, connect, prepare
 from coordinator.report.summary import Summary, summarise
-from coordinator.server import Coordinator
+from coordinator.server import Coordinator, Observer
 from coordinator.store import Store
 from coordinator.terminal import Board
 from wire.envelope import DEFAULT_PACKET_BYTES
@@ -58,6 +59,7 @@ def serving(
     packet_bytes: int = DEFAULT_PACKET_BYTES,
     evaluator: Evaluator | None = None,
     new: bool = False,
+    log: Path | None = None,
 ) -> Iterator[Service]:
     """Open the database, start the broker if it is ours, connect; at the end close and stop all of it again.
 
@@ -71,19 +73,27 @@ def serving(
         packet_bytes: largest MQTT packet.
         evaluator: held-out samples.
         new: abandon an unfinished run instead of taking it up.
+        log: file that gets what happens as JSON lines.
 
     Raises:
         StateError: as `prepare`, or if the database cannot be used.
+        ConfigError: if the log cannot be opened.
         ConfigError, RuntimeMissing, BrokerUnreachable, BrokerRefused: as starting and connecting do.
     """
     board = Board(
         console, title=title, rounds=federation.schedule.rounds, fedavg_bytes=4 * federation.ticket.plan.weights
     )
-    with closing(Store(state / DATABASE)) as store, _address(broker) as address:
+    events = EventLog(log, federation.name, board.remark) if log else None
+    observer: Observer = Both(board, events) if events else board
+    with (
+        closing(events) if events else nullcontext(),
+        closing(Store(state / DATABASE)) as store,
+        _address(broker) as address,
+    ):
         channel = connect(address, federation.name, federation.ticket, timeout_s=timeout_s, packet_bytes=packet_bytes)
         with closing(channel.transport):
             coordinator = prepare(
-                federation, store=store, channel=channel, observer=board, evaluator=evaluator, new=new
+                federation, store=store, channel=channel, observer=observer, evaluator=evaluator, new=new
             )
             yield Service(coordinator=coordinator, board=board, store=store)
 

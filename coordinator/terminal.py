@@ -89,10 +89,8 @@ class Board:
     def device(self, name: str, online: bool, fleet: Fleet) -> None:
         """See `Observer.device`."""
         self._devices[name] = "idle" if online else "offline"
-        if (not self._rounds or not online) and not self._over:
-            self._say(
-                f"{name} is {'online' if online else 'offline'}; {len(fleet.online)} devices online", quiet=online
-            )
+        if not online and not self._over:
+            self._say(f"{name} is offline; {len(fleet.online)} devices online")
 
     def announced(self, number: int, selected: tuple[str, ...]) -> None:
         """See `Observer.announced`."""
@@ -134,13 +132,12 @@ class Board:
 
     def remark(self, text: str) -> None:
         """See `Observer.remark`."""
-        self._say(printable(text), quiet=False)
+        self._say(printable(text))
 
-    def _say(self, text: str, *, quiet: bool) -> None:
+    def _say(self, text: str) -> None:
         if self._live is None:
-            if not quiet:
-                self._console.print(text, highlight=False, markup=False)
-        elif not quiet:
+            self._console.print(text, highlight=False, markup=False)
+        else:
             self._remarks = [*self._remarks, text][-REMARKS_SHOWN:]
 
     # What a person sees.

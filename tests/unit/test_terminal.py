@@ -60,3 +60,17 @@ def test_presence_is_not_reported_once_the_run_is_over() -> None:
         board.device("other", False, fleet)
     assert "pi is offline" in out.getvalue()
     assert "other" not in out.getvalue()
+
+
+def test_who_is_online_is_not_counted_for_each_that_comes() -> None:
+    """Counting sorts the fleet: 10,000 devices that connect would take as long as 10,000 sorts."""
+
+    class Uncounted(Fleet):
+        @property
+        def online(self) -> list[str]:
+            raise AssertionError
+
+    out = io.StringIO()
+    with Board(Console(file=out, width=100), title="t", rounds=1, fedavg_bytes=1) as board:
+        board.device("pi", True, Uncounted(allowed=frozenset(), runtimes=frozenset()))
+    assert not out.getvalue()
