@@ -14,6 +14,7 @@ from coordinator import (
     freeze_command,
     key_command,
     prune_command,
+    report_command,
     simulate_command,
 )
 from coordinator.datasets import command as data_command
@@ -62,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     broker_command.add_broker(subparsers)
     commands.add_serve(subparsers)
     fleet_command.add_fleet(subparsers)
-    commands.add_report(subparsers)
+    report_command.add_report(subparsers)
     freeze_command.add_freeze(subparsers)
     simulate_command.add_simulate(subparsers)
     data_command.add_parser(subparsers)

@@ -1,4 +1,4 @@
-"""The options of `hidenseek demo`, `serve` and `report`, and what each does with them."""
+"""The options of `hidenseek demo` and `serve`, and what each does with them."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def _demo(arguments: argparse.Namespace) -> int:
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(summary.to_json(), indent=2) + "\n")
-    _conclude(console, summary, out / "report.html")
+    conclude(console, summary, out / "report.html")
     return 0
 
 
-def _conclude(console: Console, summary: Summary, page: Path) -> None:
+def conclude(console: Console, summary: Summary, page: Path) -> None:
     """Write the report page, print what the run came to, and last where the page lies."""
     from rich.table import Table
 
@@ -214,7 +214,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
     ) as service:
         if isinstance(broker, EmbeddedBroker):
             console.print(f"broker: {broker.url()}; passwords of the devices: {broker.folder / 'passwords.json'}")
-        _conclude(console, service.run(), state / "report.html")
+        conclude(console, service.run(), state / "report.html")
     return 0
 
 
@@ -250,38 +250,6 @@ def _read_unseen(path: Path | None, ticket: Ticket) -> Evaluator | None:
             return Evaluator(ticket, archive["x"].astype(np.float32), archive["y"].astype(np.int64))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"not a readable .npz file with x and y ({error})", where=str(path)) from error
-
-
-def add_report(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
-    """`hidenseek report`."""
-    parser = subparsers.add_parser(
-        "report",
-        help="write the report of a run again",
-        description="Write the HTML report of the newest run in a state folder, finished or not.",
-        epilog="examples:\n  hidenseek report hidenseek-default\n  hidenseek report out/demo -o report.html",
-        formatter_class=command.HelpFormatter,
-    )
-    parser.add_argument("state", type=Path, metavar="DIR", help="the folder of hidenseek serve --state or demo --out")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the page (default DIR/report.html)")
-    parser.set_defaults(run=_report)
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from coordinator.federation import DATABASE
-    from coordinator.report.summary import summarise
-    from coordinator.store import Store
-
-    database = arguments.state / DATABASE
-    if not database.exists():
-        raise DataError("no coordinator.db in this folder", where=str(arguments.state), hint="Name the folder of a run")
-    store = Store(database)
-    try:
-        _conclude(Console(), summarise(store), arguments.output or arguments.state / "report.html")
-    finally:
-        store.close()
-    return 0
 
 
 def _percent(value: float | None) -> str:

@@ -109,6 +109,10 @@ class Store:
         """The newest run of all."""
         return self._run("TRUE")
 
+    def runs(self) -> list[StoredRun]:
+        """Every run, the newest first."""
+        return [StoredRun(**dict(row)) for row in self._db.execute("SELECT * FROM run ORDER BY rowid DESC")]
+
     def _run(self, condition: str) -> StoredRun | None:
         row = self._db.execute(f"SELECT * FROM run WHERE {condition} ORDER BY rowid DESC LIMIT 1").fetchone()
         return StoredRun(**dict(row)) if row else None

@@ -21,7 +21,8 @@
     ├── RuntimeMissing     23 the runtime's package is not installed on this machine
     ├── FetchError         24 a data set could not be downloaded, or its hash is wrong
     ├── StateError         25 a state folder belongs to another run or is in use
-    └── RoundFailed        26 a federation could not go on (no quorum, no devices)
+    ├── RoundFailed        26 a federation could not go on (no quorum, no devices)
+    └── OverBudget         27 devices of a run spent more than a limit, or nobody measured
 
 Exit codes are part of the interface: `docs/errors.md` lists them and a test compares the two.
 0 is success, 2 a usage error (argparse), 130 an interrupt with Ctrl-C.
@@ -176,6 +177,12 @@ class RoundFailed(HidenseekError):
     """A federation could not go on: too few devices for a quorum."""
 
     exit_code = 26
+
+
+class OverBudget(HidenseekError):
+    """Devices of a run spent more than their limits, or what they spent was not measured."""
+
+    exit_code = 27
 
 
 def all_errors(root: type[HidenseekError] = HidenseekError) -> Iterator[type[HidenseekError]]:

@@ -12,12 +12,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from coordinator.report.axes import Axis, count_axis, log_axis, share_axis
+from coordinator.report.causes import causes, hottest, slowest
 from coordinator.report.charts import Chart, Mark, Series, draw
+from coordinator.report.spent import Group, groups
 from coordinator.report.summary import LAST_ROUNDS, RoundSummary, Summary
 from wire.errors import ConfigError
 
 DASH = "–"  # shown where there is no number
 KIB = 1024
+MOST_LISTED = 10  # slowest and hottest devices
+HEAT = (0.05, 0.15, 0.3, 0.5)  # shares of a step from which a layer's cell is darker
 SIZES = (("wide", 540, 340), ("narrow", 344, 320))  # of every chart; the style sheet shows the one that fits
 ACCURACIES = (  # key of the line, attribute of a round, name
     ("a", "personalised", "personalised"),
@@ -49,7 +53,14 @@ def write_page(summary: Summary, path: Path) -> None:
 def render(summary: Summary) -> str:
     """The page as text."""
     total_up = sum(r.up_bytes for r in summary.rounds)
+    together = groups(summary.spent)
     return _template().render(
+        told=sum(1 for one in summary.spent if one.rounds),
+        groups=together,
+        slowest=[(one, causes(one, summary.spent)) for one in slowest(summary.spent, MOST_LISTED)],
+        hottest=[(one, causes(one, summary.spent)) for one in hottest(summary.spent, MOST_LISTED)],
+        layer_names=[type(layer).__name__ for layer in summary.ticket.plan.layers],
+        heat=[(group, _heat(group)) for group in together if group.layers_us],
         s=summary,
         ticket=summary.ticket,
         layers=list(zip(summary.ticket.kept_layers, summary.ticket.layers, strict=True)),
@@ -129,6 +140,12 @@ def duration(seconds: float) -> str:
 def moment(epoch_s: float) -> str:
     """A moment in this machine's time zone."""
     return datetime.fromtimestamp(epoch_s).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+
+
+def _heat(group: Group) -> list[tuple[float, int]]:
+    """Every layer's microseconds, and how dark its cell is: 0 to 4."""
+    whole = sum(group.layers_us)
+    return [(us, sum(us >= share * whole for share in HEAT) if whole else 0) for us in group.layers_us]
 
 
 def _newest_round(summary: Summary, attribute: str) -> int | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, median
 
+from coordinator.report.spent import Spent, spent_by_device
 from coordinator.store import Store, StoredRun
 from wire.errors import StateError
 from wire.ticket import Ticket, decode_ticket
@@ -88,6 +89,7 @@ class Summary:
     bundle_bytes: int
     rounds: list[RoundSummary]
     devices: list[DeviceSummary]
+    spent: list[Spent] = field(default_factory=list)
 
     @property
     def seen(self) -> float | None:
@@ -150,6 +152,7 @@ def summarise(store: Store, run: StoredRun | None = None) -> Summary:
     rounds = [_round(store, run.id, r.number, r.announced_bytes, r.opened_s, r.closed_s) for r in stored if r.closed_s]
     # Nobody trained in the final announcement; the run ends when its last evaluation is in.
     end_s = run.finished_s or max([run.started_s, *(r.closed_s for r in stored if r.closed_s)])
+    devices = _devices(store, run.id)
     begin_s = stored[0].opened_s if stored else run.started_s
     return Summary(
         name=run.name,
@@ -160,7 +163,8 @@ def summarise(store: Store, run: StoredRun | None = None) -> Summary:
         seconds=max(end_s - begin_s, 0.0),
         bundle_bytes=run.bundle_bytes,
         rounds=rounds,
-        devices=_devices(store, run.id),
+        devices=devices,
+        spent=spent_by_device(store, run.id, devices, len(ticket.plan.layers)),
     )
 
 

@@ -1,0 +1,194 @@
+"""`hidenseek report`: the page of a run, its figures as files, two runs compared, a run held against limits."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wire import command
+from wire.errors import ConfigError, DataError, OverBudget, UnknownName
+
+if TYPE_CHECKING:
+    from coordinator.report.summary import Summary
+    from coordinator.store import Store, StoredRun
+
+Subparsers = argparse._SubParsersAction
+ACTIONS = ("check", "diff")
+
+EXAMPLES = """
+examples:
+  hidenseek report hidenseek-default                           # the newest run's page, also while it goes on
+  hidenseek report hidenseek-default --list                    # which runs there are
+  hidenseek report hidenseek-default --run 3fa9 -o old.html    # a run by the first digits of its id
+  hidenseek report out/demo --csv figures --json figures.json
+  hidenseek report check out/demo --budget budget.yaml         # exit code 27 if a device is above a limit
+  hidenseek report diff before after                           # the newest runs of two folders
+  hidenseek report diff hidenseek-default --run 3fa9 --run 77  # two runs of one folder
+
+budget.yaml, in which each part may be missing (a device's limits count before its profile's, those before everyone's):
+  everyone: {step_ms: 20, step_p95_ms: 30, round_s: 60, round_j: 50, peak_mb: 120, round_bytes: 4000, temperature_c: 80}
+  profiles: {pi-zero-2w: {step_ms: 60}}
+  devices: {pi-07: {peak_mb: 150}}
+A folder that is called check or diff: ./check
+"""
+
+
+def add_report(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    """`hidenseek report`."""
+    parser = subparsers.add_parser(
+        "report",
+        help="write the report of a run, compare two, check one against limits",
+        usage="hidenseek report DIR [options]\n       hidenseek report check DIR --budget FILE [--run ID]\n"
+        "       hidenseek report diff DIR DIR | diff DIR --run ID --run ID",
+        description="Write the HTML report of a run in a state folder, finished or not; compare two runs; "
+        "or check what the devices spent against limits.",
+        epilog=EXAMPLES,
+        formatter_class=command.HelpFormatter,
+    )
+    parser.add_argument("words", nargs="+", metavar="DIR", help="the folder of hidenseek serve --state or demo --out")
+    parser.add_argument(
+        "--run", action="append", default=[], dest="runs", metavar="ID", help="which run, by the first digits of its id"
+    )
+    parser.add_argument("--list", action="store_true", help="list the runs of the folder")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the page (default DIR/report.html)")
+    parser.add_argument("--csv", type=Path, metavar="DIR", help="write rounds.csv, devices.csv and spent.csv here too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here too")
+    parser.add_argument("--budget", type=Path, metavar="FILE", help="limits, for check")
+    parser.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    words = list(arguments.words)
+    action = words.pop(0) if words[0] in ACTIONS else "page"
+    _check_usage(arguments, action, len(words))
+    folders = [Path(word) for word in words]
+    match action:
+        case "check":
+            return _check(_summary(folders[0], *arguments.runs), folders[0], arguments.budget)
+        case "diff":
+            if len(folders) == 2:
+                return _diff(_summary(folders[0]), _summary(folders[1]))
+            return _diff(*(_summary(folders[0], run) for run in arguments.runs))
+    return _list(folders[0]) if arguments.list else _page(arguments, folders[0])
+
+
+def _check_usage(arguments: argparse.Namespace, action: str, folders: int) -> None:
+    """Say early what does not go together.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if action == "diff":
+        if (folders, len(arguments.runs)) not in ((2, 0), (1, 2)):
+            raise ConfigError("diff takes two folders, or one and --run twice", hint="See hidenseek report --help")
+    elif folders != 1 or len(arguments.runs) > 1:
+        raise ConfigError("one folder and at most one --run are expected", hint="See hidenseek report --help")
+    if (arguments.budget is not None) != (action == "check"):
+        raise ConfigError("--budget FILE and check belong together", hint="hidenseek report check DIR --budget FILE")
+    extra = [name for name in ("list", "output", "csv", "json") if getattr(arguments, name)]
+    if action != "page" and extra:
+        raise ConfigError(f"--{extra[0]} is not for {action}", hint="See hidenseek report --help")
+
+
+def _page(arguments: argparse.Namespace, folder: Path) -> int:
+    from rich.console import Console
+
+    from coordinator.commands import conclude
+    from coordinator.report.export import write_csv, write_json
+
+    summary = _summary(folder, *arguments.runs)
+    if arguments.csv:
+        write_csv(summary, arguments.csv)
+    if arguments.json:
+        write_json(summary, arguments.json)
+    conclude(Console(), summary, arguments.output or folder / "report.html")
+    return 0
+
+
+def _list(folder: Path) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from coordinator.report.page import moment
+    from coordinator.terminal import printable
+
+    table = Table("run", "name", "started", "finished", "rounds", box=None, pad_edge=False)
+    with _store(folder) as store:
+        for run in store.runs():
+            closed = sum(one.closed_s is not None for one in store.rounds(run.id))
+            finished = moment(run.finished_s) if run.finished_s else "not yet"
+            table.add_row(run.id.hex(), printable(run.name), moment(run.started_s), finished, str(closed))
+    Console().print(table if table.rows else "no run in this folder yet")
+    return 0
+
+
+def _check(summary: Summary, folder: Path, path: Path) -> int:
+    from coordinator.report.budget import check, load
+    from coordinator.terminal import printable
+
+    budget = load(path)
+    findings = check(summary.spent, budget)
+    limits = sum(len(budget.of(one)) for one in summary.spent)
+    for finding in findings:
+        print(printable(str(finding)))
+    if not limits:
+        raise OverBudget("no limit applies to any device of this run", where=str(folder), hint=f"Look at {path}")
+    if findings:
+        hint = f"Look at the lines above, or change the limits in {path}"
+        raise OverBudget(f"{len(findings)} of {limits} limits not kept", where=str(folder), hint=hint)
+    print(f"all {limits} limits are kept by {len(summary.spent)} devices")
+    return 0
+
+
+def _diff(before: Summary, after: Summary) -> int:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from coordinator.report.compare import compare
+    from coordinator.terminal import printable
+
+    table = Table("", before.run[:8], after.run[:8], "change", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for line in compare(before, after):
+        table.add_row(Text(printable(line.name)), line.shown(line.before), line.shown(line.after), line.change)
+    Console().print(table)
+    return 0
+
+
+def _summary(folder: Path, run: str = "") -> Summary:
+    from coordinator.report.summary import summarise
+
+    with _store(folder) as store:
+        return summarise(store, _chosen(store, folder, run) if run else None)
+
+
+def _chosen(store: Store, folder: Path, prefix: str) -> StoredRun:
+    """The run whose id begins so.
+
+    Raises:
+        UnknownName: if none does, or more than one.
+    """
+    found = [run for run in store.runs() if run.id.hex().startswith(prefix.lower())]
+    if len(found) != 1:
+        what = f"{len(found)} runs begin with '{prefix}'" if found else f"no run begins with '{prefix}'"
+        raise UnknownName(what, where=str(folder), hint=f"hidenseek report {folder} --list shows them")
+    return found[0]
+
+
+@contextmanager
+def _store(folder: Path) -> Iterator[Store]:
+    from coordinator.federation import DATABASE
+    from coordinator.store import Store
+
+    if not (folder / DATABASE).exists():
+        raise DataError(f"no {DATABASE} in this folder", where=str(folder), hint="Name the folder of a run")
+    store = Store(folder / DATABASE)
+    try:
+        yield store
+    finally:
+        store.close()
