@@ -1,7 +1,7 @@
 """`make bench-method`: HideNseek and its rivals on the same data, clients, rounds and seeds.
 
 Every method gets the same small search first: three learning rates around its default, on one seed of
-its own, on validation data (a fifth of the training samples), and the best personalised accuracy wins.
+its own, on validation data (the later third of the training samples), and the best personalised accuracy wins.
 Then the settings are fixed, and test data is looked at once, in the runs that are reported: the mean of
 the last five rounds, never the best. Runs are kept in out/method and taken up again where they stopped.
 

@@ -51,7 +51,7 @@ class DataSettings:
     def title(self) -> str:
         """Short, for tables and folders."""
         detail = {"shards": f"-{self.classes_per_device}", "dirichlet": f"-{self.alpha:g}"}.get(self.how, "")
-        return f"{self.name}-{self.how}{detail}" + ("-validation" if self.validate else "")
+        return f"{self.name}-{self.how}{detail}" + ("-later" if self.validate else "")
 
     def load(self, seed: int) -> FederatedData:
         """Load the data set and share it out."""

@@ -61,7 +61,7 @@ def add_simulate(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     group.add_argument("--classes-per-device", type=int, default=2, metavar="K", help="for shards")
     group.add_argument("--alpha", type=float, default=0.3, metavar="A", help="for dirichlet")
     group.add_argument("--limit", type=_limit, metavar="TRAIN,TEST", help="most samples a device (default: all)")
-    group.add_argument("--validate", action="store_true", help="test on a fifth of the training samples instead")
+    group.add_argument("--validate", action="store_true", help="test on the later third of the training data instead")
     group.add_argument(
         "--model",
         default="",
