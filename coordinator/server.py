@@ -200,9 +200,14 @@ class Coordinator:
             case Disconnected():
                 self.observer.remark(f"connection to the broker lost ({happened.reason}); trying again")
             case Garbled():
-                self.observer.remark(f"ignored a message on {happened.topic}: {happened.error}")
+                # Not of every one: who forges much shall not fill the log as well.
+                if self._limits.forged(speaker(happened.topic), monotonic_s()):
+                    self.observer.remark(f"ignored a message on {happened.topic}: {happened.error}")
             case Received():
-                self._on_received(happened)
+                if self._limits.proven(speaker(happened.topic), monotonic_s()):
+                    self._on_received(happened)
+                else:
+                    happened.acknowledge()
 
     def _on_connected(self) -> None:
         self.channel.subscribe(self.topics.all_up)

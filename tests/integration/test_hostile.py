@@ -197,7 +197,8 @@ def test_the_round_goes_on_as_if_nothing_was_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: Callable[[Stage, Round], None]
 ) -> None:
     """Every message is refused with a reason, little memory is taken, and the votes are the honest devices'."""
-    monkeypatch.setattr(Limits, "burst", 10_000)  # what is refused here is not refused for its number
+    for limit in ("burst", "checks_burst", "remarks"):  # what is refused here is not refused for its number
+        monkeypatch.setattr(Limits, limit, 10_000)
     stage = Stage(tmp_path, acts={1: attack, 2: attack}, before=join)
     tracemalloc.start()
     try:
@@ -235,6 +236,24 @@ def test_a_flood_drowns_its_sender_alone(tmp_path: Path) -> None:
     assert stage.counted(1) == sorted(HONEST)
     assert looked_at.count(EVIL) < Limits.burst + 30 * Limits.per_s
     assert sum("messages a second; ignoring the rest" in remark for remark in stage.watcher.remarks) == 1
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["messages", "parts"])
+def test_who_speaks_in_the_name_of_another_does_not_silence_it(tmp_path: Path, parts: bool) -> None:
+    """More forged packets than a device may send in a burst, and its own mask counts; a person is told a few times."""
+    count = 2 * Limits.burst
+
+    def forge(stage: Stage, opened: Round) -> None:
+        topic = "hns/t/up/pi-1/mask"
+        forged = seal(key_of(EVIL), topic, stage.mask("pi-1", opened.number))
+        for number in range(count):
+            head = struct.pack("<2sB16sHH", b"HP", 1, number.to_bytes(16, "big"), 0, 3)
+            stage.put(*((f"{topic}/0", head + bytes(100)) if parts else (topic, forged)))
+
+    stage = Stage(tmp_path, acts={1: forge}, before=join)
+    assert stage.play().digest == stage.expected().digest
+    assert stage.counted(1) == sorted(HONEST)
+    assert sum("pi-1" in remark for remark in stage.watcher.remarks) <= Limits.remarks
 
 
 def test_unfinished_messages_do_not_crowd_out_those_of_others(tmp_path: Path) -> None:
