@@ -83,8 +83,13 @@ class Pairs:
 
     def copies(self, fewest: float) -> list[tuple[int, int]]:
         """Pairs of which one is all but the other and that change `fewest` together or more: indices, in order."""
-        alike = (self.apart + SIGMAS * self.noise < COPIED * self.together) & (self.together >= fewest)
-        return [(int(first), int(second)) for first, second in np.argwhere(np.triu(alike, 1))]
+        found: list[tuple[int, int]] = []
+        for first, change in enumerate(self.changes):  # a row at a time: of thousands, all pairs at once fill memory
+            together = change + self.changes[first + 1 :]
+            apart = self.apart[first, first + 1 :] + SIGMAS * self.noise
+            alike = (apart < COPIED * together) & (together >= fewest)
+            found += [(first, first + 1 + int(second)) for second in np.flatnonzero(alike)]
+        return found
 
 
 def pack(signs: Signs) -> Packed:
@@ -126,12 +131,16 @@ def compare(previous: Votes, masks: Mapping[str, Packed], flip_chance: float = 0
     for at in range(0, flips.shape[1], chunk):
         part = np.unpackbits(flips[:, at : at + chunk], axis=1).astype(np.float32)
         both += part @ part.T  # whole numbers far below 2^24: exact in any order
-    counts = np.diag(both)
+    counts = np.diag(both).copy()
+    both *= -2  # from here on signs apart, in place
+    both += counts[:, None]
+    both += counts[None, :]
+    both /= kept
     differ = 2 * flip_chance * (1 - flip_chance)  # chance that one of two signs was turned
     return Pairs(
         devices=devices,
         changes=_without(flip_chance, counts / kept),
-        apart=_without(differ, (counts[:, None] + counts[None, :] - 2 * both) / kept),
+        apart=_without(differ, both),
         noise=math.sqrt(differ * (1 - differ) / kept) / (1 - 2 * differ),
     )
 
