@@ -34,7 +34,11 @@ def next_votes(previous: Votes, masks: Iterable[Signs], memory: float, flip_chan
     Raises:
         ValueError: if there is no mask.
     """
-    fresh = count_votes(masks, previous.signs)
+    return remember(previous, count_votes(masks, previous.signs), memory, flip_chance)
+
+
+def remember(previous: Votes, fresh: Votes, memory: float, flip_chance: float = 0.0) -> Votes:
+    """As `next_votes`, from a round's votes that are counted already."""
     if not memory and not flip_chance:
         return fresh
     return blend(previous, _undo_flips(fresh, flip_chance), memory)

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from coordinator import secretly
 from coordinator.aggregate import DEFEND, MEMORY
 from coordinator.rounds import Schedule
 from coordinator.steps import DECAY, STALENESS, Asynchrony
@@ -72,6 +73,9 @@ class FederationSettings(_Strict):
     decay: float = Field(default=DECAY, description="async: weight of a mask one step late, of two its square, ...")
     memory: float = Field(default=MEMORY, ge=0, lt=1, description="share of the previous mean vote that stays")
     defend: bool = Field(default=DEFEND, description="hostile masks are not counted; see docs/robustness.md")
+    secure_aggregation: bool = Field(
+        default=False, description="the coordinator sees sums of masks only; see docs/secure-aggregation.md"
+    )
     evaluate: bool = Field(default=True, description="devices report the global network's accuracy every round")
     telemetry: bool = Field(default=True, description="what training costs devices is kept; see docs/wire-format.md")
     packet_kb: Count = Field(default=256, description="largest MQTT payload sent; 128 for AWS IoT Core")
@@ -90,6 +94,11 @@ class FederationSettings(_Strict):
             start_devices=self.start_devices or self.per_round,
             seed=self.seed,
         )
+
+    @property
+    def defends(self) -> bool:
+        """Whether hostile masks are looked for: not among masks that nobody sees, unless the file insists."""
+        return self.defend and (not self.secure_aggregation or "defend" in self.model_fields_set)
 
     def plan_in_words(self) -> str:
         """For a person who checks the file."""
@@ -179,6 +188,8 @@ def load(path: Path) -> DevicesFile:
         Training(**found.federation.training.model_dump())
         found.federation.schedule()
         _check_buffer(found)
+        if found.federation.secure_aggregation:
+            secretly.check(found.federation.schedule(), found.federation.asynchrony(), defend=found.federation.defends)
     except ValidationError as error:
         raise _explain(path, tree, error.errors()[0]) from None
     except ConfigError as error:  # settings that are well-formed alone but not together

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from coordinator import secretly
 from coordinator.aggregate import DEFEND, MEMORY
 from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet
@@ -19,7 +20,7 @@ from coordinator.server import Coordinator, Observer
 from coordinator.steps import Asynchrony
 from coordinator.store import Store
 from export.bundle import make_bundle
-from wire import messages
+from wire import messages, secure
 from wire.bundle import Bundle
 from wire.channel import Channel
 from wire.envelope import DEFAULT_PACKET_BYTES
@@ -72,6 +73,7 @@ class Federation:
     asynchrony: Asynchrony | None = None
     memory: float = MEMORY
     defend: bool = DEFEND
+    secure_aggregation: bool = False
     allowed: frozenset[str] = frozenset()
     keys: Mapping[str, bytes] = field(default_factory=dict)
     evaluate: bool = True
@@ -80,6 +82,11 @@ class Federation:
     def bundles(self) -> dict[str, Bundle]:
         """What devices download, by runtime."""
         return {runtime: make_bundle(self.ticket, runtime, self.training) for runtime in self.runtimes}
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a kept weight in the largest message of a device."""
+        return secure.width(secure.MOST) if self.secure_aggregation else 1
 
     def settings(self) -> str:
         """Everything a resumed run must agree with, as canonical JSON."""
@@ -90,20 +97,30 @@ class Federation:
             "memory": self.memory,
             "defend": self.defend,
         }
+        if self.secure_aggregation:  # not otherwise: runs that began before there was any are taken up as they were
+            every["secure_aggregation"] = True
         return json.dumps(every, sort_keys=True)
 
 
 def connect(
-    broker: Broker, name: str, ticket: Ticket, *, timeout_s: float, packet_bytes: int = DEFAULT_PACKET_BYTES
+    broker: Broker,
+    name: str,
+    ticket: Ticket,
+    *,
+    timeout_s: float,
+    packet_bytes: int = DEFAULT_PACKET_BYTES,
+    weight_bits: int = 1,
 ) -> Channel:
-    """Connect the coordinator; a device's message may be as large as a raw mask and some room.
+    """Connect the coordinator; a device's message may have so many bits a kept weight and some room.
 
     Raises:
         BrokerUnreachable, BrokerRefused: as `MqttTransport.connect`.
     """
     transport = MqttTransport(broker, client_id=f"hns-{name}-coordinator")
     transport.connect(timeout_s)
-    return Channel(transport, federation_key(), max_bytes=ticket.kept // 8 + 64 * 1024, packet_bytes=packet_bytes)
+    return Channel(
+        transport, federation_key(), max_bytes=ticket.kept * weight_bits // 8 + 64 * 1024, packet_bytes=packet_bytes
+    )
 
 
 def prepare(
@@ -127,7 +144,10 @@ def prepare(
 
     Raises:
         StateError: if the unfinished run has another ticket or other settings.
+        ConfigError: if its settings do not go with secure aggregation.
     """
+    if federation.secure_aggregation:
+        secretly.check(federation.schedule, federation.asynchrony, defend=federation.defend)
     bundles = federation.bundles()
     unfinished = store.unfinished_run()
     if unfinished is not None and new:
@@ -161,13 +181,19 @@ def prepare(
         bundles=bundles,
         training=federation.training,
         schedule=federation.schedule,
-        fleet=Fleet(allowed=federation.allowed, runtimes=frozenset(bundles), keys=federation.keys),
+        fleet=Fleet(
+            allowed=federation.allowed,
+            runtimes=frozenset(bundles),
+            keys=federation.keys,
+            secure_aggregation=federation.secure_aggregation,
+        ),
         channel=channel,
         store=store,
         observer=observer,
         asynchrony=federation.asynchrony,
         memory=federation.memory,
         defend=federation.defend,
+        secure_aggregation=federation.secure_aggregation,
         evaluator=evaluator,
         evaluate=federation.evaluate,
         telemetry=federation.telemetry,

@@ -36,12 +36,14 @@ class Fleet:
         runtimes: runtimes a bundle is offered for.
         keys: public keys of devices that are known before they join; others are known by the first they show.
         revoked: ids that may take part no more.
+        secure_aggregation: only devices that speak it may join.
     """
 
     allowed: frozenset[str]
     runtimes: frozenset[str]
     keys: Mapping[str, bytes] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
+    secure_aggregation: bool = False
     members: dict[str, Member] = field(default_factory=dict)
 
     def key(self, device: str, message: Message) -> bytes:
@@ -117,6 +119,11 @@ class Fleet:
             )
         if hello.runtime not in self.runtimes:
             return "runtime", f"no bundle for runtime '{hello.runtime}', only for {', '.join(sorted(self.runtimes))}"
+        if self.secure_aggregation and not hello.secure_aggregation:
+            return "insecure", (
+                f"this federation adds masks up unseen (secure_aggregation: true), and {hello.software} on '{device}' "
+                "cannot; update it, or leave it out"
+            )
         member = self.members.get(device)
         known = self.keys.get(device) or (member.hello.key if member else hello.key)
         if hello.key != known:

@@ -1,4 +1,7 @@
-"""In rounds or asynchronously: the two ways a run proceeds, each a pure state machine, the votes and the database."""
+"""In rounds or asynchronously: two ways a run proceeds, each a pure state machine, the votes and the database.
+
+The third, in rounds whose masks nobody sees, is `coordinator.secretly`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from coordinator.store import Store, StoredMask, StoredRound
 from wire import mask
 from wire.errors import Mismatch, WireError
 from wire.mask import Signs, Votes
+from wire.messages import MaskUpdate
+from wire.secure_messages import FromDevice
 from wire.ticket import Ticket
 
 
@@ -63,11 +68,22 @@ class Mode(Protocol):
     def stored(self, device: str, counted: int, now_s: float) -> list[Action]:
         """A mask is on disk, with the round in which it counts."""
 
+    def hear(self, device: str, message: FromDevice | MaskUpdate, payload_bytes: int, now_s: float) -> list[Action]:
+        """Something of secure aggregation, on disk when this returns; raises WireError if it is not wanted."""
+
     def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
         """Count a round: the next votes, of how many masks, and remarks for people."""
 
 
-class InRounds:
+class Openly:
+    """Modes in which the coordinator sees every mask."""
+
+    def hear(self, device: str, message: FromDevice | MaskUpdate, payload_bytes: int, now_s: float) -> list[Action]:
+        """See `Mode.hear`."""
+        raise WireError(f"'{device}' hides its mask in a run that does not add them up unseen")
+
+
+class InRounds(Openly):
     """Devices are selected, and a round waits for their masks."""
 
     def __init__(self, schedule: Schedule, ballot: Ballot) -> None:
@@ -117,7 +133,7 @@ class InRounds:
         return votes, len(stored), remarks
 
 
-class Asynchronously:
+class Asynchronously(Openly):
     """Every step is open to all, and closes when enough masks are there, late ones among them."""
 
     def __init__(self, count: int, asynchrony: Asynchrony, ballot: Ballot) -> None:

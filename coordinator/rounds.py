@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from wire.errors import ConfigError, RoundFailed
+from wire.messages import Message
 from wire.prng import generator
 
 
@@ -113,7 +114,23 @@ class GiveUp:
     error: RoundFailed
 
 
-Action: TypeAlias = Announce | Close | Finish | GiveUp
+@dataclass(frozen=True, kw_only=True)
+class Tell:
+    """Send a device a message about a round."""
+
+    number: int
+    device: str
+    message: Message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """Tell the person who looks."""
+
+    text: str
+
+
+Action: TypeAlias = Announce | Close | Finish | GiveUp | Tell | Remark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +200,11 @@ def resume(
     )
     rounds, actions = _go_on(rounds, now_s)
     return rounds, actions or [Announce(number=number, selected=selected, again=True)]
+
+
+def again(rounds: Rounds, now_s: float) -> Outcome:
+    """What arrived for the open round is of no use: have it collected anew, from other devices too, or give up."""
+    return _extend(replace(rounds, arrived=frozenset()), now_s)
 
 
 def _go_on(rounds: Rounds, now_s: float) -> Outcome:

@@ -2,8 +2,19 @@
 
 from coordinator.telemetry import TABLE as TELEMETRY
 
-SCHEMA_VERSION = 3
-UPGRADES = {2: TELEMETRY}  # from a version to the next: what is new in it
+SECURE = """
+CREATE TABLE exchange (  -- what was said (device, its key) and decided (device '') in secure aggregation, in order
+    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, attempt INTEGER NOT NULL, device TEXT NOT NULL,
+    identity BLOB NOT NULL, data BLOB NOT NULL, payload_bytes INTEGER NOT NULL
+) STRICT;
+CREATE INDEX exchange_of_round ON exchange (run, number);
+CREATE TABLE told (  -- payload bytes of what secure aggregation had to tell a device in a round
+    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, device TEXT NOT NULL, payload_bytes INTEGER NOT NULL,
+    PRIMARY KEY (run, number, device)
+) STRICT;
+"""
+SCHEMA_VERSION = 4
+UPGRADES = {2: TELEMETRY, 3: SECURE}  # from a version to the next: what is new in it
 SCHEMA = f"""
 CREATE TABLE run (
     id BLOB PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, settings TEXT NOT NULL,
@@ -35,4 +46,5 @@ CREATE TABLE device (
 ) STRICT;
 CREATE TABLE revoked (device TEXT PRIMARY KEY, since_s REAL NOT NULL) STRICT;
 {TELEMETRY}
+{SECURE}
 """

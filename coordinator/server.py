@@ -21,6 +21,7 @@ from coordinator.fleet import Fleet, Member
 from coordinator.limits import Limits
 from coordinator.modes import Asynchronously, Ballot, InRounds, Mode
 from coordinator.rounds import Schedule
+from coordinator.secretly import NOTICE, Secretly
 from coordinator.steps import Asynchrony
 from coordinator.store import Store, StoredRound
 from coordinator.telemetry import Inbox
@@ -45,6 +46,7 @@ from wire.messages import (
     Welcome,
     encode,
 )
+from wire.secure_messages import FromDevice, Reveal, RoundKeys, SealedShares
 from wire.settings import Training
 from wire.ticket import Ticket
 from wire.topics import Topics, speaker
@@ -97,6 +99,7 @@ class Coordinator:
         asynchrony: how to proceed asynchronously; None: in rounds.
         memory: share of the previous mean vote that stays (`coordinator.aggregate`).
         defend: hostile masks are not counted (`coordinator.robust`).
+        secure_aggregation: masks are added up unseen (`coordinator.secretly`).
         evaluator: held-out samples, if there are any.
         evaluate: whether devices report the global network's accuracy every round.
         telemetry: whether they may say what training costs them.
@@ -118,6 +121,7 @@ class Coordinator:
     asynchrony: Asynchrony | None = None
     memory: float = 0.0
     defend: bool = DEFEND
+    secure_aggregation: bool = False
     evaluator: Evaluator | None = None
     evaluate: bool = True
     telemetry: bool = True
@@ -146,7 +150,9 @@ class Coordinator:
             flip_chance=self.training.flip_chance,
             defend=self.defend,
         )
-        if self.asynchrony is None:
+        if self.secure_aggregation:
+            self._mode = Secretly(self.schedule, ballot, lambda device: self.fleet.members[device].hello.key)
+        elif self.asynchrony is None:
             self._mode = InRounds(self.schedule, ballot)
         else:
             self._mode = Asynchronously(self.schedule.rounds, self.asynchrony, ballot)
@@ -225,6 +231,7 @@ class Coordinator:
             key=signing.public_key(self.channel.key),
             issued=self.issued,
             telemetry=self.telemetry,
+            secure_aggregation=self.secure_aggregation,
         )
         self.channel.send(self.topics.announcement, announcement, retain=True)
         last = self.store.newest_round(self.run)
@@ -236,6 +243,8 @@ class Coordinator:
                 self.training, kept=self.ticket.kept, rounds=self.schedule.rounds, voters=self.schedule.per_round
             ):
                 self.observer.remark(notice)
+            if self.secure_aggregation:
+                self.observer.remark(NOTICE)
             self._resume(last)
 
     def _resume(self, last: StoredRound | None) -> None:
@@ -283,6 +292,10 @@ class Coordinator:
                     self._on_hello(device, hello)
                 case State() as state:
                     self._on_state(device, state)
+                case RoundKeys() | SealedShares() | Reveal() as said:
+                    self._on_exchange(device, said, received.payload_bytes)
+                case MaskUpdate() as update if self.secure_aggregation:
+                    self._on_exchange(device, update, received.payload_bytes)
                 case MaskUpdate() as update:
                     self._on_mask(device, update, received.payload_bytes)
                 case Evaluation() as evaluation:
@@ -348,6 +361,19 @@ class Coordinator:
         self.channel.send(self.topics.down(device), receipt)
         self._apply(self._mode.stored(device, counted, monotonic_s()))
 
+    def _on_exchange(self, device: str, said: FromDevice | MaskUpdate, payload_bytes: int) -> None:
+        """A step of secure aggregation (`coordinator.secretly`)."""
+        if said.run != self.run:
+            raise Mismatch("about another run", expected=self.run.hex(), got=said.run.hex())
+        if self.store.has_mask(said.run, said.number, device):  # counted without it, or its receipt was lost
+            self.store.add_late_bytes(said.run, said.number, device, payload_bytes)
+            self.channel.send(self.topics.down(device), Receipt(run=said.run, number=said.number))
+            return
+        actions = self._mode.hear(device, said, payload_bytes, monotonic_s())
+        if isinstance(said, MaskUpdate):
+            self.observer.mask(device, said, payload_bytes)
+        self._apply(actions)
+
     def _check_mask(self, device: str, update: MaskUpdate) -> int:
         """The round in which a mask counts; raises WireError if it is not wanted, or not what it should be."""
         if update.run != self.run:
@@ -402,6 +428,12 @@ class Coordinator:
                     self._finished_s = monotonic_s()
                 case rounds.GiveUp():
                     self._failure = action.error
+                case rounds.Remark():
+                    self.observer.remark(action.text)
+                case rounds.Tell():
+                    sent = self.channel.send(self.topics.down(action.device), action.message)
+                    if not isinstance(action.message, Receipt):  # which a mask's own row counts
+                        self.store.add_told(self.run, action.number, action.device, sent)
 
     def _publish_round(self, number: int, selected: tuple[str, ...], *, final: bool) -> None:
         announcement = self._announced.open(number, selected, evaluate=self.evaluate, final=final)

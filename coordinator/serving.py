@@ -90,7 +90,14 @@ def serving(
         closing(Store(state / DATABASE)) as store,
         _address(broker) as address,
     ):
-        channel = connect(address, federation.name, federation.ticket, timeout_s=timeout_s, packet_bytes=packet_bytes)
+        channel = connect(
+            address,
+            federation.name,
+            federation.ticket,
+            timeout_s=timeout_s,
+            packet_bytes=packet_bytes,
+            weight_bits=federation.weight_bits,
+        )
         with closing(channel.transport):
             coordinator = prepare(
                 federation, store=store, channel=channel, observer=observer, evaluator=evaluator, new=new

@@ -93,6 +93,13 @@ def _add_join(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument(
         "--once", action="store_true", help="leave when the run is over instead of waiting for the next"
     )
+    parser.add_argument(
+        "--hide-among",
+        type=int,
+        default=0,
+        metavar="N",
+        help="give masks to sums of N devices at least, and never as they are (needs secure aggregation)",
+    )
     parser.add_argument("--verbose", action="store_true", help="say more")
     parser.set_defaults(run=_join)
 
@@ -129,6 +136,7 @@ def _join(arguments: argparse.Namespace) -> int:
             key=signing.public_key(key),
             started=started,
             greetings=0,
+            secure_aggregation=True,
         )
         state = topics.up(device, "state")
         gone = seal(key, state, State(instance=instance, online=False))
@@ -144,6 +152,7 @@ def _join(arguments: argparse.Namespace) -> int:
             data=samples,
             store=store,
             threads=arguments.threads,
+            hide_among=arguments.hide_among,
         ).run()
     return 0
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from edge_client import agent, events, privacy, profiler, trainer
 from edge_client.data import DeviceData
@@ -19,12 +20,16 @@ from edge_client.store import KnownFederation, Store
 from wire import mask, signing
 from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
-from wire.errors import BrokerRefused, WireError
+from wire.errors import BrokerRefused, JoinRefused, WireError
 from wire.messages import CatchUp, Evaluation, Federation, MaskUpdate, Message, Round, State, single
 from wire.personal import Personal
 from wire.prng import mix
+from wire.secure_messages import Deliveries, Invitation, Roster, Survivors
 from wire.topics import Topics
 from wire.transport import Connected, Disconnected, monotonic_s
+
+if TYPE_CHECKING:
+    from edge_client.secure_vote import SecureVote
 
 log = logging.getLogger("hidenseek.edge")
 TICK_S = 1.0
@@ -42,6 +47,7 @@ class Client:
         data: what to train on.
         store: what survives a power cut.
         threads: for the runtime.
+        hide_among: give masks only to sums of so many devices at least; 0: also as they are, where that is asked.
     """
 
     device: agent.Device
@@ -50,6 +56,7 @@ class Client:
     data: DeviceData
     store: Store
     threads: int = 1
+    hide_among: int = 0
     _bundle: Bundle | None = None
     _runtime: Runtime | None = None
     _training: Iterator[trainer.Trained | None] | None = None
@@ -58,6 +65,7 @@ class Client:
     _began: mask.Votes | None = None  # those that training began with
     _greetings: int = 0
     _events: list[events.Event] = field(default_factory=list)
+    _exchange: SecureVote | None = None
     _stop: events.Stop | None = None
 
     def __post_init__(self) -> None:
@@ -99,7 +107,10 @@ class Client:
                 happened.acknowledge()
                 if isinstance(happened.message, Federation):
                     self._introduced(happened.message)
-                self._events.append(happened.message)
+                if isinstance(happened.message, Invitation | Roster | Deliveries | Survivors):
+                    self._secure_vote().hear(happened.message)
+                else:
+                    self._events.append(happened.message)
         while self._events and self._stop is None:
             event = self._events.pop(0)
             self.device, actions = agent.handle(self.device, event, monotonic_s())
@@ -128,7 +139,11 @@ class Client:
         return known.key
 
     def _introduced(self, federation: Federation) -> None:
-        """Remember whom to trust from now on, and listen to all it says."""
+        """Remember whom to trust from now on, and listen to all it says.
+
+        Raises:
+            JoinRefused: if it wants masks as they are and this device hides its own.
+        """
         known = self.store.federation()
         if known is None:
             log.info("trusting the federation with the key %s from now on", signing.fingerprint(federation.key))
@@ -136,6 +151,12 @@ class Client:
             self.store.save_federation(KnownFederation(key=federation.key, issued=federation.issued))
         if known is None:
             self._subscribe()
+        if self.hide_among and not federation.secure_aggregation:
+            raise JoinRefused(
+                f"federation '{federation.name}' does not add masks up unseen, and '{self.device.name}' hides among "
+                f"{self.hide_among} devices",
+                hint="Set secure_aggregation: true in the coordinator's devices.yaml, or join without --hide-among",
+            )
 
     def _subscribe(self) -> None:
         """Not to rounds before the federation is known: they would be refused, and not be said again."""
@@ -173,16 +194,29 @@ class Client:
             case events.SendMask():
                 if action.new:
                     self.store.save_pending(action.update)
+                if mask.is_ballot(action.update.signs):
+                    self._secure_vote().give(action.update)
+                    return
                 log.info("round %d: mask %s sent", action.update.number, sha256(action.update.signs).hexdigest()[:16])
                 self.channel.send(self.topics.up(self.device.name, "mask"), action.update)
             case events.DropPending():
                 if action.confirmed is not None:
                     self.store.save_confirmed(*action.confirmed)
                 self.store.drop_pending()
+                if self._exchange is not None or self.store.load_exchange() is not None:
+                    self._secure_vote().forget()
             case events.Log():
                 log.info("%s", action.text)
             case events.Stop():
                 self._stop = action
+
+    def _secure_vote(self) -> SecureVote:
+        """Imported here, for most devices never hide anything."""
+        from edge_client.secure_vote import SecureVote
+
+        if self._exchange is None:
+            self._exchange = SecureVote(self.device.name, self.channel, self.topics, self.store, self.hide_among)
+        return self._exchange
 
     def _announce(self, *, online: bool) -> None:
         state = State(instance=self.device.hello.instance, online=online)
@@ -280,6 +314,11 @@ class Client:
         assert federation is not None
         assert self._began is not None
         sent = privacy.randomise(trained.signs, federation.training)
+        coded = (
+            mask.ballot(sent)
+            if federation.secure_aggregation
+            else mask.encode_signs(sent, self._began, bundle.ticket.ends)
+        )
         correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test, personal.log_prior)
         log.info(
             "round %d: loss %.3f, %d of %d test samples right, %.1f ms a step",
@@ -292,7 +331,7 @@ class Client:
         return MaskUpdate(
             run=announced.run,
             number=announced.number,
-            signs=mask.encode_signs(sent, self._began, bundle.ticket.ends),
+            signs=coded,
             train_samples=int(self.data.y_train.size),
             loss=single(trained.loss),
             correct=correct,

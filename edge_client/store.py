@@ -18,6 +18,7 @@ from wire.state_folder import BUNDLE_SUFFIX, PERSONAL, bundle_name
 
 PENDING = "pending.mask"
 CONFIRMED = "confirmed"
+EXCHANGE = "exchange"
 KEY = "device.key"
 STARTS = "starts"
 FEDERATION = "federation.pub"
@@ -181,6 +182,15 @@ class Store:
     def drop_pending(self) -> None:
         """The coordinator has it, or does not want it."""
         (self.folder / PENDING).unlink(missing_ok=True)
+
+    def load_exchange(self) -> bytes | None:
+        """How far secure aggregation of the pending mask has come (`edge_client.secure`); not checked here."""
+        path = self.folder / EXCHANGE
+        return path.read_bytes() if path.exists() else None
+
+    def save_exchange(self, data: bytes) -> None:
+        """Write down what was accepted before it is answered."""
+        self._replace(EXCHANGE, data)
 
     def save_personal(self, learned: Personal) -> None:
         """Keep what the device has learned, in the place of what it had learned before."""

@@ -17,6 +17,7 @@ from wire.errors import ConfigError, WireError
 from wire.safecbor import describe
 from wire.settings import Training
 
+RUN_BYTES = 8  # of a run's identity
 MAX_TEXT = 512
 MAX_ITEMS = 100_000
 MAX_NUMBERS = 256  # in a list of numbers: one for every layer that a plan may have

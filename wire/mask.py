@@ -26,7 +26,8 @@ from wire.native.library import native
 
 Signs = NDArray[np.bool_]
 Ends = NDArray[np.int64]  # where each layer ends among the kept weights, ascending; the last one: how many there are
-RAW, FLIPS = range(2)  # first byte of a coded mask
+RAW, FLIPS, BALLOT, MASKED = range(4)  # first byte of a coded mask; the last two of secure aggregation only
+KEPT = struct.Struct("<I")
 VOTERS = struct.Struct("<H")
 LEVELS = 16
 LEVEL_BITS = 4
@@ -110,6 +111,11 @@ def count_votes(masks: Iterable[Signs], previous: Signs) -> Votes:
         voters += len(chunk)
     if not 1 <= voters <= MAX_VOTERS:
         raise ValueError(f"1..{MAX_VOTERS} masks expected, got {voters}")
+    return votes_of(ayes, voters, previous)
+
+
+def votes_of(ayes: NDArray[np.uint32], voters: int, previous: Signs) -> Votes:
+    """Votes from how many of so many voters said +1, uint32 (kept,); a tie keeps `previous`, bool (kept,)."""
     signs = np.where(2 * ayes == voters, previous, 2 * ayes > voters)
     dissent = np.where(signs, voters - ayes, ayes).astype(np.uint16)
     return Votes(signs=signs, dissent=dissent, voters=voters)
@@ -158,6 +164,32 @@ def decode_signs(data: bytes, votes: Votes, ends: Ends) -> Signs:
     if data[0] != FLIPS:
         raise WireError(f"sign mask of unknown kind {data[0]}")
     return adaptive.decode(data[1:], votes.levels, ends, 1).view(np.bool_) ^ votes.signs
+
+
+def ballot(signs: Signs) -> bytes:
+    """Signs bool (kept,) as a device keeps them until they are masked."""
+    return bytes([BALLOT]) + KEPT.pack(signs.size) + np.packbits(signs, bitorder="little").tobytes()
+
+
+def is_ballot(data: bytes) -> bool:
+    """Whether these are signs that must not be sent."""
+    return data[:1] == bytes([BALLOT])
+
+
+def read_ballot(data: bytes) -> Signs:
+    """Inverse of `ballot`: bool (kept,).
+
+    Raises:
+        WireError: if it is none.
+    """
+    head = 1 + KEPT.size
+    if len(data) < head or not is_ballot(data):
+        raise Truncated("ballot", expected_bytes=head, got_bytes=len(data))
+    (kept,) = KEPT.unpack_from(data, 1)
+    if len(data) != head + -(-kept // 8):
+        raise Truncated(f"ballot of {kept} signs", expected_bytes=head + -(-kept // 8), got_bytes=len(data))
+    bits = np.frombuffer(data, dtype=np.uint8, offset=head)
+    return np.unpackbits(bits, count=kept, bitorder="little").astype(np.bool_)
 
 
 def encode_votes(votes: Votes, ends: Ends, known: Votes | None = None) -> bytes:

@@ -16,8 +16,10 @@ from typing import TypeAlias
 import cbor2
 
 from wire.errors import TooLarge, Truncated, WireError
+from wire.fields import RUN_BYTES as RUN_BYTES
 from wire.fields import at, body, optional, readers
 from wire.safecbor import MAX_VALUES, load_cbor
+from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKeys, SealedShares, Survivors
 from wire.settings import Training
 from wire.signing import KEY_BYTES
 from wire.telemetry import RoundTelemetry
@@ -25,7 +27,6 @@ from wire.telemetry import RoundTelemetry
 MAGIC = b"HN"
 VERSION = 2
 HEADER_BYTES = 4
-RUN_BYTES = 8
 INSTANCE_BYTES = 8
 VOTES_DIGEST_BYTES = 8
 MAX_MESSAGE_BYTES = 256 << 20
@@ -46,6 +47,7 @@ class Hello:
         key: public key that all its messages are signed with.
         started: how often this device has started, counted on its disk.
         greetings: how often this process has said hello, this one included; so an old one is known for a repetition.
+        secure_aggregation: it speaks secure aggregation (`wire.secure`).
     """
 
     instance: bytes = at(1, INSTANCE_BYTES)
@@ -57,6 +59,7 @@ class Hello:
     key: bytes = at(7, KEY_BYTES)
     started: int = at(8)
     greetings: int = at(9)
+    secure_aggregation: bool = optional(10, default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +83,8 @@ class Refusal:
 
     Attributes:
         instance: who is meant.
-        code: "duplicate", "unknown-device", "runtime", "key", "restored", "revoked", or "mask"; the last is about one
-            mask only.
+        code: "duplicate", "unknown-device", "runtime", "key", "restored", "revoked", "insecure", or "mask"; the last
+            is about one mask only.
         reason: one sentence for people.
         number: the round whose mask is meant; 0 if none is.
     """
@@ -107,6 +110,7 @@ class Federation:
         key: the federation's public key, which signs all that the coordinator says.
         issued: when the run began, milliseconds since 1970; a run older than a device knows is a repetition.
         telemetry: devices may say what training costs them (`Telemetry`).
+        secure_aggregation: masks are added up unseen (`wire.secure`).
     """
 
     run: bytes = at(1, RUN_BYTES)
@@ -119,6 +123,7 @@ class Federation:
     key: bytes = at(8, KEY_BYTES)
     issued: int = at(9)
     telemetry: bool = optional(10, default=False)
+    secure_aggregation: bool = optional(11, default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +166,7 @@ class MaskUpdate:
     Attributes:
         run: which run.
         number: which round.
-        signs: sign mask coded in the context of the round's votes (`wire.mask`).
+        signs: sign mask coded in the context of the round's votes (`wire.mask`), or masked (`wire.secure`).
         train_samples: samples trained on.
         loss: mean training loss of the last epoch, nats.
         correct: test samples right with the device's own signs (personalised accuracy).
@@ -254,6 +259,13 @@ Message: TypeAlias = (
     | Missed
     | CatchUp
     | Telemetry
+    | RoundKeys
+    | Invitation
+    | Roster
+    | SealedShares
+    | Deliveries
+    | Survivors
+    | Reveal
 )
 KINDS: dict[int, type[Message]] = {
     1: Hello,
@@ -269,6 +281,13 @@ KINDS: dict[int, type[Message]] = {
     11: Missed,
     12: CatchUp,
     13: Telemetry,
+    14: RoundKeys,
+    15: Invitation,
+    16: Roster,
+    17: SealedShares,
+    18: Deliveries,
+    19: Survivors,
+    20: Reveal,
 }
 _SINGLE = struct.Struct("<f")
 _NUMBER_OF = {cls: number for number, cls in KINDS.items()}

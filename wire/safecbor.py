@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import struct
 
+import cbor2
+
 from wire.errors import TooLarge, Truncated, WireError
 
 MAX_DEPTH = 16
@@ -31,6 +33,11 @@ def load_cbor(data: bytes, max_values: int = MAX_VALUES) -> object:
     if reader.at != len(data):
         raise WireError(f"{len(data) - reader.at} bytes left over after the CBOR item")
     return value
+
+
+def dump_cbor(value: object) -> bytes:
+    """The same CBOR for the same value, every time."""
+    return cbor2.dumps(value, canonical=True)
 
 
 def describe(value: object) -> str:

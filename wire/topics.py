@@ -6,7 +6,7 @@
     hns/<federation>/all/round               retained, coordinator -> all
     hns/<federation>/all/bundle/<runtime>    retained, coordinator -> all
     hns/<federation>/down/<device>           coordinator -> one device
-    hns/<federation>/up/<device>/hello | state | mask | evaluation | missed | telemetry
+    hns/<federation>/up/<device>/hello | state | mask | evaluation | missed | telemetry | exchange
 
 A message too large for one packet is sent in parts on `<topic>/<part number>` (`wire.envelope`).
 Names hold letters, digits, `-` and `_` only, so none can escape its level on any broker.
@@ -21,7 +21,7 @@ from wire.errors import ConfigError, WireError
 
 ROOT = "hns"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-UP_KINDS = ("hello", "state", "mask", "evaluation", "missed", "telemetry")
+UP_KINDS = ("hello", "state", "mask", "evaluation", "missed", "telemetry", "exchange")
 
 
 def check_name(name: str, what: str) -> str:

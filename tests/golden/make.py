@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wire import bits, envelope, mask, messages, personal, signing
+from wire import bits, envelope, mask, messages, personal, secure, signing
 from wire.bundle import Bundle
 from wire.channel import seal
 from wire.layers import AvgPool, Conv, Flatten, Linear, MaxPool, Relu
@@ -41,6 +41,7 @@ from wire.messages import (
 )
 from wire.personal import Personal
 from wire.plan import Plan
+from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKeys, SealedShares, Survivors
 from wire.settings import Training
 from wire.telemetry import RoundTelemetry, histogram
 from wire.ticket import Keep, Ticket
@@ -130,7 +131,45 @@ def learned() -> Personal:
     return Personal(ticket=seeded_ticket().id, run=RUN, number=3, log_prior=prior, signs=few_flips())
 
 
+ROOTS = [bytes([i]) * 32 for i in range(3)]  # of three devices' secrets
+
+
+def round_keys(place: int) -> RoundKeys:
+    """What the device at a place of the roster makes of its root; its own key is 32 times its place."""
+    return secure.make_keys(secure.secrets(ROOTS[place]), bytes([place]) * 32, RUN, 3, 2)
+
+
+def roster() -> Roster:
+    """Three devices."""
+    return secure.make_roster({f"pi-{i}": (signing.public_key(bytes([i]) * 32), round_keys(i)) for i in range(3)})
+
+
+def sealed(place: int) -> bytes:
+    """What one of them seals for the two others."""
+    members, context = secure.read_roster(roster()), secure.digest(roster())
+    return secure.deal(secure.secrets(ROOTS[place]), members, place, context)
+
+
+def masked_signs() -> bytes:
+    """The signs of `few_flips`, masked by the second of three."""
+    members, context = secure.read_roster(roster()), secure.digest(roster())
+    return secure.mask_signs(few_flips(), secure.secrets(ROOTS[1]), members, (0, 1, 2), 1, 2, context)
+
+
+# Of secure aggregation, beside the others, for not every client speaks it.
+SECURE: dict[str, Message] = {
+    "round-keys": round_keys(1),
+    "invitation": Invitation(run=RUN, number=3, attempt=2),
+    "roster": roster(),
+    "sealed-shares": SealedShares(run=RUN, number=3, attempt=2, shares=sealed(1)),
+    "deliveries": Deliveries(
+        run=RUN, number=3, attempt=2, members=bytes(range(3)), shares=sealed(0)[:80] + sealed(2)[80:]
+    ),
+    "survivors": Survivors(run=RUN, number=3, attempt=2, members=bytes(range(3))),
+    "reveal": Reveal(run=RUN, number=3, attempt=2, members=b"\0\1\2", shares=bytes(range(96))),
+}
 MESSAGES: dict[str, Message] = {
+    **SECURE,
     "hello": Hello(
         instance=INSTANCE,
         software="hidenseek-edge 0.1.0",
@@ -264,6 +303,8 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "votes-v2-crowd": lambda: mask.encode_votes(crowd(), ENDS),
     "personal-v2": lambda: personal.encode(learned()),
     "envelope-v1": lambda: _join(parts()),
+    "signs-v2-masked": masked_signs,
+    "signs-v2-ballot": lambda: mask.ballot(few_flips()),
     "sealed-v2": lambda: seal(KEY, TOPIC, MESSAGES["mask-update"]),
     **{f"message-v2-{name}": lambda message=message: messages.encode(message) for name, message in MESSAGES.items()},
 }

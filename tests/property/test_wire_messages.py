@@ -192,7 +192,7 @@ def test_whole_numbers_are_accepted_for_floats() -> None:
         (b"HP\x01\x01", WireError, "a message starts with"),
         (b"HN\x01\x01", WireError, "message version 1"),
         (b"HN\x02\x00", WireError, "unknown message kind 0"),
-        (b"HN\x02\x0e", WireError, "unknown message kind 14"),
+        (b"HN\x02\x63", WireError, "unknown message kind 99"),
         (b"HN\x02\x01\x80", WireError, "a map of fields expected, got list"),
         (b"HN\x02\x01\xa0\x00", WireError, "1 bytes left over"),
     ],

@@ -26,6 +26,7 @@ from wire import (
     plan,
     prng,
     safecbor,
+    secure,
     settings,
     signing,
     state_folder,
@@ -140,6 +141,18 @@ def test_a_round_s_telemetry_is_documented() -> None:
     assert f"at most {telemetry.MAX_BUCKETS} buckets" in text
     assert f"{len(messages.encode(make.MESSAGES['telemetry'])) + signing.SIGNATURE_BYTES} bytes" in text
     assert MAX_NUMBERS == plan.MAX_LAYERS
+
+
+def test_secure_aggregation_s_constants_are_documented() -> None:
+    """Sizes, purposes and bytes of its description are those of the code."""
+    text = re.sub(r"\s+", " ", section("Secure aggregation"))
+    assert f"over `hidenseek {secure.PURPOSE}`" in text
+    assert f"of {secure.LEAST} .. {secure.MOST} members" in text
+    assert f"byte {mask.MASKED}, u16 attempt" in text
+    assert f"Byte {mask.BALLOT} before u32 kept" in text
+    assert f"{secure.SEALED_BYTES} bytes for every other member" in section("17 `SealedShares`")
+    assert f"{secure.MEMBER_BYTES} bytes for each" in section("16 `Roster`")
+    assert [secure.threshold(n) for n in range(3, 256)] == [2 * n // 3 + 1 for n in range(3, 256)]
 
 
 def test_who_may_train_in_a_round_that_is_open_to_all() -> None:
