@@ -207,13 +207,19 @@ def decide(exchange: Exchange) -> Exchange:
 
 
 def ask(exchange: Exchange, device: str) -> Message | None:
-    """What a device is to be told in this phase, again if need be; None if nothing is asked of it."""
+    """What a device is to be told in this phase, again if need be; None if nothing is asked of it any more.
+
+    Not to those who have answered: a device answers whenever it is asked, so two that always did would never end.
+    """
     run, number, attempt = exchange.run, exchange.number, exchange.attempt
     if exchange.roster is None:
         if attempt == 1 or device in exchange.keys:
             return None
         return Invitation(run=run, number=number, attempt=attempt)
-    if device not in exchange.names or (place := exchange.names.index(device)) not in exchange.asked:
+    if device not in exchange.names:
+        return None
+    place = exchange.names.index(device)
+    if place not in exchange.asked or place in exchange.answered:
         return None
     match exchange.phase:
         case Phase.MASKED:

@@ -255,7 +255,7 @@ class Secretly:
             return [rounds.GiveUp(error=error)]
         self._rounds = replace(self._rounds, attempt=self._rounds.attempt + 1)
         self._deadline_s = now_s + schedule.deadline_s
-        return self._remind([name for place, name in enumerate(found.names) if place not in found.reveals])
+        return self._remind(found.names)
 
     def _attempt(self, number: int, attempt: int) -> Exchange:
         return Exchange(run=self._ballot.run, number=number, kept=self._ballot.ticket.kept, attempt=attempt)

@@ -12,17 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator import config
+from coordinator import config, exchange
+from edge_client import secure as secure_device
+from edge_client.secure import read_exchange
 from edge_client.store import CONFIRMED, FEDERATION, KNOWN, PENDING, ROUND, STARTS, Store
 from export import manifest
 from tests.golden import make
-from wire import adaptive_python, bits, mask, messages, personal, signing
+from tests.secure_stage import Stage
+from wire import adaptive_python, bits, mask, messages, personal, secure, signing
 from wire.bundle import decode_bundle
 from wire.channel import Channel, Garbled, unseal
 from wire.envelope import Joiner
 from wire.errors import ConfigError, DataError, PlanError, StateError, TicketError, WireError
+from wire.messages import MaskUpdate
 from wire.native.library import native
 from wire.safecbor import load_cbor
+from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKeys, SealedShares, Survivors
 from wire.settings import Training
 from wire.ticket import decode_ticket
 from wire.transport import MemoryBus
@@ -159,6 +164,44 @@ def _kept_file(name: str, read: Callable[[Store], object]) -> Callable[[bytes], 
     return one
 
 
+def _coordinator_hears(data: bytes) -> object:
+    """What a device says in secure aggregation, in every phase."""
+    said = messages.decode(data)
+    if isinstance(said, RoundKeys | SealedShares | Reveal | MaskUpdate):
+        for stage in _stages():
+            exchange.hear(stage.exchange, "pi-001", signing.public_key(stage.devices["pi-001"].key), said)
+    return said
+
+
+def _device_hears(data: bytes) -> object:
+    """What the coordinator says in secure aggregation, in every phase."""
+    said = messages.decode(data)
+    if isinstance(said, Invitation | Roster | Deliveries | Survivors):
+        for stage in _stages():
+            secure_device.hear(stage.devices["pi-001"], said, bytes)
+    return said
+
+
+@cache
+def _stages() -> list[Stage]:
+    """Three devices with masks as long as the golden ones', after every phase."""
+    found = []
+    for phases in range(4):
+        stage = Stage(np.arange(3 * make.KEPT).reshape(3, -1) % 2 == 0)
+        stage.advertise()
+        for _ in range(phases):
+            stage.go_on()
+        found.append(stage)
+    return found
+
+
+def _said() -> list[bytes]:
+    """What the second device said and was told there."""
+    stage = _stages()[-1]
+    told = [message for name, message in stage.told if name == "pi-001"]
+    return [messages.encode(one) for one in [*(answer for name, answer in stage.sent if name == "pi-001"), *told]]
+
+
 @cache
 def _exported() -> Path:
     folder = _folder() / "exported"
@@ -223,6 +266,14 @@ def targets() -> dict[str, Target]:
         "signs": Target(read=lambda data: mask.decode_signs(data, VOTES, make.ENDS), seeds=_golden("signs")),
         "votes": Target(read=lambda data: mask.decode_votes(data, make.ENDS), seeds=_golden("votes")),
         "later-votes": Target(read=lambda data: mask.decode_votes(data, make.ENDS, VOTES), seeds=_golden("votes")),
+        "ballot": Target(read=mask.read_ballot, seeds=_golden("signs-v2-ballot")),
+        "masked": Target(read=lambda data: secure.read_masked(data, make.KEPT, 3), seeds=_golden("signs-v2-masked")),
+        "exchange": Target(
+            read=read_exchange,
+            seeds=[stage.devices["pi-001"].exchange.encoded for stage in _stages() if stage.devices["pi-001"].exchange],
+        ),
+        "exchange-up": Target(read=_coordinator_hears, seeds=_said()),
+        "exchange-down": Target(read=_device_hears, seeds=_said()),
         "bits": Target(
             read=_bits, seeds=[b"\xc8\0" + bits.encode(np.arange(200) % step == step // 2) for step in (1, 2, 3, 5, 40)]
         ),

@@ -195,7 +195,7 @@ def test_two_rounds_of_all(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-@pytest.mark.parametrize("at", range(0, 41, 3))
+@pytest.mark.parametrize("at", range(0, 41, 5))
 def test_the_coordinator_is_killed_after_any_message(tmp_path: Path, at: int, restarts: bool) -> None:
     """Whatever was said before is on disk, and the rounds come to the same; devices may be killed as well."""
     fleet = Fleet(tmp_path, restarts=restarts)
@@ -263,7 +263,6 @@ def test_one_device_dies_in_any_phase(fleet: Fleet, kind: type) -> None:
 
 def test_too_few_are_left_and_it_is_tried_again(fleet: Fleet) -> None:
     """Below the quorum nothing is revealed; with the devices back the round succeeds, without training again."""
-    fleet.begin_without = None  # type: ignore[attr-defined]
     deliveries = next(cls for cls in messages.KINDS.values() if cls.__name__ == "Deliveries")
     fleet.deaf = {("pi-1", deliveries), ("pi-2", deliveries)}
     fleet.begin()
@@ -271,7 +270,6 @@ def test_too_few_are_left_and_it_is_tried_again(fleet: Fleet) -> None:
     fleet.deaf = set()
     fleet.wait()
     assert any("trying again" in text for text in fleet.remarks)
-    assert fleet.mode._rounds.number > 1 or fleet.outcomes
     fleet.check(NAMES, NAMES)
 
 
@@ -297,7 +295,6 @@ def test_survivors_are_waited_for_and_nobody_else(fleet: Fleet) -> None:
     assert not fleet.outcomes
     fleet.deaf = {("pi-0", Survivors)}
     fleet.wait()
-    fleet.check(NAMES, NAMES) if len(fleet.outcomes) == 2 else None
     assert fleet.outcomes[0][2] == 5
 
 

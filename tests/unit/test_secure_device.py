@@ -53,7 +53,7 @@ def altered_member(roster: Roster, place: int, at: int, data: bytes) -> Roster:
 
 
 def own_crowd(found: Stage) -> Roster:
-    """This device among four made up by the coordinator, all signed as they should be."""
+    """The device among four made up by the coordinator, all signed as they should be."""
     keys = {ME: (signing.public_key(found.devices[ME].key), found.exchange.keys[ME][1])}
     for i in range(1, 5):
         key = bytes([i]) * 32
