@@ -37,3 +37,9 @@ def test_client_does_without_numpy_random() -> None:
     ).stdout:  # fmt: skip
         return  # an older numpy loads it by itself
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_devices_that_hide_nothing_do_not_load_secure_aggregation() -> None:
+    """Nor any package for it beside what signatures take."""
+    code = "import sys, edge_client.client; sys.exit(bool({'wire.secure', 'wire.sharing', 'cryptography'} & {*sys.modules}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
