@@ -41,5 +41,6 @@ def test_client_does_without_numpy_random() -> None:
 
 def test_devices_that_hide_nothing_do_not_load_secure_aggregation() -> None:
     """Nor any package for it beside what signatures take."""
-    code = "import sys, edge_client.client; sys.exit(bool({'wire.secure', 'wire.sharing', 'cryptography'} & {*sys.modules}))"
+    unwanted = {"wire.secure", "wire.sharing", "cryptography"}
+    code = f"import sys, edge_client.client; sys.exit(bool({unwanted} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)

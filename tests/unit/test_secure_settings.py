@@ -49,3 +49,11 @@ def test_the_other_settings_go_with_it(tmp_path: Path) -> None:
     """Randomised response, memory, evaluation, and the defence switched off by hand."""
     text = "defend: false\n  memory: 0.2\n  evaluate: true\n  training: {privacy_epsilon: 4}"
     assert load(write(tmp_path, text)).federation.training.privacy_epsilon == 4
+
+
+def test_the_document_s_table_is_the_measured_one() -> None:
+    """What docs/secure-aggregation.md says it costs is what the benchmark wrote."""
+    root = Path(__file__).parents[2]
+    document = (root / "docs" / "secure-aggregation.md").read_text()
+    measured = (root / "benchmarks" / "results" / "secure-aggregation.md").read_text()
+    assert f"<!-- results: benchmarks/results/secure-aggregation.md -->\n\n{measured}" in document
