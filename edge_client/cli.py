@@ -100,6 +100,12 @@ def _add_join(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="N",
         help="give masks to sums of N devices at least, and never as they are (needs secure aggregation)",
     )
+    parser.add_argument(
+        "--peers",
+        type=Path,
+        metavar="FILE",
+        help="of devices, count for --hide-among only those with a public key in FILE, one a line after any name",
+    )
     parser.add_argument("--verbose", action="store_true", help="say more")
     parser.set_defaults(run=_join)
 
@@ -120,6 +126,7 @@ def _join(arguments: argparse.Namespace) -> int:
     broker = command.read_broker(arguments)
     runtime = _pick_runtime(arguments.runtime)
     samples = data.load(arguments.data)
+    peers = _read_peers(arguments) if arguments.peers else None
     trusted = signing.from_text(arguments.trust, where="--trust") if arguments.trust else None
     instance = secrets.token_bytes(messages.INSTANCE_BYTES)
     with closing(Store(arguments.state or _state_folder(device))) as store:
@@ -153,8 +160,34 @@ def _join(arguments: argparse.Namespace) -> int:
             store=store,
             threads=arguments.threads,
             hide_among=arguments.hide_among,
+            peers=peers,
         ).run()
     return 0
+
+
+def _read_peers(arguments: argparse.Namespace) -> frozenset[bytes]:
+    """Public keys in a file: the last word of every line that is not empty or a comment.
+
+    Raises:
+        ConfigError: if one is no key, the file cannot be read, or nothing hides among them.
+    """
+    from wire import signing
+    from wire.errors import ConfigError
+
+    path: Path = arguments.peers
+    if not arguments.hide_among:
+        raise ConfigError(
+            "--peers says among whom, and nothing says among how many", where=str(path), hint="Add --hide-among N"
+        )
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read ({error})", where=str(path)) from error
+    found = {}
+    for number, line in enumerate(lines, 1):
+        if words := line.partition("#")[0].split():
+            found[signing.from_text(words[-1], where=f"{path}:{number}")] = number
+    return frozenset(found)
 
 
 def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -48,6 +48,7 @@ class Client:
         store: what survives a power cut.
         threads: for the runtime.
         hide_among: give masks only to sums of so many devices at least; 0: also as they are, where that is asked.
+        peers: public keys of the devices that count for that; None: all do.
     """
 
     device: agent.Device
@@ -57,6 +58,7 @@ class Client:
     store: Store
     threads: int = 1
     hide_among: int = 0
+    peers: frozenset[bytes] | None = None
     _bundle: Bundle | None = None
     _runtime: Runtime | None = None
     _training: Iterator[trainer.Trained | None] | None = None
@@ -215,7 +217,9 @@ class Client:
         from edge_client.secure_vote import SecureVote
 
         if self._exchange is None:
-            self._exchange = SecureVote(self.device.name, self.channel, self.topics, self.store, self.hide_among)
+            self._exchange = SecureVote(
+                self.device.name, self.channel, self.topics, self.store, self.hide_among, self.peers
+            )
         return self._exchange
 
     def _announce(self, *, online: bool) -> None:

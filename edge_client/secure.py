@@ -8,7 +8,7 @@ one attempt of a round only: two sums of one round that differ by a device would
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, TypeAlias
@@ -127,6 +127,7 @@ class Participant:
         name: its device id.
         key: its private Ed25519 key.
         hide_among: devices that a sum must have at least.
+        peers: public keys of the devices that count for that; None: all do, whoever they are.
         ballot: its signs and figures, once it has trained: an update whose signs are `wire.mask.ballot`.
         exchange: the newest attempt for it.
     """
@@ -134,6 +135,7 @@ class Participant:
     name: str
     key: bytes
     hide_among: int = 0
+    peers: frozenset[bytes] | None = None
     ballot: MaskUpdate | None = None
     exchange: Exchange | None = None
 
@@ -270,7 +272,7 @@ def _by_dealer(deliveries: Deliveries, place: int) -> dict[int, bytes]:
 
 def _check_roster(participant: Participant, exchange: Exchange) -> None:
     members = exchange.members  # every signature is checked here
-    _check_crowd(participant, len(members), "are in the roster")
+    _check_crowd(participant, members, range(len(members)), "are in the roster")
     found = exchange.secrets
     mine = (signing.public_key(participant.key), secure.public(found.sealing), secure.public(found.masking))
     for member in members:
@@ -288,7 +290,7 @@ def _check_deliveries(participant: Participant, exchange: Exchange, message: Del
     members = secure.members_of(message.members, count)
     if exchange.roster.names.index(participant.name) not in members:
         raise WireError("deliveries among which this device is not")
-    _check_enough(participant, len(members), count, "have shared")
+    _check_enough(participant, exchange, members, "have shared")
     expected = (len(members) - 1) * secure.SEALED_BYTES
     if len(message.shares) != expected:
         raise Truncated("deliveries", expected_bytes=expected, got_bytes=len(message.shares))
@@ -301,20 +303,22 @@ def _check_survivors(participant: Participant, exchange: Exchange, message: Surv
     members = secure.members_of(message.members, count)
     if not set(members) <= set(exchange.deliveries.members):
         raise WireError("survivors that have not shared")
-    _check_enough(participant, len(members), count, "are left")
+    _check_enough(participant, exchange, members, "are left")
 
 
-def _check_enough(participant: Participant, found: int, count: int, what: str) -> None:
-    if found < secure.threshold(count):
-        raise WireError(f"{found} devices of {count} {what}, at least {secure.threshold(count)} expected")
-    _check_crowd(participant, found, what)
+def _check_enough(participant: Participant, exchange: Exchange, places: Sequence[int], what: str) -> None:
+    count = len(exchange.members)
+    if len(places) < secure.threshold(count):
+        raise WireError(f"{len(places)} devices of {count} {what}, at least {secure.threshold(count)} expected")
+    _check_crowd(participant, exchange.members, places, what)
 
 
-def _check_crowd(participant: Participant, found: int, what: str) -> None:
+def _check_crowd(participant: Participant, members: Sequence[secure.Member], places: Sequence[int], what: str) -> None:
+    known = participant.peers
+    found = sum(known is None or members[place].identity in known for place in places)
     if found < participant.hide_among:
-        raise WireError(
-            f"only {found} devices {what}, and this one hides among {participant.hide_among} (--hide-among)"
-        )
+        kind = "devices" if known is None else "devices that this one knows"
+        raise WireError(f"only {found} {kind} {what}, and it hides among {participant.hide_among} (--hide-among)")
 
 
 def _check_same(message: Message, accepted: Message | None) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from edge_client import secure
 from edge_client.secure import Answer, Participant
 from edge_client.store import Store
+from wire import signing
 from wire.channel import Channel
 from wire.errors import WireError
 from wire.messages import MaskUpdate
@@ -29,6 +30,7 @@ class SecureVote:
         topics: the federation's topics.
         store: its state folder.
         hide_among: devices that a sum must have at least.
+        peers: public keys of those that count; None: of any.
     """
 
     name: str
@@ -36,11 +38,16 @@ class SecureVote:
     topics: Topics
     store: Store
     hide_among: int = 0
+    peers: frozenset[bytes] | None = None
     _participant: Participant = field(init=False)
 
     def __post_init__(self) -> None:
         self._participant = Participant(
-            name=self.name, key=self.channel.key, hide_among=self.hide_among, exchange=self._stored()
+            name=self.name,
+            key=self.channel.key,
+            hide_among=self.hide_among,
+            peers=None if self.peers is None else self.peers | {signing.public_key(self.channel.key)},
+            exchange=self._stored(),
         )
 
     def give(self, ballot: MaskUpdate) -> None:

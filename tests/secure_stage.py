@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,11 +40,13 @@ class Stage:
         masks: their signs, bool (devices, kept).
         seed: of all randomness.
         hide_among: of every device.
+        know_each_other: devices count each other's keys only.
     """
 
     masks: Signs
     seed: int = 0
     hide_among: int = 0
+    know_each_other: bool = False
     devices: dict[str, Participant] = field(default_factory=dict)
     sent: list[tuple[str, Answer]] = field(default_factory=list)
     told: list[tuple[str, Message]] = field(default_factory=list)
@@ -54,6 +56,9 @@ class Stage:
         for i in range(len(self.masks)):
             name = f"pi-{i:03}"
             self.devices[name] = Participant(name=name, key=self.random(32), hide_among=self.hide_among)
+        if self.know_each_other:
+            peers = frozenset(signing.public_key(device.key) for device in self.devices.values())
+            self.devices = {name: replace(device, peers=peers) for name, device in self.devices.items()}
         self.exchange = Exchange(run=RUN, number=1, kept=self.masks.shape[1])
 
     def signs(self, device: str) -> Signs:

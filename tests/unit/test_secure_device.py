@@ -178,21 +178,31 @@ def test_steps_are_not_taken_before_their_time() -> None:
 def test_a_device_hides_among_as_many_as_its_owner_wants() -> None:
     """--hide-among counts in every phase, also above the threshold."""
     found = stage(0, hide_among=6)
-    assert "hides among 6" in said(found, asked(found))
+    assert "it hides among 6" in said(found, asked(found))
     found = stage(1, hide_among=5)
     fewer = asked(found)
     assert isinstance(fewer, Deliveries)
-    assert "hides among 5" in said(found, replace(fewer, members=fewer.members[:-1], shares=fewer.shares[:-80]))
+    assert "it hides among 5" in said(found, replace(fewer, members=fewer.members[:-1], shares=fewer.shares[:-80]))
     found = stage(2, hide_among=5)
     left = asked(found)
     assert isinstance(left, Survivors)
-    assert "hides among 5" in said(found, replace(left, members=left.members[:-1]))
+    assert "it hides among 5" in said(found, replace(left, members=left.members[:-1]))
 
 
 def test_invented_devices_are_not_noticed() -> None:
     """What the document says is not protected, is not: a crowd of the coordinator's own passes."""
     found = stage(0, hide_among=5)
     assert said(found, own_crowd(found)) == ""
+
+
+def test_invented_devices_do_not_count_where_real_ones_are_known() -> None:
+    """With --peers a crowd of the coordinator's own is no crowd; the device's own fleet is."""
+    found = Stage(MASKS, hide_among=5, know_each_other=True)
+    found.advertise()
+    assert "only 1 devices that this one knows are in the roster, and it hides among 5" in said(found, own_crowd(found))
+    for _ in range(3):
+        found.go_on()
+    assert np.array_equal(found.count(), found.plain(found.devices))
 
 
 def test_no_member_s_two_secrets_are_ever_revealed() -> None:

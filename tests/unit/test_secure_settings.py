@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.config import load
+from edge_client import cli as edge
+from wire import signing
 from wire.errors import ConfigError
 
 
@@ -57,3 +59,21 @@ def test_the_document_s_table_is_the_measured_one() -> None:
     document = (root / "docs" / "secure-aggregation.md").read_text()
     measured = (root / "benchmarks" / "results" / "secure-aggregation.md").read_text()
     assert f"<!-- results: benchmarks/results/secure-aggregation.md -->\n\n{measured}" in document
+
+
+def test_peers_are_read_from_a_file(tmp_path: Path) -> None:
+    """A key a line, after any name; comments and empty lines are none."""
+    path = tmp_path / "peers.txt"
+    one, two = (signing.as_text(bytes([i]) * 32) for i in (1, 2))
+    path.write_text(f"# the kitchen\npi-01 {one}\n\n{two}  # no name\n")
+    join = ["join", "--broker", "mqtt://hub", "--data", "d", "--peers", str(path)]
+    arguments = edge.build_parser().parse_args([*join, "--hide-among", "2"])
+    assert edge._read_peers(arguments) == {bytes([1]) * 32, bytes([2]) * 32}
+    with pytest.raises(ConfigError, match="Add --hide-among N"):
+        edge._read_peers(edge.build_parser().parse_args(join))
+    path.write_text(f"{one}\nnonsense\n")
+    with pytest.raises(ConfigError, match=r"peers.txt:2: no key"):
+        edge._read_peers(arguments)
+    path.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        edge._read_peers(arguments)
