@@ -104,7 +104,8 @@ class FederationSettings(_Strict):
         """For a person who checks the file."""
         asynchrony = self.asynchrony()
         if asynchrony is None:
-            return f"{self.rounds} rounds of {self.per_round} devices"
+            unseen = ", masks added up unseen" if self.secure_aggregation else ""
+            return f"{self.rounds} rounds of {self.per_round} devices{unseen}"
         return f"{self.rounds} asynchronous steps of {asynchrony.buffer} masks"
 
     def asynchrony(self) -> Asynchrony | None:

@@ -394,3 +394,17 @@ def test_settings_that_do_not_go_with_it_are_refused(
     """With what to do."""
     with pytest.raises(ConfigError, match=text):
         check(schedule, asynchrony, defend=defend)
+
+
+def test_a_device_revoked_in_mid_round(fleet: Fleet) -> None:
+    """Not heard any more once its masked signs are there: they are in the sum, which the others reveal."""
+    hear = fleet.mode.hear
+
+    def revoked(device: str, message: object, payload_bytes: int, now_s: float) -> list[rounds.Action]:
+        if device == "pi-3" and isinstance(message, Reveal):
+            raise WireError("'pi-3' takes part no more")  # as `coordinator.fleet` has it
+        return hear(device, message, payload_bytes, now_s)  # type: ignore[arg-type]
+
+    fleet.mode.hear = revoked  # type: ignore[method-assign]
+    fleet.begin()
+    fleet.check(NAMES, NAMES)

@@ -24,6 +24,7 @@ def test_it_is_off_by_default_and_takes_the_defence_with_it(tmp_path: Path) -> N
     found = load(write(tmp_path, "name: t")).federation
     assert found.secure_aggregation
     assert not found.defends
+    assert found.plan_in_words() == "20 rounds of 10 devices, masks added up unseen"
     (tmp_path / "devices.yaml").write_text("federation: {name: t}\n")
     found = load(tmp_path / "devices.yaml").federation
     assert not found.secure_aggregation
