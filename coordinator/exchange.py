@@ -132,6 +132,8 @@ def hear(exchange: Exchange, device: str, identity: bytes, message: Message) -> 
         case RoundKeys():
             return _hear_keys(exchange, device, identity, message)
         case SealedShares() | Reveal() | MaskUpdate():
+            if _attempt_of(message) < exchange.attempt:
+                return exchange  # it has not heard of the new one
             if device not in exchange.names:
                 raise WireError(f"'{device}' is not in the roster of round {exchange.number}")
             place = exchange.names.index(device)
@@ -142,6 +144,10 @@ def hear(exchange: Exchange, device: str, identity: bytes, message: Message) -> 
     if isinstance(message, Reveal):
         return _hear_reveal(exchange, place, message)
     return _hear_masked(exchange, place, message)
+
+
+def _attempt_of(message: SealedShares | Reveal | MaskUpdate) -> int:
+    return secure.attempt_of(message.signs) if isinstance(message, MaskUpdate) else message.attempt
 
 
 def _hear_keys(exchange: Exchange, device: str, identity: bytes, message: RoundKeys) -> Exchange:

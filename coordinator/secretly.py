@@ -81,11 +81,12 @@ class Secretly:
 
     def happened(self, event: rounds.Event, now_s: float) -> list[Action]:
         """See `coordinator.modes.Mode.happened`."""
-        if self._exchange.phase == Phase.KEYS or self._rounds.over:
-            return self._collect(event, now_s)
-        self._note(event)
-        missed = [event.device] if isinstance(event, rounds.Appeared) else []
-        return [*self._remind(missed), *self._go_on(now_s)]
+        missed = [event.device] if isinstance(event, rounds.Appeared) and event.device in self._rounds.selected else []
+        if self._exchange.phase != Phase.KEYS and not self._rounds.over:
+            self._note(event)
+            return [*self._remind(missed), *self._go_on(now_s)]
+        actions = self._collect(event, now_s)
+        return [*actions, *self._remind(missed)] if self._exchange.phase == Phase.KEYS else actions
 
     def resume(self, last: StoredRound, now_s: float) -> list[Action]:
         """See `coordinator.modes.Mode.resume`."""

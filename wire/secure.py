@@ -327,6 +327,17 @@ def pack(counts: Counts, bits: int) -> bytes:
     return np.packbits(planes, bitorder="little").tobytes()
 
 
+def attempt_of(data: bytes) -> int:
+    """Which attempt masked signs are of.
+
+    Raises:
+        WireError: if they are not masked.
+    """
+    if len(data) < 1 + ATTEMPT.size or data[0] != MASKED:
+        raise WireError(f"signs of kind {data[0] if data else None}, masked ones expected")
+    return int(ATTEMPT.unpack_from(data, 1)[0])
+
+
 def read_masked(data: bytes, kept: int, present: int) -> tuple[int, Counts]:
     """Attempt and numbers, uint8 (kept,), of masked signs among so many present.
 
@@ -337,9 +348,7 @@ def read_masked(data: bytes, kept: int, present: int) -> tuple[int, Counts]:
     size = 1 + ATTEMPT.size + -(-kept * bits // 8)
     if len(data) != size:
         raise Mismatch(f"masked signs of {kept} weights, {bits} bits each", expected=f"{size} bytes", got=len(data))
-    if data[0] != MASKED:
-        raise WireError(f"signs of kind {data[0]}, masked ones expected")
-    (attempt,) = ATTEMPT.unpack_from(data, 1)
+    attempt = attempt_of(data)
     spread = np.unpackbits(
         np.frombuffer(data, dtype=np.uint8, offset=1 + ATTEMPT.size), count=kept * bits, bitorder="little"
     )

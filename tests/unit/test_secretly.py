@@ -337,8 +337,11 @@ def test_what_is_not_wanted_is_refused(fleet: Fleet) -> None:
     other = secure.make_keys(secure.secrets(bytes(32)), fleet.devices["pi-2"].key, RUN, 1, 1)
     with pytest.raises(WireError, match="another device's key"):
         fleet.mode.hear("pi-2", other, 1, 0.0)
-    with pytest.raises(WireError, match="not in the roster"):
+    with pytest.raises(WireError, match="signs of kind 2, masked ones expected"):
         fleet.mode.hear("pi-1", ballot_of(fleet.masks["pi-1", 1]), 1, 0.0)
+    early = SealedShares(run=RUN, number=1, attempt=1, shares=b"")
+    with pytest.raises(WireError, match="not in the roster"):
+        fleet.mode.hear("pi-1", early, 1, 0.0)
     with pytest.raises(WireError, match="that everybody can read"):
         fleet.mode.place("pi-1", 1)
     assert isinstance(keys, RoundKeys)
@@ -407,4 +410,23 @@ def test_a_device_revoked_in_mid_round(fleet: Fleet) -> None:
 
     fleet.mode.hear = revoked  # type: ignore[method-assign]
     fleet.begin()
+    fleet.check(NAMES, NAMES)
+
+
+@pytest.mark.parametrize("how", ["says something again", "comes back"])
+def test_who_has_missed_the_invitation_is_told_again(fleet: Fleet, how: str) -> None:
+    """A device that was away when another attempt began takes part in it as soon as it is heard of."""
+    deliveries = next(cls for cls in messages.KINDS.values() if cls.__name__ == "Deliveries")
+    fleet.deaf = {("pi-1", deliveries), ("pi-2", deliveries)}
+    fleet.begin()
+    fleet.deaf, fleet.asleep = set(), {"pi-1", "pi-2"}
+    fleet.wait()
+    assert fleet.mode._exchange.attempt == 2
+    assert not fleet.outcomes
+    fleet.asleep = set()
+    for name in ("pi-1", "pi-2"):
+        if how == "comes back":
+            fleet.apply(fleet.mode.happened(rounds.Appeared(device=name), fleet.now_s))
+        else:
+            fleet.say(name, edge.answer(fleet.devices[name]))
     fleet.check(NAMES, NAMES)
