@@ -195,7 +195,7 @@ def test_two_rounds_of_all(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-@pytest.mark.parametrize("at", range(0, 41, 5))
+@pytest.mark.parametrize("at", range(0, 41, 8))
 def test_the_coordinator_is_killed_after_any_message(tmp_path: Path, at: int, restarts: bool) -> None:
     """Whatever was said before is on disk, and the rounds come to the same; devices may be killed as well."""
     fleet = Fleet(tmp_path, restarts=restarts)
