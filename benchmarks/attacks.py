@@ -83,12 +83,10 @@ def cases() -> Iterator[Case]:
     yield Case(**honest, task="fmnist-2", data=IMAGES, settings={"macs": 0.1})
     for rate in (0.03, 0.1):
         yield Case(**honest, task=f"har, learning rate {rate}", settings={"learning_rate": rate})
-    for attackers in (6, 3):
+    for attackers in (12, 6, 3):
         for attack in ATTACKS:
-            yield Case(contestant="hidenseek", attack=attack, attackers=attackers)
-    yield Case(contestant="hidenseek defended", attack="poison", attackers=6)
-    yield Case(contestant="hidenseek defended", attack="hide", attackers=6)
-    yield Case(contestant="hidenseek defended", attack="flip", attackers=12)
+            for contestant in CONTESTANTS:
+                yield Case(contestant=contestant, attack=attack, attackers=attackers)
     yield Case(contestant="hidenseek", attack="flip", attackers=0, seed=1)
     yield Case(contestant="hidenseek defended", attack="flip", attackers=0, seed=1)
     yield Case(contestant="hidenseek defended", attack="flip", attackers=10, seed=1)
