@@ -37,7 +37,7 @@ def main() -> int:
         for _ in range(count):
             step()
         print(json.dumps({"step_ms": (time.perf_counter() - start) / count * 1e3}), flush=True)
-    from edge_client.profiler import peak_memory_kb
+    from edge_client.readings import peak_memory_kb
 
     print(json.dumps({"peak_rss_mb": round(peak_memory_kb() / 1024, 1)}), flush=True)
     return 0

@@ -20,7 +20,7 @@ import numpy as np
 from coordinator.baselines.method import Floats, Labels, Method, Samples, State
 from coordinator.datasets.dataset import DeviceData
 from coordinator.journal import load, save
-from edge_client.profiler import peak_memory_kb
+from edge_client.readings import peak_memory_kb
 
 DIVERGED = 1e30  # reported instead of a loss that is no finite number, which no message carries
 

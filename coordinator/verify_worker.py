@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_client.profiler import peak_memory_kb
+from edge_client.readings import peak_memory_kb
 from edge_client.runtimes import registry
 from export.comparison import GRADIENT_OF, SIGNS_APART, Row, largest
 from wire.bundle import Bundle

@@ -106,6 +106,9 @@ def _add_join(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="FILE",
         help="of devices, count for --hide-among only those with a public key in FILE, one a line after any name",
     )
+    parser.add_argument(
+        "--no-telemetry", action="store_true", help="do not tell the coordinator what training costs this device"
+    )
     parser.add_argument("--verbose", action="store_true", help="say more")
     parser.set_defaults(run=_join)
 
@@ -161,6 +164,7 @@ def _join(arguments: argparse.Namespace) -> int:
             threads=arguments.threads,
             hide_among=arguments.hide_among,
             peers=peers,
+            telemetry=not arguments.no_telemetry,
         ).run()
     return 0
 

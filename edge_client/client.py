@@ -7,24 +7,28 @@ that closes early stops the training for it at once.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from edge_client import agent, events, privacy, profiler, trainer
+from edge_client import agent, events, privacy, readings, trainer
 from edge_client.data import DeviceData
+from edge_client.outbox import Outbox
 from edge_client.runtimes.base import Floats, Runtime
 from edge_client.runtimes.registry import open_runtime
+from edge_client.sampler import Sampler
 from edge_client.store import KnownFederation, Store
 from wire import mask, signing
 from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
 from wire.errors import BrokerRefused, JoinRefused, WireError
-from wire.messages import CatchUp, Evaluation, Federation, MaskUpdate, Message, Round, State, single
+from wire.messages import CatchUp, Evaluation, Federation, MaskUpdate, Message, Round, State, Telemetry, single
 from wire.personal import Personal
 from wire.prng import mix
 from wire.secure_messages import Deliveries, Invitation, Roster, Survivors
+from wire.telemetry import RoundTelemetry
 from wire.topics import Topics
 from wire.transport import Connected, Disconnected, monotonic_s
 
@@ -49,6 +53,7 @@ class Client:
         threads: for the runtime.
         hide_among: give masks only to sums of so many devices at least; 0: also as they are, where that is asked.
         peers: public keys of the devices that count for that; None: all do.
+        telemetry: say what training costs, where the federation wants to know.
     """
 
     device: agent.Device
@@ -59,6 +64,7 @@ class Client:
     threads: int = 1
     hide_among: int = 0
     peers: frozenset[bytes] | None = None
+    telemetry: bool = True
     _bundle: Bundle | None = None
     _runtime: Runtime | None = None
     _training: Iterator[trainer.Trained | None] | None = None
@@ -69,6 +75,13 @@ class Client:
     _events: list[events.Event] = field(default_factory=list)
     _exchange: SecureVote | None = None
     _stop: events.Stop | None = None
+    _sampler: Sampler | None = None
+    _outbox: Outbox = field(default_factory=Outbox)
+    _spent: RoundTelemetry | None = None  # of the round whose mask is about to be sent
+    _cold_start_s: float | None = None  # opening the runtime; not told yet
+    _evaluate_s: float = 0.0
+    _told: tuple[int, int, int | None] = (0, 0, None)  # bytes sent, received and written that are told already
+    _online: bool = False
 
     def __post_init__(self) -> None:
         self.channel.trust = self._trusted
@@ -85,6 +98,7 @@ class Client:
             while self._stop is None:
                 self._listen()
                 self._train_one_step()
+                self._tell()
         finally:
             self._announce(online=False)
             self.channel.transport.close()
@@ -98,10 +112,12 @@ class Client:
             case None:
                 self._events.append(events.Tick())
             case Connected():
+                self._online = True
                 self._events.append(events.Online())
             case Disconnected(refused=True):
                 raise BrokerRefused(f"the broker no longer lets '{self.device.name}' in: {happened.reason}")
             case Disconnected():
+                self._online = False
                 log.warning("connection lost (%s); trying again", happened.reason)
             case Garbled():
                 log.warning("ignored a message on %s: %s", happened.topic, happened.error)
@@ -196,6 +212,7 @@ class Client:
             case events.SendMask():
                 if action.new:
                     self.store.save_pending(action.update)
+                self._account(action.update)
                 if mask.is_ballot(action.update.signs):
                     self._secure_vote().give(action.update)
                     return
@@ -240,8 +257,12 @@ class Client:
             self._events.append(events.BundleNeeded(digest=digest))
             return
         self.data.check(bundle.ticket.plan)
+        began_s = time.perf_counter()
         self._runtime = open_runtime(bundle, federation.training, self.threads)
+        self._cold_start_s = time.perf_counter() - began_s
         self._bundle = bundle
+        self._sampler = Sampler(self._runtime) if self.telemetry and federation.telemetry else None
+        self._outbox.clear()
         self._events.append(events.BundleOpened(digest=digest))
 
     def _ready(self) -> tuple[Bundle, Runtime]:
@@ -265,8 +286,11 @@ class Client:
     def _evaluate(self, announced: Round) -> None:
         _, runtime = self._ready()
         assert self._votes is not None
+        self._tell(last=announced.final)
         runtime.set_multipliers(self._votes.mean)
+        began_s = time.perf_counter()
         correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test)
+        self._evaluate_s += time.perf_counter() - began_s
         self.channel.send(
             self.topics.up(self.device.name, "evaluation"),
             Evaluation(run=announced.run, number=announced.number, correct=correct, test_samples=self.data.y_test.size),
@@ -287,6 +311,8 @@ class Client:
             start=self._votes.start_scores(federation.training.start),
             seed=mix(federation.seed, announced.number, self.device.name),
         )
+        if self._sampler is not None:
+            self._sampler.start()
         log.info("round %d: training on %d samples", announced.number, self.data.y_train.size)
 
     def _prior(self) -> Floats:
@@ -296,6 +322,8 @@ class Client:
     def _train_one_step(self) -> None:
         if self._training is None:
             return
+        if self._sampler is not None:
+            self._sampler.before_step()
         trained = next(self._training)
         if trained is None:
             return
@@ -306,6 +334,9 @@ class Client:
         bundle, runtime = self._ready()
         announced = self._round
         assert announced is not None
+        self._spent = self._sampler.finish(announced.number, trained) if self._sampler else None
+        if self._cold_start_s is not None:
+            self._cold_start_s += trained.steps_s[0]
         personal = Personal(
             ticket=bundle.ticket.id,
             run=announced.run,
@@ -323,7 +354,9 @@ class Client:
             if federation.secure_aggregation
             else mask.encode_signs(sent, self._began, bundle.ticket.ends)
         )
+        began_s = time.perf_counter()
         correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test, personal.log_prior)
+        self._evaluate_s += time.perf_counter() - began_s
         log.info(
             "round %d: loss %.3f, %d of %d test samples right, %.1f ms a step",
             announced.number,
@@ -342,5 +375,35 @@ class Client:
             test_samples=int(self.data.y_test.size),
             train_s=single(trained.train_s),
             step_ms=single(trained.step_ms),
-            peak_memory_kb=profiler.peak_memory_kb(),
+            peak_memory_kb=readings.peak_memory_kb(),
         )
+
+    def _account(self, update: MaskUpdate) -> None:
+        """Put down what the round of a mask that was just sent has cost, if that was not done before."""
+        spent, self._spent = self._spent, None
+        if spent is None or spent.number != update.number:
+            return
+        cold_s, self._cold_start_s = self._cold_start_s, None
+        sent, received, written = self._told
+        now_written = readings.usage().written_bytes
+        self._told = (self.channel.sent_bytes, self.channel.received_bytes, now_written)
+        self._outbox.add(
+            replace(
+                spent,
+                evaluate_ms=round(self._evaluate_s * 1000),
+                cold_start_ms=None if cold_s is None else round(cold_s * 1000),
+                sent_bytes=self.channel.sent_bytes - sent,
+                received_bytes=self.channel.received_bytes - received,
+                written_bytes=None if now_written is None else now_written - (written or 0),
+            )
+        )
+        self._evaluate_s = 0.0
+
+    def _tell(self, *, last: bool = False) -> None:
+        """Send telemetry that is due, once at most: masks need the connection more."""
+        federation = self.device.federation
+        if not self._online or federation is None:
+            return
+        if rounds := self._outbox.take(monotonic_s(), last=last):
+            telemetry = Telemetry(run=federation.run, rounds=rounds)
+            self.channel.send(self.topics.up(self.device.name, "telemetry"), telemetry, qos=0)

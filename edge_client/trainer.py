@@ -27,6 +27,7 @@ class Trained:
         loss: mean training loss of the last epoch, nats.
         train_s: seconds spent in optimiser steps.
         step_ms: median milliseconds of one step.
+        steps_s: seconds of every step.
     """
 
     signs: NDArray[np.bool_]
@@ -34,6 +35,7 @@ class Trained:
     loss: float
     train_s: float
     step_ms: float
+    steps_s: tuple[float, ...] = ()
 
 
 def log_prior(y: Labels, classes: int) -> Floats:
@@ -87,6 +89,7 @@ def train(
         loss=loss_sum / y.size,
         train_s=sum(durations),
         step_ms=float(np.median(durations)) * 1e3,
+        steps_s=tuple(durations),
     )
 
 

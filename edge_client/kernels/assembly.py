@@ -74,6 +74,11 @@ class Assembly:
         """All that the networks point into."""
         return (self.networks, self.operations, self._tensors, self._arena)
 
+    @property
+    def arena(self) -> NDArray[np.uint8]:
+        """The block of memory, uint8 (bytes,)."""
+        return self._arena.memory
+
     def _codes(self) -> list[Codes | None]:
         """The kept weights of every operation that has any."""
         return [
@@ -246,7 +251,7 @@ class _Arena:
         total = sum(self.purposes.values())
         block = np.zeros(total + ALIGN, dtype=np.uint8)
         first = -block.ctypes.data % ALIGN
-        self._memory = block[first : first + total]
+        self.memory = block[first : first + total]
         self._next = 0
         self._left = dict(self.purposes)
 
@@ -255,7 +260,7 @@ class _Arena:
         if nbytes > self._left[purpose]:
             raise AssertionError(f"{purpose}: {nbytes} bytes wanted, {self._left[purpose]} planned")  # a bug of ours
         self._left[purpose] -= nbytes
-        piece = self._memory[self._next : self._next + nbytes]
+        piece = self.memory[self._next : self._next + nbytes]
         self._next += nbytes
         return piece.view(dtype)[:count]
 

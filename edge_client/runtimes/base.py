@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +75,20 @@ class Runtime(Protocol):
 
     def logits(self, x: Floats) -> Floats:
         """Inference with the scores' signs, or the multipliers set, and no prior: float32 (n, classes)."""
+
+
+@runtime_checkable
+class LayerClock(Protocol):
+    """A runtime that knows its memory to the byte, and can time its layers."""
+
+    def clock_layers(self, *, on: bool) -> None:
+        """Time the layers of the steps that follow, or no longer."""
+
+    def reset_layer_clock(self) -> None:
+        """Forget the times so far."""
+
+    def layer_seconds(self) -> tuple[Doubles, Doubles]:
+        """Seconds forward and backward at every layer of the plan, float64 (layers,) each, of all timed steps."""
+
+    def arena(self) -> tuple[int, int]:
+        """Address and bytes of all the memory that training takes in the runtime."""

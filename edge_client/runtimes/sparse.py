@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_client.kernels import library
 from edge_client.kernels.assembly import Assembly, address
-from edge_client.runtimes.base import Floats, Labels, StepResult
+from edge_client.runtimes.base import Doubles, Floats, Labels, StepResult
 from wire.bundle import Bundle
 from wire.errors import ConfigError, DataError, StateError
 from wire.settings import Training
@@ -62,6 +62,38 @@ class SparseRuntime:
     def memory_plan(self) -> Mapping[str, int]:
         """Bytes of the arena by purpose; their sum is all the memory that training takes here."""
         return dict(self._parts.purposes)
+
+    def arena(self) -> tuple[int, int]:
+        """Address and bytes of the arena."""
+        return address(self._parts.arena), self._parts.arena.nbytes
+
+    def clock_layers(self, *, on: bool) -> None:
+        """Time the layers of the steps that follow, or no longer; with threads, the first one's share of the batch."""
+        self._network.seconds = address(self._seconds) if on else None
+
+    def reset_layer_clock(self) -> None:
+        """Forget the times so far."""
+        self._seconds[:] = 0
+
+    def layer_seconds(self) -> tuple[Doubles, Doubles]:
+        """Seconds forward and backward at every layer of the plan, float64 (layers,) each, of all timed steps.
+
+        A ReLU that a kernel applies as it writes is in the layer before it; loss and update are in none.
+        """
+        layers = self._ticket.plan.layers
+        forward, backward = np.zeros(len(layers)), np.zeros(len(layers))
+        at = 0
+        for operation, seconds in zip(self._parts.schedule.operations, self._seconds, strict=False):
+            # What lowering makes of a layer in several operations of its own belongs to the layer before them.
+            at = next((position for position in range(at, len(layers)) if layers[position] is operation.layer), at)
+            forward[at] += seconds[0]
+            backward[at] += seconds[1] + seconds[2]
+        return forward, backward
+
+    @cached_property
+    def _seconds(self) -> Doubles:
+        """What the kernels add their times to: every operation's forward, at weights, at inputs; last: all else."""
+        return np.zeros((len(self._parts.schedule.operations) + 1, 3))
 
     def set_scores(self, scores: Floats) -> None:
         """Copy scores in and clear the optimiser's state.

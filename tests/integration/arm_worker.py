@@ -21,7 +21,7 @@ import cbor2
 import numpy as np
 
 from edge_client.kernels import library
-from edge_client.profiler import peak_memory_kb
+from edge_client.readings import peak_memory_kb
 from edge_client.runtimes import registry
 from wire.bundle import decode_bundle
 from wire.settings import Training

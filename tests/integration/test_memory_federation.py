@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coordinator import telemetry
 from coordinator.aggregate import next_votes
 from coordinator.federation import Federation, prepare
 from coordinator.fleet import Fleet
@@ -134,6 +135,10 @@ def test_federation_learns_and_counts_every_byte_and_vote(tmp_path: Path, federa
         recount = next_votes(before, (mask.decode_signs(one, before, ends) for one in coded), federation.memory)
         assert np.array_equal(after.signs, recount.signs)
         assert np.array_equal(after.dissent, recount.dissent)
+    told = {(one.device, one.spent.number): one.spent for one in telemetry.rounds(store, summary_run(store))}
+    assert set(told) == {(device, number) for device, number, _ in watcher.masks}, "of every mask, what it cost"
+    assert all(spent.steps and spent.step_p50_us and spent.sent_bytes for spent in told.values())
+    assert {number for (_, number), spent in told.items() if spent.cold_start_ms is not None} == {1}
     assert sorted(watcher.masks)[0][2] == store.query("SELECT payload_bytes FROM mask ORDER BY device, number")[0][0]
 
 

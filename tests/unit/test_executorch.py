@@ -411,7 +411,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from edge_client.executorch import library
-from edge_client.profiler import peak_memory_kb
+from edge_client.readings import peak_memory_kb
 from edge_client.runtimes.registry import available, open_runtime
 from wire.bundle import decode_bundle
 from wire.settings import Training
