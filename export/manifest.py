@@ -250,7 +250,8 @@ def _parsed(model: type[Parsed], text: bytes, path: Path) -> Parsed:
         return model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "file"
+        # A key of the file may be as long as the file.
+        place = ".".join(str(step)[:40] for step in first["loc"]) or "file"
         raise DataError(f"{place}: {first['msg']}", where=str(path), hint="Export it again") from error
 
 
