@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.kernel_process import RUNTIMES
-from benchmarks.machine import describe, fma_peak
+from benchmarks.machine import commit, describe, fma_peak
 from benchmarks.roofline import write_roofline
 from coordinator.models import build_plan
 from coordinator.prune import prune
@@ -177,13 +177,11 @@ def main() -> int:
 def write(stem: Path, machine: dict[str, object], peak: float, rows: list[Row]) -> None:
     """Write what there is; called after every network, so that an interrupt loses one at most."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
     versions = {name: metadata.version(name) for name in ("torch", "onnxruntime", "numpy")}
     result = {
         "machine": machine,
         "fma_peak_gflops": round(peak, 1),
-        "commit": commit,
+        "commit": commit(),
         "versions": versions | {"python": platform.python_version()},
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "rows": [asdict(row) for row in rows],

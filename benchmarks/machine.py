@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import subprocess
 import time
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def describe() -> dict[str, object]:
         "kernels": kernels.name if kernels else None,
         "load": round(os.getloadavg()[0], 1),
     }
+
+
+def commit() -> str:
+    """Of this tree, with -dirty if it holds more than that; "" outside a repository."""
+    git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(git, capture_output=True, text=True, cwd=Path(__file__).parent, check=False).stdout.strip()
 
 
 def fma_peak() -> float:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.machine import describe
+from benchmarks.machine import commit, describe
 from benchmarks.method_report import write_markdown, write_svg
 from coordinator import baselines
 from coordinator.baselines.method import make_settings
@@ -154,13 +153,10 @@ def _experiment(task: BenchmarkTask, method: str, rate: float | None, rounds: in
 
 def write(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace, seconds: float) -> None:
     """Write what there is so far as JSON, a Markdown table and a picture."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     result = {
         "command": "python -m benchmarks.method",
         "rounds": arguments.rounds,
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "machine": describe(),
         "versions": {package: metadata.version(package) for package in ("torch", "numpy")},
         "seconds": round(seconds),

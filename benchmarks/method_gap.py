@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmarks.machine import describe
+from benchmarks.machine import commit, describe
 from coordinator import baselines, rounds
 from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings, Network, votes_of
 from coordinator.baselines.method import Floats, Labels, Method, Samples, State, Task, Update, make_settings
@@ -69,6 +69,7 @@ def main() -> None:
     result = {
         "command": "python -m benchmarks.method_gap",
         "machine": describe(),
+        "commit": commit(),
         "seed": SEED,
         "rounds": ROUNDS,
         "one place": _one_place(ours, parts, console),

@@ -21,7 +21,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.machine import describe
+from benchmarks.machine import commit, describe
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Runtime
 from edge_client.sampler import Sampler
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(
                 f"{name}: {rows[-1]['round_s']} s a round, and {rows[-1]['overhead']:.2%} for measuring it", flush=True
             )
-    RESULT.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
+    RESULT.write_text(json.dumps({"machine": describe(), "commit": commit(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

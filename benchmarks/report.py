@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.machine import describe
+from benchmarks.machine import commit, describe
 from coordinator.report.page import write_page
 from coordinator.report.summary import summarise
 from coordinator.store import Store
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "page_bytes": page.stat().st_size,
         }
         store.close()
-    text = json.dumps({**results, "machine": describe()}, indent=2)
+    text = json.dumps({**results, "machine": describe(), "commit": commit()}, indent=2)
     print(text)
     if arguments.output:
         arguments.output.write_text(text + "\n", encoding="utf-8")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 from rich.console import Console
 
-from benchmarks.machine import describe
+from benchmarks.machine import commit, describe
 from coordinator import exchange as ex
 from coordinator.aggregate import remember
 from coordinator.baselines.hidenseek import BEFORE, HideNseek, votes_of
@@ -197,11 +196,6 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _commit() -> str:
-    git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(git, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, write."""
     parser = argparse.ArgumentParser(
@@ -220,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "command": "python -m benchmarks.secure_aggregation",
         "machine": describe(),
         "versions": {name: version(name) for name in ("numpy", "pynacl")},
-        "commit": _commit(),
+        "commit": commit(),
         "kept": KEPT,
         "rows": rows,
     }

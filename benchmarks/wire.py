@@ -29,7 +29,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import describe
+from benchmarks.machine import commit, describe
 from coordinator.baselines.hidenseek import HideNseek, adaptive_bits, votes_of
 from coordinator.baselines.method import State, Update
 from coordinator.experiment import DataSettings, Experiment
@@ -278,6 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     result = {
         "machine": describe(),
+        "commit": commit(),
         "versions": {name: metadata.version(name) for name in ("numpy", "hidenseek")},
         "messages": messages,
         "votes": votes_sizes(run),

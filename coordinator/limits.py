@@ -18,8 +18,11 @@ from typing import ClassVar
 class _Bucket:
     burst: float
     per_s: float
-    tokens: float
-    filled_s: float
+    filled_s: float = 0.0
+    tokens: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokens = self.burst
 
     def take(self, now_s: float) -> bool:
         self.tokens = min(self.burst, self.tokens + max(now_s - self.filled_s, 0) * self.per_s)
@@ -27,6 +30,9 @@ class _Bucket:
         taken = self.tokens >= 1
         self.tokens -= taken
         return taken
+
+    def give_back(self) -> None:
+        self.tokens = min(self.burst, self.tokens + 1)
 
 
 @dataclass
@@ -60,7 +66,10 @@ class Limits:
     remarks: ClassVar[int] = 10  # on what is said in the name of one device while it is doubted
     devices: ClassVar[int] = 100_000
     _speakers: dict[str, _Speaker] = field(default_factory=dict)
-    _checks: _Bucket | None = None
+    _checks: _Bucket = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._checks = _Bucket(self.checks_burst, self.checks_per_s)
 
     def admit(self, device: str, now_s: float) -> tuple[bool, bool]:
         """Whether a packet of this device is looked at, and whether the device sends too much and nobody was told yet.
@@ -69,9 +78,9 @@ class Limits:
             device: whose packet came.
             now_s: any monotonic clock, seconds.
         """
-        speaker = self._speaker(device, now_s)
+        speaker = self._speaker(device)
         if now_s < speaker.doubted_until_s:
-            return self._checks_bucket(now_s).take(now_s), False
+            return self._checks.take(now_s), False
         if not speaker.takes(now_s):
             first, speaker.told = not speaker.told, True
             return False, first
@@ -82,32 +91,26 @@ class Limits:
 
     def proven(self, device: str, now_s: float) -> bool:
         """Note that an admitted packet completed a genuine message; whether the device may say it."""
-        speaker = self._speaker(device, now_s)
+        speaker = self._speaker(device)
         speaker.unproven = 0
         if now_s >= speaker.doubted_until_s:
             return True  # paid for when it was admitted
-        checks = self._checks_bucket(now_s)
-        checks.tokens = min(checks.burst, checks.tokens + 1)
+        self._checks.give_back()
         return speaker.takes(now_s)
 
     def forged(self, device: str, now_s: float) -> bool:
         """Note that an admitted packet was nobody's word; whether that is worth telling, as the hundredth is not."""
-        speaker = self._speaker(device, now_s)
+        speaker = self._speaker(device)
         if now_s >= speaker.doubted_until_s:
             speaker.forged = 0
         speaker.forged += 1
         speaker.doubted_until_s = now_s + self.doubt_s
         return speaker.forged <= self.remarks
 
-    def _speaker(self, device: str, now_s: float) -> _Speaker:
+    def _speaker(self, device: str) -> _Speaker:
         speaker = self._speakers.get(device)
         if speaker is None:
             if len(self._speakers) >= self.devices:
                 del self._speakers[next(iter(self._speakers))]
-            speaker = self._speakers[device] = _Speaker(_Bucket(self.burst, self.per_s, self.burst, now_s))
+            speaker = self._speakers[device] = _Speaker(_Bucket(self.burst, self.per_s))
         return speaker
-
-    def _checks_bucket(self, now_s: float) -> _Bucket:
-        if self._checks is None:
-            self._checks = _Bucket(self.checks_burst, self.checks_per_s, self.checks_burst, now_s)
-        return self._checks

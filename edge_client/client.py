@@ -288,9 +288,7 @@ class Client:
         assert self._votes is not None
         self._tell(last=announced.final)
         runtime.set_multipliers(self._votes.mean)
-        began_s = time.perf_counter()
-        correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test)
-        self._evaluate_s += time.perf_counter() - began_s
+        correct = self._count_correct(runtime)
         self.channel.send(
             self.topics.up(self.device.name, "evaluation"),
             Evaluation(run=announced.run, number=announced.number, correct=correct, test_samples=self.data.y_test.size),
@@ -314,6 +312,13 @@ class Client:
         if self._sampler is not None:
             self._sampler.start()
         log.info("round %d: training on %d samples", announced.number, self.data.y_train.size)
+
+    def _count_correct(self, runtime: Runtime, prior: Floats | float = 0.0) -> int:
+        """Test samples right with the runtime's weights; how long that took is added to what evaluation has cost."""
+        began_s = time.perf_counter()
+        correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test, prior)
+        self._evaluate_s += time.perf_counter() - began_s
+        return correct
 
     def _prior(self) -> Floats:
         bundle, _ = self._ready()
@@ -354,9 +359,7 @@ class Client:
             if federation.secure_aggregation
             else mask.encode_signs(sent, self._began, bundle.ticket.ends)
         )
-        began_s = time.perf_counter()
-        correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test, personal.log_prior)
-        self._evaluate_s += time.perf_counter() - began_s
+        correct = self._count_correct(runtime, personal.log_prior)
         log.info(
             "round %d: loss %.3f, %d of %d test samples right, %.1f ms a step",
             announced.number,

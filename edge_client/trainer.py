@@ -25,17 +25,23 @@ class Trained:
         signs: sign mask, bool (kept,), True for +1.
         scores: float32 (kept,).
         loss: mean training loss of the last epoch, nats.
-        train_s: seconds spent in optimiser steps.
-        step_ms: median milliseconds of one step.
-        steps_s: seconds of every step.
+        steps_s: seconds of every optimiser step.
     """
 
     signs: NDArray[np.bool_]
     scores: Floats
     loss: float
-    train_s: float
-    step_ms: float
-    steps_s: tuple[float, ...] = ()
+    steps_s: tuple[float, ...]
+
+    @property
+    def train_s(self) -> float:
+        """Seconds spent in optimiser steps."""
+        return sum(self.steps_s)
+
+    @property
+    def step_ms(self) -> float:
+        """Median milliseconds of one step."""
+        return float(np.median(self.steps_s)) * 1e3
 
 
 def log_prior(y: Labels, classes: int) -> Floats:
@@ -87,8 +93,6 @@ def train(
         signs=scores >= 0,
         scores=scores,
         loss=loss_sum / y.size,
-        train_s=sum(durations),
-        step_ms=float(np.median(durations)) * 1e3,
         steps_s=tuple(durations),
     )
 

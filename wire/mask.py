@@ -168,7 +168,7 @@ def decode_signs(data: bytes, votes: Votes, ends: Ends) -> Signs:
 
 def ballot(signs: Signs) -> bytes:
     """Signs bool (kept,) as a device keeps them until they are masked."""
-    return bytes([BALLOT]) + KEPT.pack(signs.size) + np.packbits(signs, bitorder="little").tobytes()
+    return bytes([BALLOT]) + KEPT.pack(signs.size) + bits.pack(signs)
 
 
 def is_ballot(data: bytes) -> bool:
@@ -186,10 +186,7 @@ def read_ballot(data: bytes) -> Signs:
     if len(data) < head or not is_ballot(data):
         raise Truncated("ballot", expected_bytes=head, got_bytes=len(data))
     (kept,) = KEPT.unpack_from(data, 1)
-    if len(data) != head + -(-kept // 8):
-        raise Truncated(f"ballot of {kept} signs", expected_bytes=head + -(-kept // 8), got_bytes=len(data))
-    bits = np.frombuffer(data, dtype=np.uint8, offset=head)
-    return np.unpackbits(bits, count=kept, bitorder="little").astype(np.bool_)
+    return bits.unpack(data[head:], kept)
 
 
 def encode_votes(votes: Votes, ends: Ends, known: Votes | None = None) -> bytes:

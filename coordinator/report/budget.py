@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ruamel.yaml import YAML
 
 from coordinator.config import NOT_YAML
 from coordinator.report.spent import Spent
-from wire.errors import ConfigError
+from wire.errors import ConfigError, did_you_mean
 
 METRICS = {  # limit in the file -> unit
     "step_ms": "ms",
@@ -109,7 +108,5 @@ def _mapping(tree: Any, where: str, names: tuple[str, ...] = ()) -> dict[Any, An
         raise ConfigError(f"found {tree!r:.80}, expected a mapping", where=where)
     for name in tree if names else ():
         if name not in names:
-            near = get_close_matches(str(name), names, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(names)}"
-            raise ConfigError(f"{name}: no such setting", where=where, hint=hint)
+            raise ConfigError(f"{name}: no such setting", where=where, hint=did_you_mean(str(name), list(names)))
     return tree

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from coordinator.report.spent import Spent
+from coordinator.report.spent import Spent, figure
 
 SLOW = 1.2  # times the fleet's median step from which a cause is looked for
 THROTTLED_NOW = 0xE  # frequency capped, throttled, soft temperature limit
@@ -125,5 +125,4 @@ def _others(one: Spent, fleet: Sequence[Spent]) -> list[Spent]:
 
 
 def _usual(fleet: Sequence[Spent], attribute: str) -> float | None:
-    known = [value for value in (getattr(one, attribute) for one in fleet) if value is not None]
-    return median(known) if known else None
+    return figure(median, fleet, attribute)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from coordinator.report.page import DASH, number, percent
+from coordinator.report.spent import figure
 from coordinator.report.summary import Summary
 
 CHANGED = 1.05  # a device's step is listed from a change of 5 % on
@@ -54,16 +55,11 @@ def compare(before: Summary, after: Summary) -> list[Line]:
         ("peak memory, MB (median of devices)", "peak_mb", 1),
         ("energy, J per round (median of devices)", "round_j", 2),
     ):
-        values = (_median(before, attribute), _median(after, attribute))
-        lines.append(Line(name=name, before=values[0], after=values[1], digits=digits))
+        was, now = (figure(median, one.spent, attribute) for one in (before, after))
+        lines.append(Line(name=name, before=was, after=now, digits=digits))
     earlier = {one.name: one.step_ms for one in before.spent}
     for one in after.spent:
         was = earlier.get(one.name)
         if was and one.step_ms and max(was / one.step_ms, one.step_ms / was) >= CHANGED:
             lines.append(Line(name=f"{one.name}: step, ms", before=was, after=one.step_ms, digits=2))
     return lines
-
-
-def _median(summary: Summary, attribute: str) -> float | None:
-    known = [value for value in (getattr(one, attribute) for one in summary.spent) if value is not None]
-    return median(known) if known else None

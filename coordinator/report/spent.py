@@ -101,7 +101,7 @@ def spent_by_device(store: Store, run: bytes, devices: Sequence[DeviceSummary], 
     found = []
     for device in devices:
         rounds = told[device.name]
-        peak_kib = max([device.peak_memory_kb, *_known(rounds, "peak_kib")])
+        peak_kib = max([device.peak_memory_kb, *known(rounds, "peak_kib")])
         found.append(
             Spent(
                 name=device.name,
@@ -120,9 +120,9 @@ def spent_by_device(store: Store, run: bytes, devices: Sequence[DeviceSummary], 
 
 def _told(rounds: Sequence[RoundTelemetry], layers: int) -> dict[str, Any]:
     trained_ms = sum(one.train_ms or 0 for one in rounds if one.involuntary_switches is not None)
-    switches = sum(_known(rounds, "involuntary_switches"))
+    switches = sum(known(rounds, "involuntary_switches"))
     bits = 0
-    for word in _known(rounds, "throttled"):
+    for word in known(rounds, "throttled"):
         bits |= int(word)
     times = [
         [f + b for f, b in zip(one.forward_us, one.backward_us, strict=True)]
@@ -131,18 +131,18 @@ def _told(rounds: Sequence[RoundTelemetry], layers: int) -> dict[str, Any]:
     ]
     return {
         "rounds": len(rounds),
-        "step_p95_ms": _of(median, rounds, "step_p95_us", 1e-3),
-        "step_p99_ms": _of(median, rounds, "step_p99_us", 1e-3),
-        "step_max_ms": _of(max, rounds, "step_max_us", 1e-3),
-        "arena_mb": _of(max, rounds, "arena_planned_bytes", 1e-6),
-        "major_faults": _of(sum, rounds, "major_faults"),
+        "step_p95_ms": figure(median, rounds, "step_p95_us", 1e-3),
+        "step_p99_ms": figure(median, rounds, "step_p99_us", 1e-3),
+        "step_max_ms": figure(max, rounds, "step_max_us", 1e-3),
+        "arena_mb": figure(max, rounds, "arena_planned_bytes", 1e-6),
+        "major_faults": figure(sum, rounds, "major_faults"),
         "involuntary_per_s": switches / (trained_ms / 1e3) if trained_ms else None,
-        "frequency_mhz": _of(median, rounds, "frequency_mhz"),
-        "temperature_c": _of(max, rounds, "temperature_c"),
-        "throttled": bits if _known(rounds, "throttled") else None,
-        "round_j": _of(fmean, rounds, "energy_mj", 1e-3),
+        "frequency_mhz": figure(median, rounds, "frequency_mhz"),
+        "temperature_c": figure(max, rounds, "temperature_c"),
+        "throttled": bits if known(rounds, "throttled") else None,
+        "round_j": figure(fmean, rounds, "energy_mj", 1e-3),
         "energy_measured": bool(rounds) and all(one.energy_source for one in rounds if one.energy_mj is not None),
-        "written_bytes": _of(sum, rounds, "written_bytes"),
+        "written_bytes": figure(sum, rounds, "written_bytes"),
         "layers_us": tuple(map(median, zip(*times, strict=True))),
     }
 
@@ -157,23 +157,25 @@ def groups(devices: Iterable[Spent]) -> list[Group]:
             profile=profile,
             runtime=runtime,
             devices=len(members),
-            step_ms=_of(median, members, "step_ms"),
-            step_p95_ms=_of(median, members, "step_p95_ms"),
-            round_j=_of(median, members, "round_j"),
-            peak_mb=_of(max, members, "peak_mb"),
-            temperature_c=_of(max, members, "temperature_c"),
+            step_ms=figure(median, members, "step_ms"),
+            step_p95_ms=figure(median, members, "step_p95_ms"),
+            round_j=figure(median, members, "round_j"),
+            peak_mb=figure(max, members, "peak_mb"),
+            temperature_c=figure(max, members, "temperature_c"),
             layers_us=tuple(map(median, zip(*(one.layers_us for one in members if one.layers_us), strict=True))),
         )
         for (profile, runtime), members in sorted(together.items())
     ]
 
 
-def _known(items: Iterable[object], attribute: str) -> list[float]:
+def known(items: Iterable[object], attribute: str) -> list[float]:
+    """The values of an attribute, without those that nobody measured."""
     return [value for value in (getattr(item, attribute) for item in items) if value is not None]
 
 
-def _of(
+def figure(
     summary: Callable[[list[float]], float], items: Iterable[object], attribute: str, scale: float = 1
 ) -> float | None:
-    known = _known(items, attribute)
-    return summary(known) * scale if known else None
+    """A summary, such as the median, of an attribute's known values, times `scale`; None if there are none."""
+    values = known(items, attribute)
+    return summary(values) * scale if values else None
