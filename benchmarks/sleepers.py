@@ -16,8 +16,8 @@ import numpy as np
 
 from coordinator import server
 from coordinator.federation import Federation, prepare
-from coordinator.fleet import Fleet
 from coordinator.keys import federation_key
+from coordinator.observer import Observer
 from coordinator.server import Coordinator
 from coordinator.store import Store
 from edge_client import agent, client
@@ -26,7 +26,7 @@ from edge_client.data import DeviceData
 from edge_client.store import Store as DeviceStore
 from wire import prng
 from wire.channel import Channel
-from wire.messages import Evaluation, Hello, MaskUpdate, Round
+from wire.messages import Hello, Round
 from wire.signing import public_key
 from wire.topics import Topics
 from wire.transport import MemoryBus, MemoryTransport
@@ -116,25 +116,13 @@ class Sleeper(Client):
 
 
 @dataclass
-class Watcher:
+class Watcher(Observer):
     """An observer that notes when a round closed and what it came to."""
 
     clock: Clock
     closed_s: list[float] = field(default_factory=list)
     accuracies: list[float | None] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-
-    def device(self, name: str, online: bool, fleet: Fleet) -> None:
-        """Not of interest."""
-
-    def announced(self, number: int, selected: tuple[str, ...]) -> None:
-        """Not of interest."""
-
-    def mask(self, name: str, update: MaskUpdate, payload_bytes: int) -> None:
-        """Not of interest."""
-
-    def evaluation(self, name: str, evaluation: Evaluation) -> None:
-        """Not of interest."""
 
     def closed(self, number: int, voters: int, held_out: float | None) -> None:
         """Note it."""

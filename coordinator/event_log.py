@@ -1,4 +1,4 @@
-"""What happens in a run as JSON lines, for log collectors; and how two observers watch one run."""
+"""What happens in a run as JSON lines, for log collectors."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from coordinator.fleet import Fleet
+from coordinator.observer import Observer
 from wire.errors import ConfigError
-from wire.messages import Evaluation, MaskUpdate
+from wire.messages import Evaluation, MaskUpdate, Telemetry
 
-if TYPE_CHECKING:
-    from coordinator.server import Observer
+TELEMETRY = ("train_ms", "cpu_ms", "rss_kib", "peak_kib", "temperature_c", "throttled", "energy_mj", "sent_bytes")
 
 
 class _Lines(WatchedFileHandler):
@@ -33,8 +32,8 @@ class _Lines(WatchedFileHandler):
             self._failed = None
 
 
-class EventLog:
-    """A `coordinator.server.Observer` that appends one JSON object a line.
+class EventLog(Observer):
+    """Appends one JSON object a line.
 
     Every line has `time` (RFC 3339, UTC), `federation` and `event`; docs/operations.md lists the others' fields.
 
@@ -66,6 +65,10 @@ class EventLog:
         """See `Observer.device`."""
         self._write("device", device=name, online=online)
 
+    def revoked(self, name: str) -> None:
+        """See `Observer.revoked`."""
+        self._write("revoked", device=name)
+
     def announced(self, number: int, selected: tuple[str, ...]) -> None:
         """See `Observer.announced`."""
         self._write("announced", round=number, selected=len(selected))
@@ -93,6 +96,16 @@ class EventLog:
             test_samples=evaluation.test_samples,
         )
 
+    def telemetry(self, name: str, telemetry: Telemetry) -> None:
+        """See `Observer.telemetry`."""
+        for spent in telemetry.rounds:
+            figures = {key: _finite(getattr(spent, key)) for key in TELEMETRY}
+            self._write("telemetry", device=name, round=spent.number, **figures)
+
+    def broker(self, connected: bool) -> None:
+        """See `Observer.broker`."""
+        self._write("broker", connected=connected)
+
     def closed(self, number: int, voters: int, held_out: float | None) -> None:
         """See `Observer.closed`."""
         self._write("closed", round=number, masks=voters, held_out=held_out)
@@ -107,43 +120,6 @@ class EventLog:
         self._lines.handle(logging.LogRecord("hidenseek", logging.INFO, "", 0, line, None, None))
 
 
-def _finite(value: float) -> float | None:
+def _finite(value: float | None) -> float | None:
     """What a device says may be no number, which JSON has no word for."""
-    return value if math.isfinite(value) else None
-
-
-class Both:
-    """An `Observer` that tells two others, in order."""
-
-    def __init__(self, first: Observer, second: Observer) -> None:
-        self._each = (first, second)
-
-    def device(self, name: str, online: bool, fleet: Fleet) -> None:
-        """See `Observer.device`."""
-        for one in self._each:
-            one.device(name, online, fleet)
-
-    def announced(self, number: int, selected: tuple[str, ...]) -> None:
-        """See `Observer.announced`."""
-        for one in self._each:
-            one.announced(number, selected)
-
-    def mask(self, name: str, update: MaskUpdate, payload_bytes: int) -> None:
-        """See `Observer.mask`."""
-        for one in self._each:
-            one.mask(name, update, payload_bytes)
-
-    def evaluation(self, name: str, evaluation: Evaluation) -> None:
-        """See `Observer.evaluation`."""
-        for one in self._each:
-            one.evaluation(name, evaluation)
-
-    def closed(self, number: int, voters: int, held_out: float | None) -> None:
-        """See `Observer.closed`."""
-        for one in self._each:
-            one.closed(number, voters, held_out)
-
-    def remark(self, text: str) -> None:
-        """See `Observer.remark`."""
-        for one in self._each:
-            one.remark(text)
+    return value if value is not None and math.isfinite(value) else None

@@ -14,9 +14,10 @@ from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet
 from coordinator.keys import federation_key
 from coordinator.models import build_plan
+from coordinator.observer import Observer
 from coordinator.prune import prune
 from coordinator.rounds import Schedule
-from coordinator.server import Coordinator, Observer
+from coordinator.server import Coordinator
 from coordinator.steps import Asynchrony
 from coordinator.store import Store
 from export.bundle import make_bundle

@@ -11,7 +11,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from coordinator import privacy, rounds
 from coordinator.aggregate import DEFEND
@@ -20,6 +19,7 @@ from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet, Member
 from coordinator.limits import Limits
 from coordinator.modes import Asynchronously, Ballot, InRounds, Mode
+from coordinator.observer import Observer
 from coordinator.rounds import Schedule
 from coordinator.secretly import NOTICE, Secretly
 from coordinator.steps import Asynchrony
@@ -56,28 +56,6 @@ log = logging.getLogger("hidenseek")
 TICK_S = 0.25
 MAX_VALUES = 1_000  # of a device's message: before its signature is checked, little is to be done for it
 REVOCATIONS_S = 1.0  # how often the database is asked for them
-
-
-class Observer(Protocol):
-    """Whoever watches a run: a terminal view, a log, a test."""
-
-    def device(self, name: str, online: bool, fleet: Fleet) -> None:
-        """A device came or went."""
-
-    def announced(self, number: int, selected: tuple[str, ...]) -> None:
-        """A round opened, or asked more devices; where it asks everyone, those that are online."""
-
-    def mask(self, name: str, update: MaskUpdate, payload_bytes: int) -> None:
-        """A mask was stored, to be counted in round `update.number`."""
-
-    def evaluation(self, name: str, evaluation: Evaluation) -> None:
-        """A device tried the announced network."""
-
-    def closed(self, number: int, voters: int, held_out: float | None) -> None:
-        """A round closed with this many votes; accuracy of its outcome on held-out samples."""
-
-    def remark(self, text: str) -> None:
-        """Something a person should know."""
 
 
 @dataclass
@@ -175,6 +153,7 @@ class Coordinator:
         while not self._done():
             self._listen()
             self.watch()
+            self.observer.tick()
             self._heed_revocations()
             self._telemetry.flush(monotonic_s())
             if self._started:  # not before it is known where the run stopped
@@ -204,8 +183,10 @@ class Coordinator:
             case Disconnected(refused=True):
                 raise BrokerRefused(f"the broker no longer lets the coordinator in: {happened.reason}")
             case Disconnected():
+                self.observer.broker(False)
                 self.observer.remark(f"connection to the broker lost ({happened.reason}); trying again")
             case Garbled():
+                self.observer.refused(happened.topic, happened.error.code)
                 # Not of every one: who forges much shall not fill the log as well.
                 if self._limits.forged(speaker(happened.topic), monotonic_s()):
                     self.observer.remark(f"ignored a message on {happened.topic}: {happened.error}")
@@ -213,9 +194,11 @@ class Coordinator:
                 if self._limits.proven(speaker(happened.topic), monotonic_s()):
                     self._on_received(happened)
                 else:
+                    self.observer.refused(happened.topic, "too-fast")
                     happened.acknowledge()
 
     def _on_connected(self) -> None:
+        self.observer.broker(True)
         self.channel.subscribe(self.topics.all_up)
         # Every time: a broker may have been killed and have lost what it was to retain.
         for runtime, bundle in self.bundles.items():
@@ -261,6 +244,8 @@ class Coordinator:
         """Whether a device may be listened to now: nobody is heard more often than a device at work speaks."""
         device = speaker(topic)  # also of a topic that is none, which is refused later
         admitted, first = self._limits.admit(device, monotonic_s())
+        if not admitted:
+            self.observer.refused(topic, "too-fast")
         if first:
             self.observer.remark(
                 f"{device.rpartition('/')[2]} sends more than {Limits.per_s:g} messages a second; ignoring the rest"
@@ -275,6 +260,7 @@ class Coordinator:
         revoked, before = self.store.revoked(), self.fleet.revoked
         self.fleet.revoked = revoked
         for device in sorted(revoked - before):
+            self.observer.revoked(device)
             self.observer.remark(f"{device} is revoked: it takes part no more")
             member = self.fleet.members.get(device)
             if member is None:
@@ -307,6 +293,7 @@ class Coordinator:
                 case other:
                     raise WireError(f"a device does not send {type(other).__name__}")
         except WireError as error:
+            self.observer.refused(received.topic, error.code)
             self.observer.remark(f"ignored a message on {received.topic}: {error}")
         received.acknowledge()  # not after any other error: then the broker shall deliver it again
 
@@ -321,6 +308,7 @@ class Coordinator:
             return
         for refusal in answer:
             self.channel.send(self.topics.down(device), refusal)
+            self.observer.refused(self.topics.up(device, "hello"), refusal.code)
             self.observer.remark(f"refused {device}: {refusal.reason}")
 
     def _on_state(self, device: str, state: State) -> None:
@@ -410,6 +398,7 @@ class Coordinator:
                 raise Mismatch("telemetry", expected=f"round 1..{self.schedule.rounds}", got=spent.number)
         if self.telemetry:
             self._telemetry.add(device, telemetry, payload_bytes)
+            self.observer.telemetry(device, telemetry)
 
     # What is to be done.
 

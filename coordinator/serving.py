@@ -12,10 +12,11 @@ from rich.console import Console
 from coordinator.broker import EmbeddedBroker
 from coordinator.brokers.access import COORDINATOR
 from coordinator.evaluate import Evaluator
-from coordinator.event_log import Both, EventLog
+from coordinator.event_log import EventLog
 from coordinator.federation import DATABASE, Federation, connect, prepare
+from coordinator.observer import Observer, Several
 from coordinator.report.summary import Summary, summarise
-from coordinator.server import Coordinator, Observer
+from coordinator.server import Coordinator
 from coordinator.store import Store
 from coordinator.terminal import Board
 from wire.envelope import DEFAULT_PACKET_BYTES
@@ -84,7 +85,7 @@ def serving(
         console, title=title, rounds=federation.schedule.rounds, fedavg_bytes=4 * federation.ticket.plan.weights
     )
     events = EventLog(log, federation.name, board.remark) if log else None
-    observer: Observer = Both(board, events) if events else board
+    observer: Observer = Several(board, events) if events else board
     with (
         closing(events) if events else nullcontext(),
         closing(Store(state / DATABASE)) as store,

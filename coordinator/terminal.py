@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator.fleet import Fleet
+from coordinator.observer import Observer
 from wire.messages import Evaluation, MaskUpdate
 
 STYLES = {"offline": "dim", "idle": "cyan", "training": "yellow", "sent": "green"}
@@ -49,8 +50,8 @@ class RoundLine:
         return self.seen_right / self.seen_tried if self.seen_tried else None
 
 
-class Board:
-    """A `coordinator.server.Observer` that shows the run while it goes on.
+class Board(Observer):
+    """Shows the run while it goes on.
 
     Args:
         console: where to.

@@ -10,6 +10,7 @@
     ├── WireError          14 bytes from the network do not decode
     │   ├── Truncated         fewer bytes than announced
     │   ├── TooLarge          more bytes, items or elements than allowed
+    │   ├── Forged            not signed by whom it has to be, or altered since
     │   └── Mismatch          well-formed, but for another round, run, ticket or mask length
     ├── BrokerUnreachable  15 no answer at the broker's address
     ├── BrokerRefused      16 the broker answered and said no (password, permission)
@@ -81,13 +82,16 @@ class TicketError(HidenseekError):
 
 
 class WireError(HidenseekError):
-    """Bytes from the network do not decode to what they should be."""
+    """Bytes from the network do not decode to what they should be; `code` says why in a word, for counting."""
 
     exit_code = 14
+    code: ClassVar[str] = "invalid"
 
 
 class Truncated(WireError):
     """Fewer bytes than the header announced."""
+
+    code = "truncated"
 
     def __init__(self, what: str, *, expected_bytes: int, got_bytes: int) -> None:
         super().__init__(f"{what}: expected {expected_bytes} bytes, got {got_bytes}")
@@ -98,14 +102,24 @@ class Truncated(WireError):
 class TooLarge(WireError):
     """More bytes, items or elements than this side accepts."""
 
+    code = "too-large"
+
     def __init__(self, what: str, *, limit: int, got: int) -> None:
         super().__init__(f"{what}: at most {limit} accepted, got {got}")
         self.limit = limit
         self.got = got
 
 
+class Forged(WireError):
+    """Not signed by whom it has to be, or altered since."""
+
+    code = "forged"
+
+
 class Mismatch(WireError):
     """Well-formed, but meant for another round, run, ticket or mask length."""
+
+    code = "mismatch"
 
     def __init__(self, what: str, *, expected: object, got: object) -> None:
         super().__init__(f"{what}: expected {expected}, got {got}")

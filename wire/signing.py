@@ -13,7 +13,7 @@ from hashlib import sha256
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
-from wire.errors import ConfigError, WireError
+from wire.errors import ConfigError, Forged, WireError
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
@@ -39,14 +39,15 @@ def check(public: bytes, purpose: str, data: bytes, signature: bytes) -> None:
     """Accept a signature, or raise.
 
     Raises:
-        WireError: if this key did not sign these bytes for this purpose.
+        Forged: if this key did not sign these bytes for this purpose.
+        WireError: if key or signature have no possible length.
     """
     if len(public) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         raise WireError(f"a key of {len(public)} bytes and a signature of {len(signature)}, 32 and 64 expected")
     try:
         bindings.crypto_sign_open(signature + _message(purpose, data), public)
     except (CryptoError, ValueError):
-        raise WireError(f"not signed by {fingerprint(public)}, or altered since") from None
+        raise Forged(f"not signed by {fingerprint(public)}, or altered since") from None
 
 
 def fingerprint(public: bytes) -> str:

@@ -13,8 +13,8 @@ import pytest
 from coordinator import telemetry
 from coordinator.aggregate import next_votes
 from coordinator.federation import Federation, prepare
-from coordinator.fleet import Fleet
 from coordinator.models import build_plan
+from coordinator.observer import Observer
 from coordinator.prune import prune
 from coordinator.report.summary import summarise
 from coordinator.rounds import Schedule
@@ -27,7 +27,7 @@ from tests.helpers import federation_channel, introduce
 from tests.integration.fleet import write_person
 from wire import mask
 from wire.channel import Channel
-from wire.messages import Evaluation, MaskUpdate
+from wire.messages import MaskUpdate
 from wire.settings import Training
 from wire.ticket import Ticket
 from wire.topics import Topics
@@ -38,27 +38,15 @@ ROUNDS = 4
 
 
 @dataclass
-class Watcher:
+class Watcher(Observer):
     """An observer that remembers."""
 
     remarks: list[str] = field(default_factory=list)
     masks: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def device(self, name: str, online: bool, fleet: Fleet) -> None:
-        """Not of interest."""
-
-    def announced(self, number: int, selected: tuple[str, ...]) -> None:
-        """Not of interest."""
-
     def mask(self, name: str, update: MaskUpdate, payload_bytes: int) -> None:
         """Note the bytes."""
         self.masks.append((name, update.number, payload_bytes))
-
-    def evaluation(self, name: str, evaluation: Evaluation) -> None:
-        """Not of interest."""
-
-    def closed(self, number: int, voters: int, held_out: float | None) -> None:
-        """Not of interest."""
 
     def remark(self, text: str) -> None:
         """Note what went wrong."""

@@ -13,7 +13,7 @@ from wire.errors import HidenseekError, Mismatch, TooLarge, Truncated, WireError
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
 ROW = re.compile(r"^\| *(\d+) *\| *(?:`(\w+)`|[^|`]*) *\| *([^|]+)\| *([^|]+)\|$", re.MULTILINE)
-SUBCLASSES_WITH_THEIR_PARENTS_CODE = {"Truncated", "TooLarge", "Mismatch"}
+SUBCLASSES_WITH_THEIR_PARENTS_CODE = {"Truncated", "TooLarge", "Forged", "Mismatch"}
 
 
 def own_errors() -> list[type[HidenseekError]]:
@@ -50,7 +50,7 @@ def test_exit_codes_are_distinct_and_stable() -> None:
     codes = {cls.__name__: cls.exit_code for cls in own_errors()}
     assert codes == {
         "ConfigError": 10, "DataError": 11, "UnknownName": 12, "TicketError": 13, "WireError": 14, "Truncated": 14,
-        "TooLarge": 14, "Mismatch": 14, "BrokerUnreachable": 15, "BrokerRefused": 16, "JoinRefused": 17,
+        "TooLarge": 14, "Forged": 14, "Mismatch": 14, "BrokerUnreachable": 15, "BrokerRefused": 16, "JoinRefused": 17,
         "DuplicateDevice": 18, "PlanError": 20, "PruneError": 21, "ExportError": 22, "RuntimeMissing": 23,
         "FetchError": 24, "StateError": 25, "RoundFailed": 26, "OverBudget": 27,
     }  # fmt: skip
