@@ -10,17 +10,41 @@ from wire.errors import WireError
 from wire.messages import Hello, Message, Refusal, State, Welcome
 from wire.signing import fingerprint
 
+UNKNOWN, GREETED, GONE = range(3)  # how far a connection has come; no way back
 REMEMBERED = 16  # instances of one device, of each sort: far more than processes with one id and key that live at once
 
 
 @dataclass
 class Member:
-    """One device id and the process that speaks for it."""
+    """One device id and the process that speaks for it.
+
+    Attributes:
+        hello: as that process introduced itself last.
+        online: whether it is there.
+        known: what is known of its presence: number of the connection, and how far that has come.
+        earlier: instances that spoke for the id before, oldest first.
+        refused: instances told to stop, oldest first.
+    """
 
     hello: Hello
     online: bool = True
-    earlier: dict[bytes, Hello] = field(default_factory=dict)  # instances that spoke for the id before, oldest first
-    refused: dict[bytes, None] = field(default_factory=dict)  # instances told to stop, oldest first
+    known: tuple[int, int] = (0, 0)
+    earlier: dict[bytes, Hello] = field(default_factory=dict)
+    refused: dict[bytes, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.known = (self.hello.connection, GREETED)
+
+    @classmethod
+    def remembered(cls, hello: Hello) -> Member:
+        """One that has introduced itself to an earlier process of this coordinator: it may be there or not."""
+        member = cls(hello, online=False)
+        member.known = (hello.connection, UNKNOWN)
+        return member
+
+    def greeted(self, hello: Hello) -> None:
+        """It has said hello."""
+        self.hello, self.online, self.known = hello, True, (hello.connection, GREETED)
 
     def knows(self, instance: bytes) -> bool:
         """Whether this instance has spoken for the id."""
@@ -101,12 +125,12 @@ class Fleet:
             del member.earlier[hello.instance]
             member.refused[newer.instance] = None
             _drop_oldest(member.refused)
-            member.hello, member.online = hello, True
+            member.greeted(hello)
             return [_duplicate(device, newer.instance)]
         if newer.instance != hello.instance:
             member.earlier[newer.instance] = newer
             _drop_oldest(member.earlier)
-        member.hello, member.online = hello, True
+        member.greeted(hello)
         return Welcome(instance=hello.instance)
 
     def _refusal(self, device: str, hello: Hello) -> tuple[str, str] | None:
@@ -137,10 +161,18 @@ class Fleet:
         """Note that a device is on- or offline.
 
         Returns:
-            True or False if its presence changed, None if not, or if another instance is meant.
+            True or False if its presence changed, None if not, if another instance is meant, or if this is old: of
+            a connection before the one that is known, or from before that one's end.
         """
         member = self.members.get(device)
-        if member is None or state.instance != member.hello.instance or state.online == member.online:
+        if member is None or state.instance != member.hello.instance:
+            return None
+        if member.hello.connection:  # it counts them; who does not cannot be protected from repetitions
+            place = (state.connection, GREETED if state.online else GONE)
+            if place <= member.known:
+                return None
+            member.known = place
+        if state.online == member.online:
             return None
         member.online = state.online
         return state.online

@@ -141,7 +141,7 @@ class Coordinator:
         self.topics = Topics(self.name)
         for device, hello in self.store.devices().items():
             if not self.fleet.allowed or device in self.fleet.allowed:
-                self.fleet.members[device] = Member(hello, online=False)
+                self.fleet.members[device] = Member.remembered(hello)
 
     def serve(self) -> mask.Votes:
         """Run all rounds; return the last votes.

@@ -149,8 +149,14 @@ def _join(arguments: argparse.Namespace) -> int:
             secure_aggregation=True,
         )
         state = topics.up(device, "state")
-        gone = seal(key, state, State(instance=instance, online=False))
-        transport = mqtt.MqttTransport(broker, client_id=f"hns-{topics.federation}-{device}", will=(state, gone))
+        transport = mqtt.MqttTransport(
+            broker,
+            client_id=f"hns-{topics.federation}-{device}",
+            will=lambda number: (
+                state,
+                seal(key, state, State(instance=instance, online=False, connection=number)),
+            ),
+        )
         transport.connect(
             arguments.connect_timeout,
             waiting=lambda reason: print(f"waiting for {broker}: {reason}", file=sys.stderr),

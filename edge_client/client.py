@@ -72,6 +72,7 @@ class Client:
     _votes: mask.Votes | None = None  # the newest
     _began: mask.Votes | None = None  # those that training began with
     _greetings: int = 0
+    _connection: int = 0
     _events: list[events.Event] = field(default_factory=list)
     _exchange: SecureVote | None = None
     _stop: events.Stop | None = None
@@ -111,8 +112,8 @@ class Client:
         match happened:
             case None:
                 self._events.append(events.Tick())
-            case Connected():
-                self._online = True
+            case Connected(number=number):
+                self._online, self._connection = True, number
                 self._events.append(events.Online())
             case Disconnected(refused=True):
                 raise BrokerRefused(f"the broker no longer lets '{self.device.name}' in: {happened.reason}")
@@ -188,7 +189,7 @@ class Client:
                 self._subscribe()
             case events.SayHello():
                 self._greetings += 1
-                hello = replace(self.device.hello, greetings=self._greetings)
+                hello = replace(self.device.hello, greetings=self._greetings, connection=self._connection)
                 self.channel.send(self.topics.up(self.device.name, "hello"), hello)
                 self._announce(online=True)  # not before: who has not said hello is not believed
             case events.OpenBundle():
@@ -240,7 +241,7 @@ class Client:
         return self._exchange
 
     def _announce(self, *, online: bool) -> None:
-        state = State(instance=self.device.hello.instance, online=online)
+        state = State(instance=self.device.hello.instance, online=online, connection=self._connection)
         self.channel.send(self.topics.up(self.device.name, "state"), state, retain=True)
 
     def _open(self, digest: bytes) -> None:

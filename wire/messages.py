@@ -48,6 +48,7 @@ class Hello:
         started: how often this device has started, counted on its disk.
         greetings: how often this process has said hello, this one included; so an old one is known for a repetition.
         secure_aggregation: it speaks secure aggregation (`wire.secure`).
+        connection: how often this process has set out to connect to a broker, this time included; 0: not counted.
     """
 
     instance: bytes = at(1, INSTANCE_BYTES)
@@ -60,14 +61,22 @@ class Hello:
     started: int = at(8)
     greetings: int = at(9)
     secure_aggregation: bool = optional(10, default=False)
+    connection: int = optional(11, default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Device -> coordinator, retained; also its last will: online or not."""
+    """Device -> coordinator, retained; also its last will: online or not.
+
+    Attributes:
+        instance: which process, as in `Hello`.
+        online: false is also the last will.
+        connection: on which of its connections, as in `Hello`; so an old state is known for a repetition.
+    """
 
     instance: bytes = at(1, INSTANCE_BYTES)
     online: bool = at(2)
+    connection: int = optional(3, default=0)
 
 
 @dataclass(frozen=True, kw_only=True)

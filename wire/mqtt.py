@@ -29,7 +29,7 @@ from paho.mqtt.enums import CallbackAPIVersion  # noqa: E402
 from paho.mqtt.reasoncodes import ReasonCode  # noqa: E402
 
 from wire.errors import BrokerRefused, BrokerUnreachable, ConfigError  # noqa: E402
-from wire.transport import Connected, Disconnected, Event, Packet  # noqa: E402
+from wire.transport import Connected, Disconnected, Event, Packet, Will  # noqa: E402
 
 SECURE = ("mqtts", "wss")
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
@@ -133,13 +133,13 @@ def _parse_one(
 class MqttTransport:
     """A `wire.transport.Transport` over paho, reconnecting by itself for ever once it has been connected."""
 
-    def __init__(self, broker: Broker, *, client_id: str, will: tuple[str, bytes] | None = None) -> None:
+    def __init__(self, broker: Broker, *, client_id: str, will: Will | None = None) -> None:
         """Prepare a connection; nothing is sent before `connect`.
 
         Args:
             broker: where to.
             client_id: identity of the persistent session; one connection at a time may use it.
-            will: topic and retained payload the broker publishes if this process vanishes.
+            will: what the broker publishes if this process vanishes, said anew for every connection.
         """
         self._broker = broker
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -162,11 +162,12 @@ class MqttTransport:
             self._client.tls_set_context(_tls(broker))
         if broker.user is not None:
             self._client.username_pw_set(broker.user, broker.password)
-        if will is not None:
-            self._client.will_set(will[0], will[1], qos=1, retain=True)
         self._client.max_queued_messages_set(MAX_QUEUED)
         # A fleet that lost its broker must not come back in one instant; paho has no jitter of its own.
         self._client.reconnect_delay_set(min_delay=1, max_delay=random.randint(20, 40))
+        self._will = will
+        self._number = 0
+        self._client.on_pre_connect = self._on_pre_connect
         self._client.on_connect = self._on_connect
         self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
@@ -265,13 +266,19 @@ class MqttTransport:
 
     # Callbacks run on paho's thread, which an exception would end in silence: they only fill the queue.
 
+    def _on_pre_connect(self, client: paho.Client, _u: Any) -> None:
+        self._number += 1
+        if self._will is not None:
+            topic, payload = self._will(self._number)
+            client.will_set(topic, payload, qos=1, retain=True)
+
     def _on_connect(self, _c: Any, _u: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
         if reason.is_failure:
             self._refusal = str(reason)
             self._unavailable = reason.value == UNAVAILABLE
             self._events.put(Disconnected(reason=str(reason), refused=not self._unavailable))
         else:
-            self._events.put(Connected())
+            self._events.put(Connected(number=self._number))
 
     def _try_another(self) -> None:
         """Let paho's next attempt go to the cluster's next node."""

@@ -11,7 +11,13 @@ from typing import Protocol, TypeAlias
 
 @dataclass(frozen=True, kw_only=True)
 class Connected:
-    """The connection stands; subscriptions must be made (again)."""
+    """The connection stands; subscriptions must be made (again).
+
+    Attributes:
+        number: how many times this transport has set out to connect, failures included.
+    """
+
+    number: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +38,8 @@ class Packet:
 
 
 Event: TypeAlias = Connected | Disconnected | Packet
+Will: TypeAlias = Callable[[int], tuple[str, bytes]]
+"""Of a connection's `Connected.number`: topic and retained payload that the broker publishes if it breaks."""
 
 
 class Transport(Protocol):
@@ -68,8 +76,8 @@ class MemoryBus:
     retained: dict[str, bytes] = field(default_factory=dict)
     clients: list[MemoryTransport] = field(default_factory=list)
 
-    def connect(self, *, will: tuple[str, bytes] | None = None) -> MemoryTransport:
-        """Make a client of this bus; `will` is retained when it is `kill`ed."""
+    def connect(self, *, will: Will | None = None) -> MemoryTransport:
+        """Make a client of this bus; `will` is published when it is `kill`ed."""
         client = MemoryTransport(self, will)
         self.clients.append(client)
         client.inbox.put(Connected())
@@ -88,7 +96,7 @@ class MemoryTransport:
     """One client of a `MemoryBus`; a `Transport`."""
 
     bus: MemoryBus
-    will: tuple[str, bytes] | None
+    will: Will | None
     patterns: list[str] = field(default_factory=list)
     inbox: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
     acknowledged: int = 0
@@ -121,7 +129,7 @@ class MemoryTransport:
         """Vanish as a process does that was killed: the last will is published."""
         self.close()
         if self.will:
-            self.bus.deliver(*self.will, True)
+            self.bus.deliver(*self.will(1), True)
 
     def offer(self, topic: str, payload: bytes) -> None:
         """Put a message into the inbox if any pattern covers its topic."""

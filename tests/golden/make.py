@@ -182,6 +182,7 @@ MESSAGES: dict[str, Message] = {
         greetings=1,
     ),
     "state": State(instance=INSTANCE, online=True),
+    "state-counted": State(instance=INSTANCE, online=False, connection=3),
     "welcome": Welcome(instance=INSTANCE),
     "refusal": Refusal(
         instance=INSTANCE, code="mask", reason="mask for round 3, which is not open – round 5 is", number=3

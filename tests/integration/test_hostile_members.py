@@ -10,7 +10,7 @@ import pytest
 from coordinator import server
 from coordinator.cli import main as workstation
 from tests.integration.stage import HONEST, Stage
-from wire.messages import Refusal, Round, Welcome
+from wire.messages import Refusal, Round, State, Welcome
 
 ROUNDS = 5
 LOST = "pi-3"
@@ -71,3 +71,26 @@ def test_revoked_restored_and_forgotten(played: tuple[Stage, dict[int, tuple[str
     welcomed = [topic for topic, message in stage.told if isinstance(message, Welcome)]
     assert welcomed.count("hns/t/down/pi-2") == 2
     assert welcomed.count("hns/t/down/pi-3") == 2
+
+
+def test_a_broker_that_repeats_what_devices_said_of_their_presence(tmp_path: Path) -> None:
+    """Nobody looks asleep who is awake: all are selected in every round."""
+    selected: list[tuple[str, ...]] = []
+    said: list[tuple[str, bytes]] = []
+
+    def reconnected(stage: Stage, opened: Round) -> None:
+        selected.append(opened.selected)
+        for device in HONEST:
+            instance = stage.hello(device).instance
+            gone = State(instance=instance, online=False, connection=opened.number)
+            said.append((f"hns/t/up/{device}/state", stage.say(device, "state", gone)))
+            more = {"greetings": 1 + opened.number, "connection": 1 + opened.number}
+            stage.say(device, "hello", stage.hello(device, **more))
+        for topic, packet in said:
+            stage.put(topic, packet)
+
+    rounds = 3
+    stage = Stage(tmp_path, acts=dict.fromkeys(range(1, 1 + rounds), reconnected), rounds=rounds, deadline_s=5.0)
+    stage.play()
+    assert selected == [HONEST] * rounds
+    assert [stage.counted(number) for number in range(1, 1 + rounds)] == [sorted(HONEST)] * rounds

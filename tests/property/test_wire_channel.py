@@ -109,7 +109,7 @@ def test_retained_messages_reach_who_comes_later() -> None:
     message = BundleBytes(data=bytes(500))
     Channel(bus.connect(), KEY, packet_bytes=100).send("t", message, retain=True)
     gone = State(instance=bytes(8), online=False)
-    bus.connect(will=("t", seal(KEY, "t", gone))).kill()
+    bus.connect(will=lambda number: ("t", seal(KEY, "t", gone))).kill()
     late = bus.connect()
     channel = Channel(late, KEY, trust=trust)
     channel.subscribe("t")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.fleet import Fleet
+from coordinator.fleet import Fleet, Member
 from tests.helpers import introduce as hello
 from wire.errors import WireError
 from wire.messages import State, Welcome
@@ -70,6 +70,39 @@ def test_state_reports_changes_only() -> None:
     assert one.online == []
     assert one.state("pi", here) is True
     assert one.state("stranger", here) is None
+
+
+def test_an_old_state_changes_nothing() -> None:
+    """Of a device that counts its connections: a late last will, and what a broker says again."""
+    one = fleet()
+    instance = hello("a").instance
+
+    def said(connection: int, *, online: bool) -> bool | None:
+        return one.state("pi", State(instance=instance, online=online, connection=connection))
+
+    one.hello("pi", hello("a", connection=1))
+    assert said(1, online=True) is None, "known from its hello"
+    assert said(1, online=False) is False
+    assert said(1, online=True) is None, "it was said before the connection ended"
+    one.hello("pi", hello("a", greetings=2, connection=3))
+    for connection in (0, 1, 2):  # the will of a connection that broke before the broker had noticed
+        assert said(connection, online=False) is None
+    assert one.online == ["pi"]
+    assert said(3, online=False) is False
+    assert said(4, online=True) is True, "before its hello, which takes another topic"
+    assert said(3, online=False) is None
+    assert one.online == ["pi"]
+
+
+def test_a_restarted_coordinator_believes_what_is_retained() -> None:
+    """It knows a device's newest connection, and not whether that still stands."""
+    for online in (True, False):
+        one = fleet()
+        one.members["pi"] = Member.remembered(hello("a", connection=2))
+        assert one.state("pi", State(instance=hello("a").instance, online=False, connection=1)) is None
+        changed = one.state("pi", State(instance=hello("a").instance, online=online, connection=2))
+        assert changed is (True if online else None)
+        assert bool(one.online) is online
 
 
 def test_an_id_belongs_to_the_key_that_had_it_first() -> None:
