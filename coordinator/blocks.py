@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.budget import Budget
+from coordinator.ceiling import Ceiling
 from wire.errors import PruneError
 from wire.plan import LayerShape, Plan
 
@@ -60,7 +60,7 @@ class Ceilings:
 
     layers: Sequence[Blocks]
     density: float
-    budget: Budget | None
+    budget: Ceiling | None
     share: float = 1.0
 
     def after(self, share: float) -> Ceilings:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator import estimate
-from coordinator.config import Profile
+from coordinator.hardware import Profile
 from wire.ticket import Ticket
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from coordinator import (
     broker_command,
     commands,
+    devices_command,
     export_command,
     fleet_command,
     freeze_command,
@@ -28,6 +29,7 @@ examples:
   hidenseek export har.hns -o har-export               graphs that train on devices; then: hidenseek verify har-export
   hidenseek serve --config devices.yaml --broker mqtt://192.168.1.10
   hidenseek broker init --kind mosquitto --hosts hub.example.org -o deploy
+  hidenseek devices show pi-5-8gb                       what we know of a kind of board, and from where
   hidenseek fleet revoke pi-07
   hidenseek freeze --run hidenseek-default -o global.onnx
   hidenseek simulate --method fedavg --rounds 20       HideNseek's rivals, on the same data
@@ -62,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     key_command.add_key(subparsers)
     broker_command.add_broker(subparsers)
     commands.add_serve(subparsers)
+    devices_command.add_devices(subparsers)
     fleet_command.add_fleet(subparsers)
     report_command.add_report(subparsers)
     freeze_command.add_freeze(subparsers)

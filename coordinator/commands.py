@@ -154,11 +154,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     settings = config.load(arguments.config)
     if arguments.check:
-        federation = settings.federation
-        print(
-            f"{arguments.config}: federation '{federation.name}', {federation.plan_in_words()}, "
-            f"{len(settings.profiles)} profiles, {len(settings.devices) or 'any'} devices may join"
-        )
+        print(f"{arguments.config}: {settings.in_words()}")
         return 0
     return _serve_run(arguments, settings)
 

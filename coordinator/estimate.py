@@ -8,7 +8,7 @@ A kept weight is used three times per sample: forward, weight gradient, input gr
 Memory is the runtime's arena, from the schedule that devices execute too (`SparseRuntime.memory_plan()` has the exact
 one; a test holds the two within 5 %), plus what a Python process takes. The device's recordings come on top.
 
-All of it is a constant plus a price per kept block, so each becomes a `Budget` to prune under.
+All of it is a constant plus a price per kept block, so each becomes a `Ceiling` to prune under.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from coordinator.budget import Budget
-from coordinator.config import Profile
+from coordinator.ceiling import Ceiling
+from coordinator.hardware import Profile
 from wire.arena import plan_workspace
 from wire.errors import ConfigError
 from wire.lowering import make_schedule
@@ -115,10 +115,10 @@ def process_bytes(plan: Plan, blocks: Sequence[int], magnitudes: str = "constant
     return StepCost(fixed=arena.fixed + PROCESS_BYTES, prices=tuple(prices))
 
 
-def macs_budget(macs: int) -> Budget:
+def macs_budget(macs: int) -> Ceiling:
     """At most `macs` multiply-adds in one sample's forward pass."""
     _positive(macs, "--budget-macs")
-    return Budget(
+    return Ceiling(
         option="--budget-macs",
         limit=macs,
         fixed=0,
@@ -128,7 +128,7 @@ def macs_budget(macs: int) -> Budget:
     )
 
 
-def time_budget(plan: Plan, milliseconds: float, name: str, profile: Profile) -> Budget:
+def time_budget(plan: Plan, milliseconds: float, name: str, profile: Profile) -> Ceiling:
     """At most `milliseconds` for a training step of 16 on one core, as estimated.
 
     Raises:
@@ -144,7 +144,7 @@ def time_budget(plan: Plan, milliseconds: float, name: str, profile: Profile) ->
         assert cost is not None  # as above
         return round(cost.prices[shape.index] * 1e12)
 
-    return Budget(
+    return Ceiling(
         option="--budget-ms",
         limit=round(milliseconds * 1e9),
         fixed=round(empty.fixed * 1e12),
@@ -159,11 +159,11 @@ def time_budget(plan: Plan, milliseconds: float, name: str, profile: Profile) ->
     )
 
 
-def memory_budget(plan: Plan, megabytes: float, blocks: Sequence[int], magnitudes: str = "constant") -> Budget:
+def memory_budget(plan: Plan, megabytes: float, blocks: Sequence[int], magnitudes: str = "constant") -> Ceiling:
     """At most `megabytes` (1e6 bytes) for the device process that trains, as estimated."""
     _positive(megabytes, "--budget-mb")
     cost = process_bytes(plan, blocks, magnitudes)
-    return Budget(
+    return Ceiling(
         option="--budget-mb",
         limit=round(megabytes * 1e6),
         fixed=round(cost.fixed),

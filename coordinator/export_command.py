@@ -69,7 +69,9 @@ def add_export(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="NAME[,NAME]",
         help="sparse, onnx, executorch (all of these that can be made here), or executorch-trainer",
     )
-    parser.add_argument("--profile", action="append", metavar="NAME", help="boards to estimate for (all known)")
+    parser.add_argument(
+        "--profile", action="append", metavar="NAME", help="boards to estimate for (default: the fleet's)"
+    )
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="samples of a training step")
     parser.add_argument("--optimiser", choices=("adam", "sgd"), default="adam", help="built into the training graphs")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the folder; replaced whole")
@@ -106,7 +108,7 @@ def _export(arguments: argparse.Namespace) -> int:
     key = keys.federation_key()  # before the minutes that programs take
     ticket = _ticket(arguments)
     training = Training(batch=arguments.batch, optimiser=arguments.optimiser)
-    wanted = profiles.known(arguments.config)
+    wanted = profiles.of_fleet(arguments.config)
     if arguments.profile:
         wanted = {name: profiles.named(name, arguments.config) for name in arguments.profile}
     bundles = []

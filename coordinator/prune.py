@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from coordinator import calibrate
 from coordinator.blocks import Blocks, Ceilings, block_sizes
-from coordinator.budget import STEPS, Binds, Budget, Candidates, select
+from coordinator.ceiling import STEPS, Binds, Candidates, Ceiling, select
 from coordinator.saliency import Scores, initial_magnitudes, synaptic_flow
 from wire import bits
 from wire.errors import PruneError, UnknownName, did_you_mean
@@ -55,7 +55,7 @@ def prune(
     passes: int = PASSES,
     magnitudes: str = "constant",
     logit_deviation: float = LOGIT_DEVIATION,
-    budget: Budget | None = None,
+    budget: Ceiling | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Ticket:
     """Prune a random network and return its ticket.

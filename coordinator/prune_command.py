@@ -10,7 +10,7 @@ from wire import command
 from wire.errors import ConfigError
 
 if TYPE_CHECKING:
-    from coordinator.budget import Budget
+    from coordinator.ceiling import Ceiling
     from wire.plan import Plan
     from wire.ticket import Ticket
 
@@ -137,7 +137,7 @@ def pruned(plan: Plan, **options: Any) -> Ticket:
         return prune(plan, progress=lambda done, total: progress.update(task, completed=done, total=total), **options)
 
 
-def _budget(arguments: argparse.Namespace, plan: Plan) -> Budget | None:
+def _budget(arguments: argparse.Namespace, plan: Plan) -> Ceiling | None:
     """The budget asked for, if any.
 
     Raises:
@@ -196,25 +196,21 @@ def add_input(parser: argparse._ActionsContainer, text: str) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """`--config`, for `coordinator.profiles.known` and `named`."""
+    """`--config`, for `coordinator.profiles.of_fleet` and `named`."""
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="whose profiles to estimate for (default: devices.yaml in this folder, else those we know)",
+        help="for whose kinds of boards to estimate (default: devices.yaml in this folder, else all we know)",
     )
 
 
 def _show(ticket: Ticket, config: Path | None) -> None:
-    from rich.console import Console
-
     from coordinator import profiles
+    from coordinator.terminal import wide
     from coordinator.ticket_table import render
 
-    console = Console()
-    # A table squeezed into a pipe's 80 columns would lose its numbers.
-    console.width = max(console.width, 130) if not console.is_terminal else console.width
-    console.print(render(ticket, profiles.known(config)), highlight=False)
+    wide().print(render(ticket, profiles.of_fleet(config)))
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -24,14 +24,14 @@ examples:
   hidenseek report hidenseek-default --list                    # which runs there are
   hidenseek report hidenseek-default --run 3fa9 -o old.html    # a run by the first digits of its id
   hidenseek report out/demo --csv figures --json figures.json
-  hidenseek report check out/demo --budget budget.yaml         # exit code 27 if a device is above a limit
+  hidenseek report check out/demo --budget devices.yaml        # exit code 27 if a device is above a limit
   hidenseek report diff before after                           # the newest runs of two folders
   hidenseek report diff hidenseek-default --run 3fa9 --run 77  # two runs of one folder
 
-budget.yaml, in which each part may be missing (a device's limits count before its profile's, those before everyone's):
-  everyone: {step_ms: 20, step_p95_ms: 30, round_s: 60, round_j: 50, peak_mb: 120, round_bytes: 4000, temperature_c: 80}
-  profiles: {pi-zero-2w: {step_ms: 60}}
-  devices: {pi-07: {peak_mb: 150}}
+Limits are those of a devices.yaml; a device's own count before its profile's, those before everyone's:
+  budget: {step_ms: 20, step_p95_ms: 30, round_s: 60, round_j: 50, peak_mb: 120, day_bytes: 90000, temperature_c: 80}
+  profiles: {pi-zero-2w: {budget: {step_ms: 60}}}
+  devices: {pi-07: {budget: {peak_mb: 150}}}
 A folder that is called check or diff: ./check
 """
 
@@ -56,7 +56,7 @@ def add_report(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the page (default DIR/report.html)")
     parser.add_argument("--csv", type=Path, metavar="DIR", help="write rounds.csv, devices.csv and spent.csv here too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here too")
-    parser.add_argument("--budget", type=Path, metavar="FILE", help="limits, for check")
+    parser.add_argument("--budget", type=Path, metavar="FILE", help="devices.yaml with limits, for check")
     parser.set_defaults(run=_report)
 
 
@@ -126,16 +126,16 @@ def _list(folder: Path) -> int:
 
 
 def _check(summary: Summary, folder: Path, path: Path) -> int:
-    from coordinator.report.budget import check, load
+    from coordinator import config
+    from coordinator.report.check import check
     from coordinator.terminal import printable
 
-    budget = load(path)
-    findings = check(summary.spent, budget)
-    limits = sum(len(budget.of(one)) for one in summary.spent)
+    limits, findings = check(summary.spent, config.load(path))
     for finding in findings:
         print(printable(str(finding)))
     if not limits:
-        raise OverBudget("no limit applies to any device of this run", where=str(folder), hint=f"Look at {path}")
+        hint = f"Look at budget: in {path}, and at the names of its profiles and devices"
+        raise OverBudget("no limit applies to any device of this run", where=str(folder), hint=hint)
     if findings:
         hint = f"Look at the lines above, or change the limits in {path}"
         raise OverBudget(f"{len(findings)} of {limits} limits not kept", where=str(folder), hint=hint)

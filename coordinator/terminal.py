@@ -24,6 +24,14 @@ BARS = "▁▂▃▄▅▆▇█"
 REMARKS_SHOWN = 3
 
 
+def wide(columns: int = 130) -> Console:
+    """A console for tables: squeezed into a pipe's 80 columns one would lose its numbers."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, columns)
+    return console
+
+
 @dataclass
 class RoundLine:
     """What is known of one round so far."""

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from coordinator import estimate
 from coordinator.board_estimates import as_table, on_boards
-from coordinator.config import Profile
+from coordinator.hardware import Profile
 from wire.ticket import Keep, KeptLayer, Ticket
 
 

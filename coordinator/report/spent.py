@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from coordinator.report.summary import DeviceSummary
 
 KIB = 1024
+DAY_S = 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Spent:
         round_j: mean joules of a round.
         energy_measured: whether a sensor measured them; else the device estimated them.
         round_bytes: mean payload bytes sent up a round; counted by the coordinator.
+        day_bytes: the most payload bytes sent and received in one day (UTC) of the run.
         written_bytes: written to storage, of all rounds.
         layers_us: forward and backward microseconds of one step by layer of the plan, medians over rounds.
     """
@@ -64,6 +66,7 @@ class Spent:
     round_j: float | None = None
     energy_measured: bool = False
     round_bytes: float | None = None
+    day_bytes: int | None = None
     written_bytes: int | None = None
     layers_us: tuple[float, ...] = ()
 
@@ -94,8 +97,11 @@ class Group:
 def spent_by_device(store: Store, run: bytes, devices: Sequence[DeviceSummary], layers: int) -> list[Spent]:
     """What every one of a run's devices spent, whose plan has so many layers."""
     told: dict[str, list[RoundTelemetry]] = defaultdict(list)
+    days: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for row in telemetry.rounds(store, run):
         told[row.device].append(row.spent)
+        if row.spent.sent_bytes is not None and row.spent.received_bytes is not None:
+            days[row.device][int(row.arrived_s // DAY_S)] += row.spent.sent_bytes + row.spent.received_bytes
     longest = "SELECT device, max(train_s) AS train_s FROM mask WHERE run = ? GROUP BY device"
     round_s = {row["device"]: row["train_s"] for row in store.query(longest, run)}
     found = []
@@ -112,6 +118,7 @@ def spent_by_device(store: Store, run: bytes, devices: Sequence[DeviceSummary], 
                 round_s=round_s.get(device.name),
                 peak_mb=peak_kib * KIB / 1e6 if peak_kib else None,
                 round_bytes=device.up_bytes / device.rounds if device.rounds else None,
+                day_bytes=max(days[device.name].values(), default=None),
                 **_told(rounds, layers),
             )
         )

@@ -241,7 +241,9 @@ def _devices_yaml(data: bytes) -> object:
 
 YAML = b"""federation: {name: t, method: uniform, density: 0.02, seed: 1, per_round: 3, quorum: 2, runtimes: [onnx]}
 profiles:
-  pi: {title: 'a, b', cores: 4, ram_mb: 512, clock_ghz: 1.5}
+  pi: {title: 'a, b', cores: 4, ram_mb: 512, clock_ghz: 1.5, sources: {s: [cores]}}
+  own: {extends: [pi, pi-400], budget: {step_ms: 3.5}}
+budget: {peak_mb: 90}
 devices:
   pi-1: {profile: pi, note: "x"} # the first
   pi-2:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from coordinator import config, estimate, profiles
+from coordinator import estimate, profiles
 from coordinator.blocks import block_sizes
-from coordinator.config import Profile
+from coordinator.hardware import Profile
 from coordinator.models import MODELS, build_plan
 from coordinator.prune import prune
 from coordinator.ticket_table import render
@@ -91,7 +91,7 @@ def test_less_work_takes_less_time_and_memory() -> None:
     plan = build_plan("lenet", input_shape=(1, 28, 28), classes=10)
     tickets = [prune(plan, density=density, seed=0, method="erk") for density in (0.1, 0.3)]
     blocks = [keep.block for keep in tickets[0].layers]
-    for profile in profiles.BUILT_IN.values():
+    for profile in profiles.built_in().values():
         cost = estimate.step_seconds(plan, blocks, profile)
         assert cost is not None
         assert cost.of(tickets[0]) < cost.of(tickets[1])
@@ -99,23 +99,19 @@ def test_less_work_takes_less_time_and_memory() -> None:
     assert estimate.PROCESS_BYTES < memory.of(tickets[0]) < memory.of(tickets[1])
 
 
-def test_devices_yaml_lists_the_profiles_we_know() -> None:
-    """The commented devices.yaml of the project and the profiles used without one say the same."""
-    assert config.load(ROOT / "devices.yaml").profiles == profiles.BUILT_IN
-
-
-def test_profiles_of_a_file_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file's own figures win, missing ones come from the profile we know by that name."""
+def test_profiles_of_a_file_come_with_those_we_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's own figures win, missing ones come from the profile we know by that name; tables show what it names."""
     monkeypatch.chdir(tmp_path)
-    assert profiles.known(None) == profiles.BUILT_IN
-    lines = ["profiles:", "  pi-zero-2w: {title: Mine, cores: 4, ram_mb: 512, clock_ghz: 1.2}"]
-    lines += ["  toaster: {title: Toaster, cores: 1, ram_mb: 64}"]
+    assert profiles.known(None) == profiles.of_fleet(None) == profiles.built_in()
+    lines = ["profiles:", "  pi-zero-2w: {title: Mine, clock_ghz: 1.2}"]
+    lines += ["  toaster: {title: Toaster, cores: 1, ram_mb: 64}", "devices: {a: {profile: pi-400}}"]
     (tmp_path / "devices.yaml").write_text("\n".join(lines))
     found = profiles.known(None)
-    assert list(found) == ["pi-zero-2w", "toaster"]
+    assert list(found) == [*profiles.built_in(), "toaster"]
+    assert list(profiles.of_fleet(None)) == ["pi-zero-2w", "pi-400", "toaster"]
     assert (found["pi-zero-2w"].title, found["pi-zero-2w"].clock_ghz) == ("Mine", 1.2)
     assert found["pi-zero-2w"].flops_per_cycle == 8
-    assert profiles.named("pi-5-8gb", None) == profiles.BUILT_IN["pi-5-8gb"]
+    assert profiles.named("pi-5-8gb", None) == profiles.built_in()["pi-5-8gb"]
     with pytest.raises(ConfigError, match=r"'toaster' lacks clock_ghz"):
         profiles.named("toaster", None)
     with pytest.raises(UnknownName, match="Did you mean 'toaster'"):
@@ -125,12 +121,12 @@ def test_profiles_of_a_file_come_first(tmp_path: Path, monkeypatch: pytest.Monke
 def test_table_shows_every_profile_and_that_it_is_estimated() -> None:
     """One row per profile; without figures the time stays open and the memory is there."""
     ticket = prune(CHAIN, density=1.0, seed=0, method="uniform")
-    console = Console(width=130)
+    console = Console(width=150)
     with console.capture() as captured:
-        console.print(render(ticket, {**profiles.BUILT_IN, "toaster": Profile(title="Toaster", cores=1, ram_mb=64)}))
+        console.print(render(ticket, {**profiles.built_in(), "toaster": Profile(title="Toaster", cores=1, ram_mb=64)}))
     shown = captured.get()
     assert "estimated, not measured: training on the sparse runtime, batch 16, one core" in shown
-    for name in profiles.BUILT_IN:
+    for name in profiles.built_in():
         assert name in shown
     (toaster,) = [line for line in shown.splitlines() if line.startswith("toaster")]
     assert toaster.split()[2:] == ["–", "40.0", "no", "figures"]

@@ -79,27 +79,30 @@ def test_check_names_device_metric_value_and_limit(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], summary: Summary
 ) -> None:
     """0 if all limits are kept, else 27; a device's own limit counts before everyone's."""
-    budget = tmp_path / "budget.yaml"
-    budget.write_text("everyone: {step_ms: 1000, temperature_c: 200}\n")
+    budget = tmp_path / "devices.yaml"
+    budget.write_text("budget: {step_ms: 1000, temperature_c: 200}\n")
     assert report("check", folder, "--budget", budget) == 0
     assert "all 12 limits are kept by 6 devices" in capsys.readouterr().out
-    budget.write_text("everyone: {step_ms: 1000}\ndevices: {pi-003: {step_ms: 1.5}}\n")
+    budget.write_text("budget: {step_ms: 1000}\ndevices: {pi-003: {budget: {step_ms: 1.5}}}\n")
     assert report("check", folder, "--budget", budget) == OverBudget.exit_code
     said = capsys.readouterr()
     assert said.out.splitlines() == [f"pi-003: step_ms {summary.spent[3].step_ms:,.5g} ms, limit 1.5 ms"]
     assert "1 of 6 limits not kept" in said.err
-    budget.write_text("profiles: {pi-5: {step_ms: 1}}\n")  # none is of this profile: nothing was checked
+    budget.write_text("profiles: {pi-5-4gb: {budget: {step_ms: 1}}}\n")  # none is of this profile
     assert report("check", folder, "--budget", budget) == OverBudget.exit_code
+    assert "no limit applies" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("everyone: {step_m: 3}", "Did you mean 'step_ms'"),
-        ("everyone: {step_ms: fast}", "expected a number"),
-        ("everyone: {step_ms: true}", "expected a number"),
-        ("devices: [pi]", "expected a mapping"),
-        ("", "no limit in it"),
+        ("budget: {step_m: 3}", "Did you mean 'step_ms'"),
+        ("budget: {step_ms: fast}", "budget.step_ms: 'fast' found, should be a valid number"),
+        ("budget: {step_ms: true}", "should be a valid number"),
+        ("budget: {step_ms: -1}", "greater than or equal to 0"),
+        ("devices: {pi: {budget: [1]}}", "devices.pi.budget: [1] found, settings expected"),
+        ("everyone: {step_ms: 3}", "everyone: no such setting"),
+        ("", "empty, or not a mapping"),
         ("a: [", "not YAML"),
     ],
 )
@@ -107,7 +110,7 @@ def test_wrong_budgets_are_explained(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, expected: str
 ) -> None:
     """One line that names the file and what was expected."""
-    budget = tmp_path / "budget.yaml"
+    budget = tmp_path / "devices.yaml"
     budget.write_text(text)
     assert report("check", folder, "--budget", budget) == ConfigError.exit_code
     said = capsys.readouterr().err

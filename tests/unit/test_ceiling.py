@@ -10,17 +10,17 @@ import pytest
 
 from coordinator import estimate
 from coordinator.blocks import block_sizes
-from coordinator.budget import Candidates, select
+from coordinator.ceiling import Candidates, select
 from coordinator.cli import main
 from coordinator.models import build_plan
-from coordinator.profiles import BUILT_IN
+from coordinator.profiles import built_in
 from coordinator.prune import METHODS, prune
 from wire.errors import ConfigError, PruneError
 from wire.ticket import Ticket, read_ticket
 
 LENET = build_plan("lenet", input_shape=(1, 28, 28), classes=10)
 HAR = build_plan("har-cnn", input_shape=(6, 128), classes=6)
-ZERO = BUILT_IN["pi-zero-2w"]
+ZERO = built_in()["pi-zero-2w"]
 
 
 def macs(ticket: Ticket) -> int:

@@ -33,7 +33,7 @@ STEPS = 40  # of a bisection: more than enough to tell any two blocks apart
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class Ceiling:
     """A ceiling on something every kept block adds to.
 
     Attributes:
