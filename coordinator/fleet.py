@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,14 +20,12 @@ class Member:
 
     Attributes:
         hello: as that process introduced itself last.
-        online: whether it is there.
         known: what is known of its presence: number of the connection, and how far that has come.
         earlier: instances that spoke for the id before, oldest first.
         refused: instances told to stop, oldest first.
     """
 
     hello: Hello
-    online: bool = True
     known: tuple[int, int] = (0, 0)
     earlier: dict[bytes, Hello] = field(default_factory=dict)
     refused: dict[bytes, None] = field(default_factory=dict)
@@ -38,13 +36,13 @@ class Member:
     @classmethod
     def remembered(cls, hello: Hello) -> Member:
         """One that has introduced itself to an earlier process of this coordinator: it may be there or not."""
-        member = cls(hello, online=False)
+        member = cls(hello)
         member.known = (hello.connection, UNKNOWN)
         return member
 
     def greeted(self, hello: Hello) -> None:
         """It has said hello."""
-        self.hello, self.online, self.known = hello, True, (hello.connection, GREETED)
+        self.hello, self.known = hello, (hello.connection, GREETED)
 
     def knows(self, instance: bytes) -> bool:
         """Whether this instance has spoken for the id."""
@@ -69,6 +67,29 @@ class Fleet:
     revoked: frozenset[str] = frozenset()
     secure_aggregation: bool = False
     members: dict[str, Member] = field(default_factory=dict)
+    _online: set[str] = field(default_factory=set)
+
+    @property
+    def online(self) -> Set[str]:
+        """Ids of the devices that are online and may take part: always the same set, which comes and goes with them."""
+        return self._online
+
+    def remember(self, device: str, hello: Hello) -> None:
+        """Take in a device that was a member before; it is not online until it says so."""
+        if not self.allowed or device in self.allowed:
+            self.members[device] = Member.remembered(hello)
+
+    def forget(self, device: str) -> None:
+        """Whoever comes next under this id may be it."""
+        self.members.pop(device, None)
+        self._online.discard(device)
+
+    def revoke(self, devices: Collection[str]) -> list[str]:
+        """From now on these, and no others, may take part no more; those that could until now, sorted."""
+        revoked, before = frozenset(devices), self.revoked
+        self.revoked = revoked
+        self._online -= revoked
+        return sorted(revoked - before)
 
     def key(self, device: str, message: Message) -> bytes:
         """The public key that a device's message must be signed with.
@@ -108,6 +129,7 @@ class Fleet:
             return [Refusal(instance=hello.instance, code=code, reason=reason)]
         if member is None:
             self.members[device] = Member(hello)
+            self._online.add(device)
             return Welcome(instance=hello.instance)
         if hello.instance in member.refused:
             return [_duplicate(device, hello.instance)]
@@ -126,11 +148,13 @@ class Fleet:
             member.refused[newer.instance] = None
             _drop_oldest(member.refused)
             member.greeted(hello)
+            self._online.add(device)
             return [_duplicate(device, newer.instance)]
         if newer.instance != hello.instance:
             member.earlier[newer.instance] = newer
             _drop_oldest(member.earlier)
         member.greeted(hello)
+        self._online.add(device)
         return Welcome(instance=hello.instance)
 
     def _refusal(self, device: str, hello: Hello) -> tuple[str, str] | None:
@@ -172,16 +196,13 @@ class Fleet:
             if place <= member.known:
                 return None
             member.known = place
-        if state.online == member.online:
+        if state.online == (device in self._online):
             return None
-        member.online = state.online
+        if state.online:
+            self._online.add(device)
+        else:
+            self._online.discard(device)
         return state.online
-
-    @property
-    def online(self) -> list[str]:
-        """Ids of the devices that are online and may take part, sorted."""
-        online = {device for device, member in self.members.items() if member.online}
-        return sorted(online - self.revoked)
 
 
 def _drop_oldest(instances: dict[bytes, Any]) -> None:

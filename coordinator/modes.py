@@ -1,4 +1,4 @@
-"""In rounds or asynchronously: two ways a run proceeds, each a pure state machine, the votes and the database.
+"""In rounds or asynchronously: two ways a run proceeds, each a state machine, the votes and the database.
 
 The third, in rounds whose masks nobody sees, is `coordinator.secretly`.
 """
@@ -6,7 +6,7 @@ The third, in rounds whose masks nobody sees, is `coordinator.secretly`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,32 +86,29 @@ class Openly:
 class InRounds(Openly):
     """Devices are selected, and a round waits for their masks."""
 
-    def __init__(self, schedule: Schedule, ballot: Ballot) -> None:
-        self._rounds, self._ballot = Rounds(schedule=schedule), ballot
+    def __init__(self, schedule: Schedule, ballot: Ballot, online: Set[str]) -> None:
+        self._rounds, self._ballot = Rounds(schedule=schedule, online=online), ballot
 
     def happened(self, event: rounds.Event, now_s: float) -> list[Action]:
         """See `Mode.happened`."""
-        self._rounds, actions = rounds.handle(self._rounds, event, now_s)
-        return actions
+        return rounds.handle(self._rounds, event, now_s)
 
     def resume(self, last: StoredRound, now_s: float) -> list[Action]:
         """See `Mode.resume`."""
-        arrived = frozenset(one.device for one in self._ballot.store.votes_in(self._ballot.run, last.number))
-        self._rounds, actions = rounds.resume(
+        return rounds.resume(
             self._rounds,
             number=last.number,
             selected=last.selected,
-            arrived=arrived,
+            arrived=(one.device for one in self._ballot.store.votes_in(self._ballot.run, last.number)),
             due=last.closed_s is not None,  # killed between closing and opening: close it again, from the same masks
             now_s=now_s,
         )
-        return actions
 
     def place(self, device: str, began: int) -> int:
         """See `Mode.place`."""
         if not self._rounds.open or began != self._rounds.number:
             raise Mismatch("mask for a round that is not open", expected=self._rounds.number, got=began)
-        if device not in self._rounds.selected:
+        if not self._rounds.asks(device):
             raise WireError(f"'{device}' was not selected for round {began}")
         return began
 

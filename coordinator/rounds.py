@@ -1,12 +1,14 @@
-"""When a round opens, who is selected, when it closes: a pure function of events and time.
+"""When a round opens, who is selected, when it closes: a function of events and time.
 
-No sockets, database or network weights in here: `handle` takes a state and an event and returns the
-next state and the actions for `coordinator.server` to carry out.
+No sockets, clocks, database or network weights in here: `handle` takes an event into a run's state and returns the
+actions for `coordinator.server` to carry out. Of a device that comes or goes, or whose mask is stored, it costs the
+same in every fleet.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from wire.errors import ConfigError, RoundFailed
@@ -133,13 +135,13 @@ class Remark:
 Action: TypeAlias = Announce | Close | Finish | GiveUp | Tell | Remark
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Rounds:
     """Where a run stands.
 
     Attributes:
         schedule: the rules.
-        online: devices that can be selected.
+        online: devices that can be selected; whoever says that one came or went has it up to date.
         number: the round that is open, or opens next (1, 2, ...).
         selected: devices asked in the open round; empty before it opens.
         arrived: devices whose mask for it is stored.
@@ -150,117 +152,132 @@ class Rounds:
     """
 
     schedule: Schedule
-    online: frozenset[str] = frozenset()
+    online: Set[str] = frozenset()
     number: int = 1
     selected: tuple[str, ...] = ()
-    arrived: frozenset[str] = frozenset()
+    arrived: set[str] = field(default_factory=set)
     deadline_s: float = 0.0
     attempt: int = 0
     over: bool = False
+    _missing: set[str] = field(default_factory=set)  # selected, and not arrived
 
     @property
     def open(self) -> bool:
         """A round has been announced and takes masks."""
         return bool(self.selected) and not self.over
 
+    def asks(self, device: str) -> bool:
+        """Whether a device is asked for its mask in the open round."""
+        return device in self._missing or device in self.arrived
 
-Outcome: TypeAlias = tuple[Rounds, list[Action]]
+    def due(self, now_s: float) -> bool:
+        """Whether the open round is to be closed: all its masks are there, or at the deadline enough of them."""
+        enough = len(self.arrived) >= self.schedule.quorum
+        return self.open and enough and (not self._missing or now_s >= self.deadline_s)
+
+    def ask(self, devices: Iterable[str]) -> None:
+        """Wait for these devices' masks too."""
+        devices = tuple(devices)
+        self.selected += devices
+        self._missing.update(devices)
+
+    def arrive(self, device: str) -> bool:
+        """A device's mask is stored; whether the round has asked for it."""
+        asked = self.asks(device)
+        if asked:
+            self._missing.discard(device)
+            self.arrived.add(device)
+        return asked
+
+    def begin(self, number: int) -> None:
+        """Wait to open a round: nobody is asked yet."""
+        self.number, self.selected, self.arrived, self._missing = number, (), set(), set()
 
 
-def handle(rounds: Rounds, event: Event, now_s: float) -> Outcome:
-    """Return the next state and what to do, given what happened at `now_s` (any monotonic clock, seconds)."""
+def handle(rounds: Rounds, event: Event, now_s: float) -> list[Action]:
+    """Take in what happened at `now_s` (any monotonic clock, seconds); what to do."""
     if rounds.over:
-        return rounds, []
+        return []
     match event:
-        case Appeared():
-            return _go_on(replace(rounds, online=rounds.online | {event.device}), now_s)
         case Vanished():
-            return replace(rounds, online=rounds.online - {event.device}), []
-        case MaskStored():
-            if event.device not in rounds.selected:
-                return rounds, []
-            return _go_on(replace(rounds, arrived=rounds.arrived | {event.device}), now_s)
-        case Tick():
-            return _go_on(rounds, now_s)
+            return []
+        case MaskStored() if not rounds.arrive(event.device):
+            return []
+    return _go_on(rounds, now_s)
 
 
 def resume(
-    rounds: Rounds, *, number: int, selected: tuple[str, ...], arrived: frozenset[str], due: bool, now_s: float
-) -> Outcome:
+    rounds: Rounds, *, number: int, selected: tuple[str, ...], arrived: Iterable[str], due: bool, now_s: float
+) -> list[Action]:
     """Take up a round after a restart: announce it again with a whole deadline, or (due) close it at once."""
+    rounds.begin(number)
     if number > rounds.schedule.rounds:
-        return replace(rounds, number=number, over=True), [Finish()]
-    rounds = replace(
-        rounds,
-        number=number,
-        selected=selected,
-        arrived=arrived,
-        attempt=1,
-        deadline_s=now_s if due else now_s + rounds.schedule.deadline_s,
-    )
-    rounds, actions = _go_on(rounds, now_s)
-    return rounds, actions or [Announce(number=number, selected=selected, again=True)]
+        rounds.over = True
+        return [Finish()]
+    rounds.ask(selected)
+    for device in arrived:
+        rounds.arrive(device)
+    rounds.attempt, rounds.deadline_s = 1, now_s if due else now_s + rounds.schedule.deadline_s
+    return _go_on(rounds, now_s) or [Announce(number=number, selected=selected, again=True)]
 
 
-def again(rounds: Rounds, now_s: float) -> Outcome:
+def again(rounds: Rounds, now_s: float) -> list[Action]:
     """What arrived for the open round is of no use: have it collected anew, from other devices too, or give up."""
-    return _extend(replace(rounds, arrived=frozenset()), now_s)
+    selected = rounds.selected
+    rounds.begin(rounds.number)
+    rounds.ask(selected)
+    return _extend(rounds, now_s)
 
 
-def _go_on(rounds: Rounds, now_s: float) -> Outcome:
+def close(rounds: Rounds, now_s: float) -> list[Action]:
+    """Close the open round, and open the next if that can be."""
+    closing: list[Action] = [Close(number=rounds.number)]
+    schedule = rounds.schedule
+    if rounds.number == schedule.rounds:
+        rounds.over = True
+        return [*closing, Finish()]
+    rounds.begin(rounds.number + 1)
+    rounds.deadline_s = now_s + schedule.deadline_s
+    return closing + _go_on(rounds, now_s)
+
+
+def _go_on(rounds: Rounds, now_s: float) -> list[Action]:
     schedule = rounds.schedule
     if not rounds.open:
         if rounds.number == 1:
             enough = len(rounds.online) >= schedule.start_devices
         else:  # after a restart or an outage devices come back one by one: do not open with the first alone
             enough = len(rounds.online) >= schedule.per_round or (bool(rounds.online) and now_s >= rounds.deadline_s)
-        return _open(rounds, now_s) if enough else (rounds, [])
-    if rounds.arrived.issuperset(rounds.selected) and len(rounds.arrived) >= schedule.quorum:
-        return _close(rounds, now_s)
-    if now_s < rounds.deadline_s:
-        return rounds, []
-    if len(rounds.arrived) >= schedule.quorum:
-        return _close(rounds, now_s)
-    return _extend(rounds, now_s)
+        return _open(rounds, now_s) if enough else []
+    if rounds.due(now_s):
+        return close(rounds, now_s)
+    return _extend(rounds, now_s) if now_s >= rounds.deadline_s else []
 
 
-def _open(rounds: Rounds, now_s: float) -> Outcome:
-    rounds = replace(rounds, arrived=frozenset(), attempt=1, deadline_s=now_s + rounds.schedule.deadline_s)
-    selected = _select(rounds, rounds.online, rounds.schedule.per_round)
-    rounds = replace(rounds, selected=selected)
-    return rounds, [Announce(number=rounds.number, selected=selected, again=False)]
+def _open(rounds: Rounds, now_s: float) -> list[Action]:
+    rounds.attempt, rounds.deadline_s = 1, now_s + rounds.schedule.deadline_s
+    rounds.ask(_select(rounds, rounds.online, rounds.schedule.per_round))
+    return [Announce(number=rounds.number, selected=rounds.selected, again=False)]
 
 
-def _close(rounds: Rounds, now_s: float) -> Outcome:
-    closing: list[Action] = [Close(number=rounds.number)]
-    schedule = rounds.schedule
-    if rounds.number == schedule.rounds:
-        return replace(rounds, over=True), [*closing, Finish()]
-    rounds = replace(
-        rounds, number=rounds.number + 1, selected=(), arrived=frozenset(), deadline_s=now_s + schedule.deadline_s
-    )
-    rounds, opening = _go_on(rounds, now_s)
-    return rounds, closing + opening
-
-
-def _extend(rounds: Rounds, now_s: float) -> Outcome:
+def _extend(rounds: Rounds, now_s: float) -> list[Action]:
     """A deadline passed without quorum: ask other devices too. Masks already in keep counting."""
     schedule = rounds.schedule
     if rounds.attempt >= schedule.attempts:
+        rounds.over = True
         error = RoundFailed(
             f"round {rounds.number} has {len(rounds.arrived)} of {schedule.quorum} masks needed after "
             f"{rounds.attempt} times {schedule.deadline_s:g} s; {len(rounds.online)} devices are online",
             hint="Look at the devices' own logs, or lower quorum; the run goes on where it stopped when started again",
         )
-        return replace(rounds, over=True), [GiveUp(error=error)]
-    rounds = replace(rounds, attempt=rounds.attempt + 1, deadline_s=now_s + schedule.deadline_s)
-    missing = schedule.per_round - len(rounds.arrived)
-    others = _select(rounds, rounds.online.difference(rounds.selected), missing)
-    rounds = replace(rounds, selected=rounds.selected + others)
-    return rounds, [Announce(number=rounds.number, selected=rounds.selected, again=True)]
+        return [GiveUp(error=error)]
+    rounds.attempt, rounds.deadline_s = rounds.attempt + 1, now_s + schedule.deadline_s
+    others = rounds.online - set(rounds.selected)
+    rounds.ask(_select(rounds, others, schedule.per_round - len(rounds.arrived)))
+    return [Announce(number=rounds.number, selected=rounds.selected, again=True)]
 
 
-def _select(rounds: Rounds, candidates: frozenset[str], count: int) -> tuple[str, ...]:
+def _select(rounds: Rounds, candidates: Set[str], count: int) -> tuple[str, ...]:
     """Draw at most `count` devices; the same state draws the same devices."""
     ordered = sorted(candidates)
     rng = generator((rounds.schedule.seed, "select", rounds.number, rounds.attempt))

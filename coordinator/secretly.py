@@ -6,7 +6,7 @@ that is when those who are begin to add their masks up. Everything is on disk be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -26,6 +26,7 @@ from wire.mask import Votes, votes_of
 from wire.messages import MaskUpdate, Message, Receipt
 from wire.secure import Counts
 from wire.secure_messages import FromDevice
+from wire.signing import SIGNATURE_BYTES
 
 NOTICE = "masks are added up unseen; hostile ones are not found that way, and are counted (docs/secure-aggregation.md)"
 Identity: TypeAlias = Callable[[str], bytes]
@@ -68,11 +69,12 @@ class Secretly:
     Args:
         schedule: of the rounds; every later phase has `deadline_s` of its own.
         ballot: what votes are counted with.
+        online: devices that can be selected, always up to date.
         identity: a device's public key.
     """
 
-    def __init__(self, schedule: Schedule, ballot: Ballot, identity: Identity) -> None:
-        self._rounds, self._ballot, self._identity = Rounds(schedule=schedule), ballot, identity
+    def __init__(self, schedule: Schedule, ballot: Ballot, online: Set[str], identity: Identity) -> None:
+        self._rounds, self._ballot, self._identity = Rounds(schedule=schedule, online=online), ballot, identity
         self._exchange = self._attempt(1, 1)
         self._done = self._exchange  # the one that is being closed
         self._counts: Counts | WireError | None = None  # what it came to
@@ -81,9 +83,8 @@ class Secretly:
 
     def happened(self, event: rounds.Event, now_s: float) -> list[Action]:
         """See `coordinator.modes.Mode.happened`."""
-        missed = [event.device] if isinstance(event, rounds.Appeared) and event.device in self._rounds.selected else []
+        missed = [event.device] if isinstance(event, rounds.Appeared) and self._rounds.asks(event.device) else []
         if self._exchange.phase != Phase.KEYS and not self._rounds.over:
-            self._note(event)
             return [*self._remind(missed), *self._go_on(now_s)]
         actions = self._collect(event, now_s)
         return [*actions, *self._remind(missed)] if self._exchange.phase == Phase.KEYS else actions
@@ -92,20 +93,14 @@ class Secretly:
         """See `coordinator.modes.Mode.resume`."""
         schedule, store, run = self._rounds.schedule, self._ballot.store, self._ballot.run
         if last.number > schedule.rounds:
-            self._rounds, actions = rounds.resume(
-                self._rounds, number=last.number, selected=(), arrived=frozenset(), due=False, now_s=now_s
-            )
-            return actions
+            return rounds.resume(self._rounds, number=last.number, selected=(), arrived=(), due=False, now_s=now_s)
         blank = self._attempt(last.number, store.newest_attempt(run, last.number))
         self._exchange = ex.replay(blank, store.exchange(run, last.number, blank.attempt))
-        self._rounds = replace(
-            self._rounds,
-            number=last.number,
-            selected=last.selected,
-            arrived=frozenset(self._exchange.keys),
-            attempt=1,
-            deadline_s=now_s + schedule.deadline_s,
-        )
+        self._rounds.begin(last.number)
+        self._rounds.ask(last.selected)
+        for device in self._exchange.keys:
+            self._rounds.arrive(device)
+        self._rounds.attempt, self._rounds.deadline_s = 1, now_s + schedule.deadline_s
         self._deadline_s = now_s + schedule.deadline_s
         actions = self.happened(rounds.Tick(), now_s)
         if any(isinstance(action, rounds.Close) for action in actions):
@@ -130,7 +125,7 @@ class Secretly:
         before = self._exchange
         if not self._rounds.open or message.number != before.number:
             raise Mismatch("said about a round that is not open", expected=before.number, got=message.number)
-        if device not in self._rounds.selected:
+        if not self._rounds.asks(device):
             raise WireError(f"'{device}' was not selected for round {before.number}")
         identity = self._identity(device)
         after = ex.hear(before, device, identity, message)
@@ -149,11 +144,12 @@ class Secretly:
         if isinstance(counts, WireError):
             return previous, 0, (f"round {number} is not counted, the votes stay as they are: {counts}",)
         assert counts is not None
-        receipt = len(messages.encode(Receipt(run=ballot.run, number=number)))
+        receipt = len(messages.encode(Receipt(run=ballot.run, number=number))) + SIGNATURE_BYTES
         took = ballot.store.exchange_bytes(ballot.run, number)
-        for place in done.survivors:  # as they came they are in the exchange, and there they say nothing
-            update, (up, down) = replace(done.masked[place], signs=b""), took[done.names[place]]
-            ballot.store.add_mask(done.names[place], update, up, down + receipt)
+        with ballot.store.together():
+            for place in done.survivors:  # as they came they are in the exchange, and there they say nothing
+                update, (up, down) = replace(done.masked[place], signs=b""), took[done.names[place]]
+                ballot.store.add_mask(done.names[place], update, up, down + receipt)
         voters = len(done.survivors)
         fresh = votes_of(counts.astype(np.uint32), voters, previous.signs)
         lost = [name for place, name in enumerate(done.names) if place not in done.survivors]
@@ -163,28 +159,16 @@ class Secretly:
     # Until enough devices have trained.
 
     def _collect(self, event: rounds.Event, now_s: float) -> list[Action]:
-        after, actions = rounds.handle(self._rounds, event, now_s)
-        if any(isinstance(action, rounds.Close) for action in actions):  # not yet: first the sum
-            self._note(event)
+        if isinstance(event, rounds.MaskStored):
+            self._rounds.arrive(event.device)
+        if self._rounds.due(now_s):  # not yet: first the sum
             return self._decide(now_s)
-        return self._adopt(after, actions)
+        return self._adopt(rounds.handle(self._rounds, event, now_s))
 
-    def _adopt(self, after: Rounds, actions: list[Action]) -> list[Action]:
-        self._rounds = after
-        if after.number != self._exchange.number:
-            self._exchange = self._attempt(after.number, 1)
+    def _adopt(self, actions: list[Action]) -> list[Action]:
+        if self._rounds.number != self._exchange.number:
+            self._exchange = self._attempt(self._rounds.number, 1)
         return actions
-
-    def _note(self, event: rounds.Event) -> None:
-        online, arrived = self._rounds.online, self._rounds.arrived
-        match event:
-            case rounds.Appeared():
-                online |= {event.device}
-            case rounds.Vanished():
-                online -= {event.device}
-            case rounds.MaskStored():
-                arrived |= {event.device}
-        self._rounds = replace(self._rounds, online=online, arrived=arrived)
 
     # From then on.
 
@@ -224,11 +208,11 @@ class Secretly:
 
     def _finish(self, now_s: float) -> list[Action]:
         self._done = self._exchange
-        after, (close, *opening) = rounds.handle(replace(self._rounds, deadline_s=now_s), rounds.Tick(), now_s)
+        close, *opening = rounds.close(self._rounds, now_s)
         receipt = Receipt(run=self._ballot.run, number=self._done.number)
         counted = () if isinstance(self._counts, WireError) else self._done.survivors
         receipts = [self._tell(self._done.names[place], receipt) for place in counted]
-        return self._adopt(after, [close, *receipts, *opening])
+        return self._adopt([close, *receipts, *opening])
 
     def _try_again(self, now_s: float) -> list[Action]:
         """Too few are left, and nobody has revealed anything: another attempt, with new keys."""
@@ -239,14 +223,14 @@ class Secretly:
             f"be added up, {needed} are needed: trying again"
         )
         self._exchange = self._attempt(found.number, found.attempt + 1)
-        actions = self._adopt(*rounds.again(self._rounds, now_s))
+        actions = self._adopt(rounds.again(self._rounds, now_s))
         return [rounds.Remark(text=text), *actions, *self._remind(self._rounds.selected)]
 
     def _wait_longer(self, now_s: float) -> list[Action]:
         """Survivors were named: of this round no other sum may ever be made, so it waits for those who can reveal."""
         found, schedule = self._exchange, self._rounds.schedule
         if self._rounds.attempt >= schedule.attempts:
-            self._rounds = replace(self._rounds, over=True)
+            self._rounds.over = True
             error = RoundFailed(
                 f"the masks of round {found.number} cannot be added up: {len(found.reveals)} of {len(found.sharers)} "
                 f"devices have revealed their shares, {found.needed} are needed and have to agree, after "
@@ -254,7 +238,7 @@ class Secretly:
                 hint="Bring the missing devices back and start again to go on where it stopped, or over with --new",
             )
             return [rounds.GiveUp(error=error)]
-        self._rounds = replace(self._rounds, attempt=self._rounds.attempt + 1)
+        self._rounds.attempt += 1
         self._deadline_s = now_s + schedule.deadline_s
         return self._remind(found.names)
 

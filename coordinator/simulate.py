@@ -135,7 +135,7 @@ class _Loop:
             self.journal.commit(state, row, opened.selected)
             yield row
             for device in opened.selected:
-                standing, actions = rounds.handle(standing, rounds.MaskStored(device=device), now_s=0.0)
+                actions = rounds.handle(standing, rounds.MaskStored(device=device), now_s=0.0)
 
     def _round(self, state: State, number: int, selected: tuple[str, ...]) -> tuple[State, Row]:
         futures: dict[str, Future[Done]] = {}
@@ -236,7 +236,7 @@ class _Loop:
         return sum(future.result() for future in futures) / y.size
 
 
-def _all_online(schedule: Schedule, devices: list[str], first: int) -> rounds.Outcome:
+def _all_online(schedule: Schedule, devices: list[str], first: int) -> tuple[Rounds, list[rounds.Action]]:
     """Open round `first` with every device online."""
     standing = Rounds(schedule=schedule, number=first, online=frozenset(devices))
-    return rounds.handle(standing, rounds.Tick(), 0.0)
+    return standing, rounds.handle(standing, rounds.Tick(), 0.0)

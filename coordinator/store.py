@@ -59,7 +59,7 @@ class StoredMask:
 class Store:
     """The database of one coordinator.
 
-    Every writing method has committed, to disk, when it returns.
+    Every writing method has committed, to disk, when it returns; inside of `together`, when `together` is left.
 
     Raises:
         StateError: if the file is no such database, or is in use; and by every writing method if the disk is full.
@@ -67,6 +67,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._together = False
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
@@ -331,11 +332,36 @@ class Store:
         return self._db.execute(sql, values).fetchall()
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def together(self) -> Iterator[None]:
+        """Commit all that is written inside at once, or nothing of it; what is read inside is what was written.
+
+        A commit waits for the disk, some milliseconds, whatever it holds.
+        """
+        self._together = True
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            with self._failing():
+                yield
+                self._commit()
+        finally:
+            self._together = False
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._failing():
+            if not self._db.in_transaction:
+                self._db.execute("BEGIN IMMEDIATE")
             yield self._db
+            if not self._together:
+                self._commit()
+
+    def _commit(self) -> None:
+        if self._db.in_transaction:
             self._db.execute("COMMIT")
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.OperationalError as error:
             self._undo()
             hint = "Make room on that disk, then start again: a run goes on where it stopped"

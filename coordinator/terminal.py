@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from statistics import fmean
 from types import TracebackType
@@ -22,6 +23,7 @@ STYLES = {"offline": "dim", "idle": "cyan", "training": "yellow", "sent": "green
 SYMBOLS = {"offline": "·", "idle": "○", "training": "◐", "sent": "●"}
 BARS = "▁▂▃▄▅▆▇█"
 REMARKS_SHOWN = 3
+NAMES_SHOWN = 200  # devices; more are only counted
 
 
 def wide(columns: int = 130) -> Console:
@@ -103,9 +105,10 @@ class Board(Observer):
 
     def announced(self, number: int, selected: tuple[str, ...]) -> None:
         """See `Observer.announced`."""
+        asked = frozenset(selected)
         for name, state in self._devices.items():
             if state != "offline":
-                self._devices[name] = "training" if name in selected else "idle"
+                self._devices[name] = "training" if name in asked else "idle"
         self._over = number > self._planned  # devices leave when the run is over: no news
         if not self._over:
             line = self._rounds.setdefault(number, RoundLine(number, len(selected)))
@@ -180,12 +183,13 @@ class Board(Observer):
 
     def _fleet(self) -> Text:
         text = Text()
-        for name, state in sorted(self._devices.items()):
-            text.append(f"{SYMBOLS[state]}\u00a0{name}  ", style=STYLES[state])
-        text.append("\n")
+        if len(self._devices) <= NAMES_SHOWN:
+            for name, state in sorted(self._devices.items()):
+                text.append(f"{SYMBOLS[state]}\u00a0{name}  ", style=STYLES[state])
+            text.append("\n")
+        counts = Counter(self._devices.values())
         for state, style in STYLES.items():
-            count = sum(1 for one in self._devices.values() if one == state)
-            text.append(f"{SYMBOLS[state]} {state} {count}   ", style=style)
+            text.append(f"{SYMBOLS[state]} {state} {counts[state]}   ", style=style)
         return text
 
     def _table(self) -> Table:

@@ -19,6 +19,7 @@ from wire.transport import Connected, Disconnected, Packet, Transport
 
 PURPOSE = "message"
 Trust: TypeAlias = Callable[[str, Message], bytes]
+Packets: TypeAlias = list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +106,16 @@ class Channel:
 
     def send(self, topic: str, message: Message, *, retain: bool = False, qos: int = 1) -> int:
         """Publish a message at least once (or, with QoS 0, at most); return its payload bytes with parts' headers."""
-        packets = envelope.split(topic, seal(self.key, topic, message), self.packet_bytes)
-        for part_topic, payload in packets:
-            self.transport.publish(part_topic, payload, retain=retain, qos=qos)
+        return self.post(self.pack(topic, message), retain=retain, qos=qos)
+
+    def pack(self, topic: str, message: Message) -> Packets:
+        """What is published for a message, signed and cut: topics and payloads."""
+        return envelope.split(topic, seal(self.key, topic, message), self.packet_bytes)
+
+    def post(self, packets: Packets, *, retain: bool = False, qos: int = 1) -> int:
+        """Publish what `pack` made, as `send` does."""
+        for topic, payload in packets:
+            self.transport.publish(topic, payload, retain=retain, qos=qos)
         payload_bytes = sum(len(payload) for _, payload in packets)
         self.sent_bytes += payload_bytes
         return payload_bytes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from functools import lru_cache
 from hashlib import sha256
 
 from nacl import bindings
@@ -31,8 +32,7 @@ def public_key(key: bytes) -> bytes:
 
 def sign(key: bytes, purpose: str, data: bytes) -> bytes:
     """Sign `data` for one purpose; the same every time."""
-    secret = bindings.crypto_sign_seed_keypair(key)[1]
-    return bindings.crypto_sign(_message(purpose, data), secret)[:SIGNATURE_BYTES]
+    return bindings.crypto_sign(_message(purpose, data), _expanded(key))[:SIGNATURE_BYTES]
 
 
 def check(public: bytes, purpose: str, data: bytes, signature: bytes) -> None:
@@ -74,6 +74,12 @@ def from_text(text: str, *, where: str) -> bytes:
     if len(key) != KEY_BYTES:
         raise ConfigError("no key: base64 of 32 bytes expected, as hidenseek key shows it", where=where)
     return key
+
+
+@lru_cache(maxsize=8)
+def _expanded(key: bytes) -> bytes:
+    """A private key as libsodium signs with it; making it takes as long as a signature."""
+    return bindings.crypto_sign_seed_keypair(key)[1]
 
 
 def _message(purpose: str, data: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.fleet import Fleet, Member
+from coordinator.fleet import Fleet
 from tests.helpers import introduce as hello
 from wire.errors import WireError
 from wire.messages import State, Welcome
@@ -20,7 +20,7 @@ def test_anyone_may_join_an_open_fleet() -> None:
     """With no list, every id is welcome and online."""
     one = fleet()
     assert one.hello("pi", hello("a")) == Welcome(instance=hello("a").instance)
-    assert one.online == ["pi"]
+    assert one.online == {"pi"}
 
 
 def test_unlisted_device_is_refused() -> None:
@@ -43,7 +43,7 @@ def test_restarted_device_replaces_its_old_process() -> None:
     one.hello("pi", hello("old"))
     assert isinstance(one.hello("pi", hello("new")), Welcome)
     assert one.state("pi", State(instance=hello("old").instance, online=False)) is None
-    assert one.online == ["pi"]
+    assert one.online == {"pi"}
 
 
 def test_of_two_living_processes_the_newer_is_refused() -> None:
@@ -67,7 +67,7 @@ def test_state_reports_changes_only() -> None:
     assert one.state("pi", here) is None
     assert one.state("pi", gone) is False
     assert one.state("pi", gone) is None
-    assert one.online == []
+    assert one.online == set()
     assert one.state("pi", here) is True
     assert one.state("stranger", here) is None
 
@@ -87,18 +87,18 @@ def test_an_old_state_changes_nothing() -> None:
     one.hello("pi", hello("a", greetings=2, connection=3))
     for connection in (0, 1, 2):  # the will of a connection that broke before the broker had noticed
         assert said(connection, online=False) is None
-    assert one.online == ["pi"]
+    assert one.online == {"pi"}
     assert said(3, online=False) is False
     assert said(4, online=True) is True, "before its hello, which takes another topic"
     assert said(3, online=False) is None
-    assert one.online == ["pi"]
+    assert one.online == {"pi"}
 
 
 def test_a_restarted_coordinator_believes_what_is_retained() -> None:
     """It knows a device's newest connection, and not whether that still stands."""
     for online in (True, False):
         one = fleet()
-        one.members["pi"] = Member.remembered(hello("a", connection=2))
+        one.remember("pi", hello("a", connection=2))
         assert one.state("pi", State(instance=hello("a").instance, online=False, connection=1)) is None
         changed = one.state("pi", State(instance=hello("a").instance, online=online, connection=2))
         assert changed is (True if online else None)
@@ -141,15 +141,16 @@ def test_a_revoked_device_is_refused_and_not_believed() -> None:
     """Nor is it among those that can be selected; restored, it is."""
     one = fleet()
     one.hello("pi", hello("a"))
-    one.revoked = frozenset({"pi"})
-    assert one.online == []
+    assert one.revoke({"pi"}) == ["pi"]
+    assert one.revoke({"pi"}) == []
+    assert one.online == set()
     (refusal,) = one.hello("pi", hello("b", started=2))  # type: ignore[misc]
     assert refusal.code == "revoked"
     with pytest.raises(WireError, match="no more"):
         one.key("pi", State(instance=bytes(8), online=True))
-    one.revoked = frozenset()
+    one.revoke(())
     assert isinstance(one.hello("pi", hello("b", started=2)), Welcome)
-    assert one.online == ["pi"]
+    assert one.online == {"pi"}
 
 
 def test_what_a_stranger_says_is_not_believed() -> None:

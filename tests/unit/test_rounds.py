@@ -6,15 +6,25 @@ import pytest
 
 from coordinator import rounds
 from coordinator.rounds import Announce, Appeared, Close, Finish, GiveUp, MaskStored, Rounds, Schedule, Tick, Vanished
-from coordinator.rounds import handle as step
 from wire.errors import ConfigError
 
 SCHEDULE = Schedule(rounds=2, per_round=3, quorum=2, deadline_s=10.0, start_devices=4, attempts=3)
 
 
+def step(state: Rounds, event: rounds.Event, now_s: float) -> tuple[Rounds, list[rounds.Action]]:
+    """Something happens; the same state, later, and what is to be done."""
+    assert isinstance(state.online, set)
+    match event:
+        case Appeared():
+            state.online.add(event.device)
+        case Vanished():
+            state.online.discard(event.device)
+    return state, rounds.handle(state, event, now_s)
+
+
 def gather(*devices: str, schedule: Schedule = SCHEDULE) -> tuple[Rounds, list[rounds.Action]]:
     """Bring devices online one after the other; return the state and all actions."""
-    state, actions = Rounds(schedule=schedule), list[rounds.Action]()
+    state, actions = Rounds(schedule=schedule, online=set()), list[rounds.Action]()
     for device in devices:
         state, more = step(state, Appeared(device=device), 0.0)
         actions += more
@@ -95,7 +105,7 @@ def test_run_gives_up_after_its_attempts() -> None:
     state, actions = step(state, Tick(), 30.0)
     assert isinstance(actions[0], GiveUp)
     assert "round 1 has 0 of 2" in str(actions[0].error)
-    assert step(state, Tick(), 99.0) == (state, [])
+    assert step(state, Tick(), 99.0)[1] == []
 
 
 def test_last_round_finishes_the_run() -> None:
@@ -113,7 +123,8 @@ def test_mask_of_a_device_that_was_not_asked_changes_nothing() -> None:
     """Only selected devices bring a round nearer to its end."""
     state = opened()
     (outsider,) = set("abcd") - set(state.selected)
-    assert step(state, MaskStored(device=outsider), 1.0) == (state, [])
+    assert step(state, MaskStored(device=outsider), 1.0)[1] == []
+    assert not state.arrived
 
 
 def test_vanished_devices_are_not_selected() -> None:
@@ -145,9 +156,8 @@ def test_later_round_waits_a_deadline_for_devices_to_come_back() -> None:
 
 def test_resumed_round_is_announced_again_with_a_whole_deadline() -> None:
     """A restarted coordinator goes on with the masks it has."""
-    state, actions = rounds.resume(
-        Rounds(schedule=SCHEDULE), number=2, selected=("a", "b", "c"), arrived=frozenset("a"), due=False, now_s=100.0
-    )
+    state = Rounds(schedule=SCHEDULE, online=set())
+    actions = rounds.resume(state, number=2, selected=("a", "b", "c"), arrived=frozenset("a"), due=False, now_s=100.0)
     assert actions == [Announce(number=2, selected=("a", "b", "c"), again=True)]
     assert step(state, Tick(), 109.9)[1] == []
     for device in "bc":
@@ -158,7 +168,7 @@ def test_resumed_round_is_announced_again_with_a_whole_deadline() -> None:
 @pytest.mark.parametrize("due", [True, False])
 def test_resumed_round_with_all_masks_closes_at_once(due: bool) -> None:
     """Killed after the last mask was stored, before or after the round was closed: the outcome is the same."""
-    _, actions = rounds.resume(
+    actions = rounds.resume(
         Rounds(schedule=SCHEDULE), number=2, selected=("a", "b"), arrived=frozenset("ab"), due=due, now_s=0.0
     )
     assert actions == [Close(number=2), Finish()]

@@ -68,7 +68,13 @@ class Fleet:
             run=RUN, ticket=TINY_TICKET, announced=self.announced, store=self.store,
             memory=0.0, flip_chance=0.0, defend=False,
         )  # fmt: skip
-        self.mode = Secretly(SCHEDULE, ballot, lambda name: signing.public_key(self.devices[name].key))
+        self.online = set[str]()
+        self.mode = Secretly(SCHEDULE, ballot, self.online, lambda name: signing.public_key(self.devices[name].key))
+
+    def appear(self, name: str) -> None:
+        """A device is online."""
+        self.online.add(name)
+        self.apply(self.mode.happened(rounds.Appeared(device=name), self.now_s))
 
     def kill(self) -> None:
         """Kill -9 and start again: only the database is left."""
@@ -79,12 +85,12 @@ class Fleet:
         if last is not None:
             self.apply(self.mode.resume(last, self.now_s))
         for name in NAMES:
-            self.apply(self.mode.happened(rounds.Appeared(device=name), self.now_s))
+            self.appear(name)
 
     def begin(self) -> None:
         """All devices come online."""
         for name in NAMES:
-            self.apply(self.mode.happened(rounds.Appeared(device=name), self.now_s))
+            self.appear(name)
 
     def wait(self) -> None:
         """A deadline passes; whatever was said and not heard is said again."""
@@ -426,7 +432,7 @@ def test_who_has_missed_the_invitation_is_told_again(fleet: Fleet, how: str) -> 
     fleet.asleep = set()
     for name in ("pi-1", "pi-2"):
         if how == "comes back":
-            fleet.apply(fleet.mode.happened(rounds.Appeared(device=name), fleet.now_s))
+            fleet.appear(name)
         else:
             fleet.say(name, edge.answer(fleet.devices[name]))
     fleet.check(NAMES, NAMES)

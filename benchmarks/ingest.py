@@ -1,0 +1,229 @@
+"""How fast masks are taken in: signed, over a real mosquitto, by a coordinator that commits what has arrived at once.
+
+One connection speaks for all devices, so what is measured is the broker and the coordinator, not training. In the same
+run a coordinator that commits every message by itself is what to compare with.
+
+    python -m benchmarks.ingest -o benchmarks/results/ingest.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.machine import commit, describe
+from coordinator import server
+from coordinator.federation import DATABASE, Federation, Recipe, connect, prepare
+from coordinator.rounds import Schedule
+from coordinator.store import Store
+from coordinator.terminal import Board
+from tests.helpers import introduce
+from tests.integration.conftest import started_mosquitto
+from wire import mask, messages, prng, signing
+from wire.channel import seal
+from wire.mask import Votes
+from wire.messages import MaskUpdate, Message, Round
+from wire.mqtt import MqttTransport, parse_url
+from wire.settings import Training
+from wire.ticket import Ticket
+from wire.topics import Topics
+from wire.transport import Packet
+
+NAME = "ingest"
+FLIPPED = 0.05
+INFLIGHT = 100  # as `hidenseek broker init` sets it
+WAIT_S = 300.0
+
+
+def federation(rounds: int, per_round: int, devices: int) -> Federation:
+    """Of har-cnn, where every selected device is waited for."""
+    schedule = Schedule(rounds=rounds, per_round=per_round, quorum=per_round, deadline_s=WAIT_S, start_devices=devices)
+    return Federation(
+        name=NAME, ticket=Recipe().make(), training=Training(), schedule=schedule, runtimes=("sparse",), evaluate=False
+    )
+
+
+def serve(url: str, state: Path, batch: int, rounds: int, per_round: int, devices: int) -> None:
+    """Be the coordinator, in this process."""
+    server.BATCH = batch
+    wanted = federation(rounds, per_round, devices)
+    board = Board(Console(file=sys.stderr), title=NAME, rounds=rounds, fedavg_bytes=1)
+    with closing(Store(state / DATABASE)) as store:
+        channel = connect(parse_url(url), NAME, wanted.ticket, timeout_s=10)
+        with closing(channel.transport):
+            prepare(wanted, store=store, channel=channel, observer=board).serve()
+
+
+@dataclass
+class Crowd:
+    """Devices that say what they must, all on one connection."""
+
+    transport: MqttTransport
+    ticket: Ticket
+    names: Sequence[str]
+    votes: dict[int, Votes] = field(default_factory=dict)
+    receipts: int = 0
+    last_receipt_s: float = 0.0
+    announced_s: float = 0.0
+    _topics: Topics = field(default_factory=lambda: Topics(NAME))
+    _round: Round | None = None
+    _listened: bool = False  # by a coordinator
+
+    def __post_init__(self) -> None:
+        self.keys = {name: prng.mix(NAME, name).to_bytes(8, "little") * 4 for name in self.names}
+
+    def introduce(self) -> float:
+        """Everybody says hello; seconds until the first round is announced."""
+        for topic in (self._topics.announcement, self._topics.round, f"hns/{NAME}/down/+"):
+            self.transport.subscribe(topic)
+        self._wait(lambda: self._listened)
+        began_s = time.monotonic()
+        for name in self.names:
+            self._say(name, "hello", introduce(name[-8:], "sparse", self.keys[name]))
+        self._wait(lambda: self._round is not None)
+        return self.announced_s - began_s
+
+    def play(self) -> tuple[int, float, float]:
+        """Send the masks of a round, made before; how many, and seconds until the last receipt and the next round."""
+        announced = self._round
+        assert announced is not None
+        number = announced.number
+        self.votes[number] = mask.decode_votes(
+            announced.votes, self.ticket.ends, self.votes[announced.base] if announced.base else None
+        )
+        packets = [self._mask(name, announced) for name in announced.selected]
+        self.receipts, began_s = 0, time.monotonic()
+        for topic, payload in packets:
+            self.transport.publish(topic, payload)
+        self._wait(lambda: self._round is not None and self._round.number > number)
+        self._wait(lambda: self.receipts >= len(packets))
+        return len(packets), self.last_receipt_s - began_s, self.announced_s - began_s
+
+    def _mask(self, name: str, announced: Round) -> tuple[str, bytes]:
+        votes = self.votes[announced.number]
+        flips = prng.generator((announced.number, name)).random(votes.signs.size) < FLIPPED
+        update = MaskUpdate(
+            run=announced.run, number=announced.number,
+            signs=mask.encode_signs(votes.signs ^ flips, votes, self.ticket.ends),
+            train_samples=100, loss=1.0, correct=6, test_samples=10, train_s=1.0, step_ms=1.0, peak_memory_kb=50_000,
+        )  # fmt: skip
+        topic = self._topics.up(name, "mask")
+        return topic, seal(self.keys[name], topic, update)
+
+    def _say(self, name: str, kind: str, message: Message) -> None:
+        topic = self._topics.up(name, kind)
+        self.transport.publish(topic, seal(self.keys[name], topic, message))
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        give_up_s = time.monotonic() + WAIT_S
+        while not until():
+            event = self.transport.receive(1.0)
+            if isinstance(event, Packet):
+                event.acknowledge()
+                self._hear(event)
+            elif time.monotonic() > give_up_s:
+                raise TimeoutError("the coordinator is silent")
+
+    def _hear(self, packet: Packet) -> None:
+        if packet.topic == self._topics.announcement:
+            self._listened = True
+        elif packet.topic == self._topics.round:
+            message = messages.decode(packet.payload[: -signing.SIGNATURE_BYTES])
+            assert isinstance(message, Round)
+            self._round, self.announced_s = message, time.monotonic()
+        elif packet.payload[3] == 10:  # a receipt's kind
+            self.receipts += 1
+            self.last_receipt_s = time.monotonic()
+
+
+@contextmanager
+def coordinator(url: str, batch: int, rounds: int, per_round: int, devices: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A coordinator in a process of its own."""
+    with tempfile.TemporaryDirectory() as state:
+        sizes = (batch, rounds, per_round, devices)
+        command = [sys.executable, "-m", "benchmarks.ingest", "--serve", url, state, *map(str, sizes)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def spent(pid: int) -> tuple[float, int]:
+    """CPU seconds of a process so far, and its largest resident memory in MB."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), int(status["VmHWM"].split()[0]) // 1024
+
+
+def measure(batch: int, rounds: int, per_round: int, devices: int) -> dict[str, object]:
+    """One coordinator's figures."""
+    names = [f"device-{number:06}" for number in range(devices)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        started_mosquitto(Path(folder), f"allow_anonymous true\nmax_inflight_messages {INFLIGHT}\n") as port,
+        coordinator(f"mqtt://127.0.0.1:{port}", batch, rounds, per_round, devices) as process,
+    ):
+        transport = MqttTransport(parse_url(f"mqtt://127.0.0.1:{port}"), client_id="crowd")
+        transport.connect(10)
+        with closing(transport):
+            crowd = Crowd(transport, federation(1, 1, 1).ticket, names)
+            joined_s = crowd.introduce()
+            played, before = [], spent(process.pid)[0]
+            for _ in range(rounds):
+                played.append(crowd.play())
+                if len(played) == rounds - 1:
+                    cpu_s, peak_mb = spent(process.pid)  # after the last it ends
+    masks = sum(one[0] for one in played)
+    return {
+        "batch": batch,
+        "devices": devices,
+        "masks_a_round": per_round,
+        "hellos_per_s": round(devices / joined_s),
+        "masks_per_s": round(masks / sum(one[1] for one in played)),
+        "round_s": round(statistics.median(one[2] for one in played), 2),
+        "cpu_us_a_mask": round((cpu_s - before) / sum(one[0] for one in played[:-1]) * 1e6),
+        "peak_mb": peak_mb,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description="Masks a second.")
+    parser.add_argument("--devices", type=int, default=1_000, help="in the fleet (default 1000)")
+    parser.add_argument("--per-round", type=int, default=1_000, help="masks a round (default 1000)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--serve", nargs=6, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.serve:
+        url, state, *sizes = options.serve
+        serve(url, Path(state), *map(int, sizes))
+        return 0
+    rows = []
+    for batch in (1, server.BATCH):
+        rows.append(measure(batch, options.rounds, options.per_round, options.devices))
+        print(rows[-1], flush=True)
+    if options.output:
+        versions = {name: metadata.version(name) for name in ("numpy", "paho-mqtt", "PyNaCl", "hidenseek")}
+        result = {"machine": describe(), "commit": commit(), "versions": versions, "flipped": FLIPPED, "rows": rows}
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

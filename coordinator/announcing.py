@@ -1,0 +1,54 @@
+"""What everybody is told: the federation, its bundles, its rounds; and old votes, to whoever has missed some."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coordinator.announced import Announced
+from coordinator.outbox import Outbox
+from wire.bundle import Bundle
+from wire.messages import BundleBytes, Federation, Missed
+from wire.topics import Topics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announcer:
+    """Speaks to all devices of one run.
+
+    Attributes:
+        federation: how it introduces itself.
+        bundles: what devices download, by runtime.
+        announced: votes by round.
+        outbox: where announcements are written down and sent.
+        topics: of the federation.
+        evaluate: devices try the network of every round.
+    """
+
+    federation: Federation
+    bundles: Mapping[str, Bundle]
+    announced: Announced
+    outbox: Outbox
+    topics: Topics
+    evaluate: bool
+
+    def introduce(self) -> None:
+        """Say what is being trained, every time: a broker may have been killed and have lost what it was to retain."""
+        for runtime, bundle in self.bundles.items():
+            self.outbox.send(self.topics.bundle(runtime), BundleBytes(data=bundle.encoded), retain=True)
+        self.outbox.send(self.topics.announcement, self.federation, retain=True)
+
+    def open(self, number: int, selected: tuple[str, ...]) -> None:
+        """Announce a round, or again; after the last one the result."""
+        final = number > self.federation.rounds
+        announcement = self.announced.open(number, selected, evaluate=self.evaluate, final=final)
+        sent = self.outbox.send(self.topics.round, announcement, retain=True)
+        self.outbox.store.add_announced_bytes(self.federation.run, number, sent)
+
+    def catch_up(self, device: str, missed: Missed) -> None:
+        """Tell a device the newest votes in the context of those that it has, or in none if that is shorter.
+
+        Raises:
+            WireError: as `Announced.catch_up`.
+        """
+        self.outbox.send(self.topics.down(device), self.announced.catch_up(missed))

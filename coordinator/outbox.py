@@ -1,0 +1,53 @@
+"""What is said, and acknowledged, only when all that it follows from is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from coordinator.store import Store
+from wire.channel import Channel
+from wire.messages import Message
+
+
+@dataclass
+class Outbox:
+    """A channel whose messages wait for the database.
+
+    Kill the process at any point and nothing has been said that the database does not know: what it does know and
+    has not been said, a restarted process finds there, or is asked for again.
+
+    Args:
+        channel: a connected one.
+        store: the database.
+    """
+
+    channel: Channel
+    store: Store
+    _waiting: list[Callable[[], object]] = field(default_factory=list)
+
+    def send(self, topic: str, message: Message, *, retain: bool = False) -> int:
+        """Publish a message at the end of this batch; its payload bytes with parts' headers."""
+        packets = self.channel.pack(topic, message)
+        self.then(lambda: self.channel.post(packets, retain=retain))
+        return sum(len(payload) for _, payload in packets)
+
+    def then(self, effect: Callable[[], object]) -> None:
+        """Do something else at the end of this batch, in order."""
+        self._waiting.append(effect)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Commit all that is written inside at once; then say what was to be said.
+
+        Raises:
+            StateError: as `Store.together`; then nothing is written and nothing said.
+        """
+        try:
+            with self.store.together():
+                yield
+            for effect in self._waiting:
+                effect()
+        finally:
+            self._waiting = []

@@ -1,0 +1,84 @@
+"""Who says hello, who comes and goes, and who is sent away: `coordinator.fleet` with a database and a voice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from coordinator.fleet import Fleet
+from coordinator.observer import Observer
+from coordinator.outbox import Outbox
+from coordinator.rounds import Appeared, Vanished
+from wire.messages import Hello, Refusal, State, Welcome
+from wire.topics import Topics
+
+REVOCATIONS_S = 1.0  # how often the database is asked for them
+
+
+@dataclass
+class Presence:
+    """The fleet's comings and goings.
+
+    Args:
+        fleet: who may join, and who is there.
+        outbox: where it is written down and answered.
+        topics: of the federation.
+        observer: told of them.
+    """
+
+    fleet: Fleet
+    outbox: Outbox
+    topics: Topics
+    observer: Observer
+    _asked_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        store = self.outbox.store
+        self.fleet.revoke(store.revoked())
+        for device, hello in store.devices().items():
+            self.fleet.remember(device, hello)
+
+    def hello(self, device: str, hello: Hello) -> Appeared | None:
+        """Let a device in, or refuse it or its double; None if it is not online now.
+
+        Raises:
+            WireError: as `Fleet.hello`.
+        """
+        store = self.outbox.store
+        if not store.knows(device):  # never seen, or a person has had it forgotten
+            self.fleet.forget(device)
+        answer = self.fleet.hello(device, hello)
+        if isinstance(answer, Welcome):
+            store.save_device(device, hello)
+            self.outbox.send(self.topics.down(device), answer)
+            self.observer.device(device, True, self.fleet)
+            return Appeared(device=device)
+        for refusal in answer:
+            self.outbox.send(self.topics.down(device), refusal)
+            self.observer.refused(self.topics.up(device, "hello"), refusal.code)
+            self.observer.remark(f"refused {device}: {refusal.reason}")
+        return None
+
+    def state(self, device: str, state: State) -> Appeared | Vanished | None:
+        """A device says that it is on- or offline; None if that is no news."""
+        changed = self.fleet.state(device, state)
+        if changed is None:
+            return None
+        self.observer.device(device, changed, self.fleet)
+        return Appeared(device=device) if changed else Vanished(device=device)
+
+    def heed_revocations(self, now_s: float) -> Iterator[Vanished]:
+        """Ask the database, once a second (any monotonic clock), who was revoked; they are told."""
+        if now_s - self._asked_s < REVOCATIONS_S:
+            return
+        self._asked_s = now_s
+        for device in self.fleet.revoke(self.outbox.store.revoked()):
+            self.observer.revoked(device)
+            self.observer.remark(f"{device} is revoked: it takes part no more")
+            member = self.fleet.members.get(device)
+            if member is None:
+                continue
+            refusal = Refusal(instance=member.hello.instance, code="revoked", reason=f"'{device}' was revoked")
+            self.outbox.send(self.topics.down(device), refusal)
+            self.observer.device(device, False, self.fleet)
+            yield Vanished(device=device)
