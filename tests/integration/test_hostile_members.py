@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import server
+from coordinator import presence
 from coordinator.cli import main as workstation
 from tests.integration.stage import HONEST, Stage
 from wire.messages import Refusal, Round, State, Welcome
@@ -19,7 +19,7 @@ LOST = "pi-3"
 @pytest.fixture
 def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Stage, dict[int, tuple[str, ...]]]:
     """Five rounds: in each a person does something, by the program that people use."""
-    monkeypatch.setattr(server, "REVOCATIONS_S", 0.0)
+    monkeypatch.setattr(presence, "REVOCATIONS_S", 0.0)
     selected: dict[int, tuple[str, ...]] = {}
 
     def fleet(action: str, device: str) -> None:
