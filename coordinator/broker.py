@@ -137,17 +137,17 @@ class EmbeddedBroker:
         return json.dumps(config, indent=1)
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """Read `HOST:PORT`, `HOST` or `:PORT`.
+def parse_listen(text: str, *, default_port: int = 1883, option: str = "--listen") -> tuple[str, int]:
+    """Read `HOST:PORT`, `HOST` or `:PORT`, as an option has it.
 
     Raises:
         ConfigError: if it is neither.
     """
     host, colon, port = text.rpartition(":")
     if not colon:
-        host, port = text, "1883"
+        host, port = text, str(default_port)
     if not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"'{text}' is not HOST:PORT", where="--listen", hint="For example 0.0.0.0:1883")
+        raise ConfigError(f"'{text}' is not HOST:PORT", where=option, hint=f"For example 127.0.0.1:{default_port}")
     return host or "0.0.0.0", int(port)  # noqa: S104  # ":1883" means every address, as everywhere
 
 

@@ -68,7 +68,7 @@ def add_check(actions: Subparsers[argparse.ArgumentParser]) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from coordinator.brokers.checks import delivery, topics, transport
+    from coordinator.brokers.checks import delivery, home, topics, transport
     from coordinator.brokers.checks.rows import Table, attempt
 
     console = Console()
@@ -84,6 +84,7 @@ def _check(arguments: argparse.Namespace) -> int:
             raise BrokerUnreachable(f"nobody answers at {target.broker}", hint="Start it: hidenseek broker up")
         if transport.check(target, table):
             topics.check(target, table)
+            home.check(target, table)
             delivery.check(target, table)
             _restart(arguments, target, table)
     _print(console, f"{target.broker}", table)
@@ -130,6 +131,7 @@ def _deployed(arguments: argparse.Namespace) -> Target:
         devices=deployments.CHECKERS,
         packet_bytes=deployment.packet_kb * 1024,
         queue=arguments.queue,
+        home_assistant=deployment.home_assistant,
     )
 
 

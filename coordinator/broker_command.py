@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from coordinator.brokers.files import Writer
 
 Subparsers = argparse._SubParsersAction
+DEFAULT_PREFIX = "homeassistant"  # as `coordinator.monitoring.discovery` has it
 
 INIT_EXAMPLES = """
 examples:
@@ -76,6 +77,14 @@ def _add_init(actions: Subparsers[argparse.ArgumentParser]) -> None:
         "--sites", metavar="NAME=HOST,NAME", help="mosquitto: a hub, and a broker at each site that bridges to it"
     )
     init.add_argument("--workers", type=int, metavar="N", help="accounts for aggregation workers, worker-1 and so on")
+    init.add_argument(
+        "--home-assistant",
+        nargs="?",
+        const=DEFAULT_PREFIX,
+        metavar="PREFIX",
+        help="an account for Home Assistant, and what hidenseek serve --home-assistant needs (discovery prefix "
+        f"{DEFAULT_PREFIX})",
+    )
     init.add_argument("--fleet", type=int, metavar="N", help="size the limits for N devices (default: those listed)")
     init.add_argument("--port", type=int, metavar="PORT", help="MQTT over TLS (default 8883)")
     init.add_argument("--ws-port", type=int, metavar="PORT", help="MQTT over secure websockets (default 8084)")
@@ -154,7 +163,7 @@ def _wanted(arguments: argparse.Namespace, folder: Path) -> Deployment:
             "devices": {name: one.site if one else None for name, one in settings.devices.items()},
         }
     known.setdefault("federation", "default")
-    options = ("kind", "nodes", "workers", "fleet", "port", "ws_port", "cluster_port", "client_port")
+    options = ("kind", "nodes", "workers", "home_assistant", "fleet", "port", "ws_port", "cluster_port", "client_port")
     known |= {name: value for name in options if (value := getattr(arguments, name)) is not None}
     if arguments.hosts:
         known["hosts"] = _split(arguments.hosts)

@@ -16,6 +16,7 @@ from coordinator import (
     key_command,
     prune_command,
     report_command,
+    serve_command,
     simulate_command,
 )
 from coordinator.datasets import command as data_command
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     export_command.add_verify(subparsers)
     key_command.add_key(subparsers)
     broker_command.add_broker(subparsers)
-    commands.add_serve(subparsers)
+    serve_command.add_serve(subparsers)
     devices_command.add_devices(subparsers)
     fleet_command.add_fleet(subparsers)
     report_command.add_report(subparsers)

@@ -29,6 +29,7 @@ from wire.errors import StateError
 from wire.mqtt import Broker, MqttTransport
 from wire.settings import Training
 from wire.ticket import Ticket, read_ticket
+from wire.transport import Will
 
 DATABASE = "coordinator.db"
 
@@ -111,13 +112,16 @@ def connect(
     timeout_s: float,
     packet_bytes: int = DEFAULT_PACKET_BYTES,
     weight_bits: int = 1,
+    will: Will | None = None,
 ) -> Channel:
     """Connect the coordinator; a device's message may have so many bits a kept weight and some room.
+
+    If it vanishes, the broker publishes `will`.
 
     Raises:
         BrokerUnreachable, BrokerRefused: as `MqttTransport.connect`.
     """
-    transport = MqttTransport(broker, client_id=f"hns-{name}-coordinator")
+    transport = MqttTransport(broker, client_id=f"hns-{name}-coordinator", will=will)
     transport.connect(timeout_s)
     return Channel(
         transport, federation_key(), max_bytes=ticket.kept * weight_bits // 8 + 64 * 1024, packet_bytes=packet_bytes

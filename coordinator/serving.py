@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from coordinator.brokers.access import COORDINATOR
 from coordinator.evaluate import Evaluator
 from coordinator.event_log import EventLog
 from coordinator.federation import DATABASE, Federation, connect, prepare
+from coordinator.monitoring.watch import Wanted, Watch
 from coordinator.observer import Observer, Several
 from coordinator.report.summary import Summary, summarise
 from coordinator.server import Coordinator
@@ -21,6 +22,8 @@ from coordinator.store import Store
 from coordinator.terminal import Board
 from wire.envelope import DEFAULT_PACKET_BYTES
 from wire.mqtt import Broker, parse_url
+
+NOTHING = Wanted()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +34,13 @@ class Service:
         coordinator: connected.
         board: its observer.
         store: its database.
+        metrics: the address of its metrics, if they were asked for.
     """
 
     coordinator: Coordinator
     board: Board
     store: Store
+    metrics: str | None
 
     def run(self) -> Summary:
         """Run all rounds, shown on the board; what they came to.
@@ -61,6 +66,7 @@ def serving(
     evaluator: Evaluator | None = None,
     new: bool = False,
     log: Path | None = None,
+    wanted: Wanted = NOTHING,
 ) -> Iterator[Service]:
     """Open the database, start the broker if it is ours, connect; at the end close and stop all of it again.
 
@@ -75,35 +81,38 @@ def serving(
         evaluator: held-out samples.
         new: abandon an unfinished run instead of taking it up.
         log: file that gets what happens as JSON lines.
+        wanted: what else is shown to others.
 
     Raises:
         StateError: as `prepare`, or if the database cannot be used.
-        ConfigError: if the log cannot be opened.
+        ConfigError: if the log cannot be opened, or the metrics' port cannot be had.
         ConfigError, RuntimeMissing, BrokerUnreachable, BrokerRefused: as starting and connecting do.
     """
     board = Board(
         console, title=title, rounds=federation.schedule.rounds, fedavg_bytes=4 * federation.ticket.plan.weights
     )
-    events = EventLog(log, federation.name, board.remark) if log else None
-    observer: Observer = Several(board, events) if events else board
-    with (
-        closing(events) if events else nullcontext(),
-        closing(Store(state / DATABASE)) as store,
-        _address(broker) as address,
-    ):
+    watch = Watch(federation.name, federation.schedule, state, wanted)
+    with ExitStack() as stack:
+        stack.enter_context(watch.serving_metrics())
+        observers: list[Observer] = [board]
+        if log:
+            observers.append(stack.enter_context(closing(EventLog(log, federation.name, board.remark))))
+        store = stack.enter_context(closing(Store(state / DATABASE)))
         channel = connect(
-            address,
+            stack.enter_context(_address(broker)),
             federation.name,
             federation.ticket,
             timeout_s=timeout_s,
             packet_bytes=packet_bytes,
             weight_bits=federation.weight_bits,
+            will=watch.will,
         )
-        with closing(channel.transport):
-            coordinator = prepare(
-                federation, store=store, channel=channel, observer=observer, evaluator=evaluator, new=new
-            )
-            yield Service(coordinator=coordinator, board=board, store=store)
+        stack.enter_context(closing(channel.transport))
+        stack.enter_context(watch.connected(channel, store))
+        observer = Several(*observers, *watch.observers)
+        coordinator = prepare(federation, store=store, channel=channel, observer=observer, evaluator=evaluator, new=new)
+        watch.know(coordinator.fleet)
+        yield Service(coordinator=coordinator, board=board, store=store, metrics=watch.address)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,10 @@ class Store:
 
     Every writing method has committed, to disk, when it returns; inside of `together`, when `together` is left.
 
+    Attributes:
+        path: its file.
+        committed: told of every commit how many seconds it took.
+
     Raises:
         StateError: if the file is no such database, or is in use; and by every writing method if the disk is full.
     """
@@ -68,6 +72,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._together = False
+        self.committed: Callable[[float], None] = lambda seconds: None
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
@@ -356,7 +361,9 @@ class Store:
 
     def _commit(self) -> None:
         if self._db.in_transaction:
+            began_s = time.perf_counter()
             self._db.execute("COMMIT")
+            self.committed(time.perf_counter() - began_s)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

@@ -41,6 +41,10 @@ HEAVY = {
     # A device's transport, and what tries a broker in ways that no device does.
     "paho": {"anywhere": ["wire/mqtt.py", "coordinator/brokers/probe.py"], "lazily": []},
     "cryptography": {"anywhere": ["coordinator/brokers/certificates.py"], "lazily": []},
+    "prometheus_client": {
+        "anywhere": ["coordinator/monitoring/metrics.py", "coordinator/monitoring/endpoint.py"],
+        "lazily": [],
+    },
     "cbor2": {"anywhere": ["wire/*"], "lazily": []},
 }
 OPTIONAL_RUNTIMES = {"edge_client/runtimes/onnx.py", "edge_client/runtimes/executorch.py"}

@@ -29,7 +29,7 @@ from paho.mqtt.enums import CallbackAPIVersion  # noqa: E402
 from paho.mqtt.reasoncodes import ReasonCode  # noqa: E402
 
 from wire.errors import BrokerRefused, BrokerUnreachable, ConfigError  # noqa: E402
-from wire.transport import Connected, Disconnected, Event, Packet, Will  # noqa: E402
+from wire.transport import Connected, Disconnected, Event, Packet, Will, monotonic_s  # noqa: E402
 
 SECURE = ("mqtts", "wss")
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
@@ -142,7 +142,9 @@ class MqttTransport:
             will: what the broker publishes if this process vanishes, said anew for every connection.
         """
         self._broker = broker
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[float, Event]] = queue.SimpleQueue()  # and when each came
+        self._lag_s = 0.0
+        self.certificate_end_s: float | None = None
         self._first: Event | None = None
         self._node = random.randrange(len(broker.nodes))  # so that a fleet shares itself out among a cluster's
         self._refusal: str | None = None
@@ -251,9 +253,16 @@ class MqttTransport:
             first, self._first = self._first, None
             return first
         try:
-            return self._events.get(timeout=timeout_s) if timeout_s > 0 else self._events.get_nowait()
+            came_s, event = self._events.get(timeout=timeout_s) if timeout_s > 0 else self._events.get_nowait()
         except queue.Empty:
             return None
+        self._lag_s = monotonic_s() - came_s
+        return event
+
+    def backlog(self) -> tuple[int, float]:
+        """See `Transport.backlog`."""
+        waiting = self._events.qsize()
+        return waiting, self._lag_s if waiting else 0.0
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Wait until everything published is with the broker (at most `timeout_s`), then disconnect."""
@@ -276,9 +285,13 @@ class MqttTransport:
         if reason.is_failure:
             self._refusal = str(reason)
             self._unavailable = reason.value == UNAVAILABLE
-            self._events.put(Disconnected(reason=str(reason), refused=not self._unavailable))
+            self._put(Disconnected(reason=str(reason), refused=not self._unavailable))
         else:
-            self._events.put(Connected(number=self._number))
+            self.certificate_end_s = _certificate_end_s(self._client.socket())
+            self._put(Connected(number=self._number))
+
+    def _put(self, event: Event) -> None:
+        self._events.put((monotonic_s(), event))
 
     def _try_another(self) -> None:
         """Let paho's next attempt go to the cluster's next node."""
@@ -288,18 +301,18 @@ class MqttTransport:
 
     def _on_connect_fail(self, _c: Any, _u: Any) -> None:
         self._try_another()
-        self._events.put(Disconnected(reason="no answer"))
+        self._put(Disconnected(reason="no answer"))
 
     def _on_disconnect(self, _c: Any, _u: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
         if reason.is_failure:  # otherwise it was our wish
             self._try_another()
-        self._events.put(Disconnected(reason=str(reason)))
+        self._put(Disconnected(reason=str(reason)))
 
     def _on_message(self, client: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
         def acknowledge() -> None:
             client.ack(message.mid, message.qos)
 
-        self._events.put(Packet(topic=message.topic, payload=bytes(message.payload), acknowledge=acknowledge))
+        self._put(Packet(topic=message.topic, payload=bytes(message.payload), acknowledge=acknowledge))
 
 
 def _tls(broker: Broker) -> ssl.SSLContext:
@@ -314,6 +327,16 @@ def _tls(broker: Broker) -> ssl.SSLContext:
             files = " and ".join(str(file) for file in (broker.certificate, broker.certificate_key) if file)
             raise ConfigError(f"certificate and key cannot be read ({_why(error)})", where=files) from error
     return context
+
+
+def _certificate_end_s(connection: object) -> float | None:
+    """When the certificate that a server has shown ends, seconds since 1970; None if it has shown none."""
+    connection = getattr(connection, "_socket", connection)  # of paho's own wrapper for websockets
+    try:
+        shown = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
+    except (OSError, ValueError):  # lost again already
+        return None
+    return float(ssl.cert_time_to_seconds(str(shown["notAfter"]))) if shown else None
 
 
 def _why(error: Exception) -> str:

@@ -6,6 +6,7 @@
     hns/<federation>/all/round               retained, coordinator -> all
     hns/<federation>/all/bundle/<runtime>    retained, coordinator -> all
     hns/<federation>/down/<device>           coordinator -> one device
+    hns/<federation>/home/status | federation | devices/<device>   retained, coordinator -> home automation, JSON
     hns/<federation>/up/<device>/hello | state | mask | evaluation | missed | telemetry | exchange
 
 A message too large for one packet is sent in parts on `<topic>/<part number>` (`wire.envelope`).
@@ -76,6 +77,20 @@ class Topics:
     def up(self, device: str, kind: str) -> str:
         """What one device says; `kind` is one of `UP_KINDS`."""
         return f"{ROOT}/{self.federation}/up/{check_name(device, 'device id')}/{kind}"
+
+    @property
+    def home_status(self) -> str:
+        """Whether the coordinator is there, for home automation."""
+        return f"{ROOT}/{self.federation}/home/status"
+
+    @property
+    def home_federation(self) -> str:
+        """How the run stands, for home automation."""
+        return f"{ROOT}/{self.federation}/home/federation"
+
+    def home_device(self, device: str) -> str:
+        """How one device stands, for home automation."""
+        return f"{ROOT}/{self.federation}/home/devices/{check_name(device, 'device id')}"
 
     @property
     def all_up(self) -> str:

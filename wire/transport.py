@@ -43,7 +43,9 @@ Will: TypeAlias = Callable[[int], tuple[str, bytes]]
 
 
 class Transport(Protocol):
-    """A connection to a broker. Used from one thread."""
+    """A connection to a broker. Used from one thread, but for `backlog` and `certificate_end_s`."""
+
+    certificate_end_s: float | None  # when the broker's certificate ends, seconds since 1970; None without TLS
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
         """Send at least once (QoS 1), kept and repeated while the connection is down; or once at most (QoS 0)."""
@@ -53,6 +55,9 @@ class Transport(Protocol):
 
     def receive(self, timeout_s: float) -> Event | None:
         """Wait for what happens next, at most `timeout_s` seconds; None when nothing did."""
+
+    def backlog(self) -> tuple[int, float]:
+        """How many events wait to be received, and how many seconds the last one had waited (0 if none waits)."""
 
     def close(self) -> None:
         """Say goodbye and wait until everything published has been sent."""
@@ -100,6 +105,7 @@ class MemoryTransport:
     patterns: list[str] = field(default_factory=list)
     inbox: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
     acknowledged: int = 0
+    certificate_end_s: float | None = None
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
         """See `Transport.publish`."""
@@ -119,6 +125,10 @@ class MemoryTransport:
             return self.inbox.get(timeout=timeout_s) if timeout_s > 0 else self.inbox.get_nowait()
         except queue.Empty:
             return None
+
+    def backlog(self) -> tuple[int, float]:
+        """See `Transport.backlog`."""
+        return self.inbox.qsize(), 0.0
 
     def close(self) -> None:
         """See `Transport.close`."""

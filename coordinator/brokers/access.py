@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from coordinator.monitoring import discovery
 from wire.topics import ROOT
 
-COORDINATOR = "coordinator"
+COORDINATOR, HOME_ASSISTANT = "coordinator", "home-assistant"
 # Of NATS: where its MQTT sessions get what is delivered to them. It refuses these as filters of a client.
 NATS_DELIVERY = ("$MQTT.sub.>", "$MQTT.deliver.pubrel.>")
 
@@ -20,10 +21,18 @@ class Rights:
     write: tuple[str, ...]
 
 
-def coordinator(federation: str) -> Rights:
-    """Hears every device and every worker, speaks to all of them."""
+def coordinator(federation: str, prefix: str | None) -> Rights:
+    """Hears every device and every worker, speaks to all of them; shows them in Home Assistant under a prefix."""
     root = f"{ROOT}/{federation}"
-    return Rights(read=(f"{root}/up/#", f"{root}/work/#"), write=(f"{root}/all/#", f"{root}/down/#", f"{root}/work/#"))
+    home = (f"{root}/home/#", f"{discovery.root(prefix, federation)}/#") if prefix else ()
+    return Rights(
+        read=(f"{root}/up/#", f"{root}/work/#"), write=(f"{root}/all/#", f"{root}/down/#", f"{root}/work/#", *home)
+    )
+
+
+def home_assistant(federation: str, prefix: str) -> Rights:
+    """Reads what it is shown, and says that it is there."""
+    return Rights(read=(f"{prefix}/#", f"{ROOT}/{federation}/home/#"), write=(f"{prefix}/status",))
 
 
 def worker(federation: str) -> Rights:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coordinator.brokers.process import write_whole
+from coordinator.monitoring import discovery
 from wire.errors import ConfigError, StateError
 
 FILE = "deployment.json"
@@ -34,6 +35,7 @@ class Deployment(BaseModel):
     workers: int = Field(default=0, ge=0, le=1000)
     fleet: int = Field(default=0, ge=0)  # devices to be sized for, beyond those that are listed
     packet_kb: int = Field(default=256, ge=1)
+    home_assistant: str | None = Field(default=None, pattern=discovery.PREFIX)  # its discovery prefix
     port: int = Field(default=8883, ge=1, le=65000)
     ws_port: int = Field(default=8084, ge=1, le=65000)
     cluster_port: int = Field(default=6222, ge=1, le=65000)
@@ -165,7 +167,13 @@ def check(deployment: Deployment) -> None:
         if site is not None and site not in deployment.sites:
             known = f"Known: {', '.join(deployment.sites)}" if deployment.sites else "Name sites with --sites"
             raise ConfigError(f"device '{name}' is at site '{site}', which is none", where="devices", hint=known)
-    taken = {"coordinator", *CHECKERS, *deployment.workers_names, *(f"site-{name}" for name in deployment.sites)}
+    taken = {
+        "coordinator",
+        "home-assistant",
+        *CHECKERS,
+        *deployment.workers_names,
+        *(f"site-{name}" for name in deployment.sites),
+    }
     if clash := sorted(taken & deployment.devices.keys()):
         raise ConfigError(f"'{clash[0]}' is the broker's own account", where="devices", hint="Rename the device")
 

@@ -11,9 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from coordinator.brokers import access, accounts, certificates
-from coordinator.brokers.access import COORDINATOR
+from coordinator.brokers.access import COORDINATOR, HOME_ASSISTANT
 from coordinator.brokers.deployment import Deployment, Node, bracketed, save
 from coordinator.brokers.files import Writer
+from coordinator.monitoring.watch import FILES as MONITORING
 
 DOCUMENTATION = "github.com/hidenseek/hidenseek/blob/main/docs/brokers.md"
 BINARIES = {"mosquitto": "/usr/sbin/mosquitto", "nats": "/usr/local/bin/nats-server"}
@@ -33,7 +34,8 @@ def users_of(deployment: Deployment, site: str | None) -> list[str]:
     devices = deployment.devices_of(site)
     if site is not None:
         return devices
-    return [COORDINATOR, *deployment.workers_names, *(f"site-{name}" for name in deployment.sites), *devices]
+    home = [HOME_ASSISTANT] if deployment.home_assistant else []
+    return [COORDINATOR, *home, *deployment.workers_names, *(f"site-{name}" for name in deployment.sites), *devices]
 
 
 def write(
@@ -175,6 +177,10 @@ def _write_common(folder: Path, writer: Writer, deployment: Deployment, nodes: l
         ("systemd/install.sh", "install.sh"),
     ):
         writer.write(target, _render(f"common/{template}.j2", **facts))
+    for name in ("prometheus.yaml", "compose.yaml", "grafana/datasource.yaml", "grafana/dashboards.yaml"):
+        writer.write(f"monitoring/{name}", _render(f"monitoring/{name.rpartition('/')[2]}.j2", **facts))
+    for name in ("dashboard.json", "alerts.yaml"):
+        writer.write(f"monitoring/{name}", (MONITORING / name).read_text())
 
 
 def _facts(deployment: Deployment, nodes: list[Node]) -> dict[str, Any]:
@@ -207,10 +213,11 @@ def _file_store_gb(deployment: Deployment) -> int:
 
 def _rights(deployment: Deployment) -> dict[str, access.Rights]:
     """Of everyone who is no device."""
-    name = deployment.federation
+    name, prefix = deployment.federation, deployment.home_assistant
+    home = {HOME_ASSISTANT: access.home_assistant(name, prefix)} if prefix else {}
     workers = {user: access.worker(name) for user in deployment.workers_names}
     sites = {f"site-{site}": access.site(name, deployment.devices_of(site)) for site in deployment.sites}
-    return {COORDINATOR: access.coordinator(name)} | workers | sites
+    return {COORDINATOR: access.coordinator(name, prefix)} | home | workers | sites
 
 
 def _with_user(user: str, node: Node) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 from coordinator.aggregate import next_votes
 from coordinator.federation import DATABASE, Federation, prepare
 from coordinator.keys import federation_key
+from coordinator.observer import Observer
 from coordinator.rounds import Schedule
-from coordinator.server import Observer
 from coordinator.store import Store
 from tests.helpers import TINY_TICKET, introduce
 from tests.integration.test_memory_federation import Watcher, summary_run

@@ -97,7 +97,7 @@ def test_what_a_person_has_edited_stays(home: Path, capsys: pytest.CaptureFixtur
 def test_an_interrupt_leaves_what_the_next_run_completes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut off after any number of files, it ends with one authority, whose certificate the server has."""
     replace = Path.replace
-    for allowed in range(40):
+    for allowed in (*range(16), *range(16, 90, 5)):  # each of the first files, then some
         shutil.rmtree("deploy", ignore_errors=True)
         left = allowed
 
@@ -199,6 +199,40 @@ def test_manifests_fit_together(home: Path, kind: str, more: tuple[str, ...]) ->
     (compose,) = documents(deploy / "compose.yaml")
     nodes = {path.name for path in (deploy / "nodes").iterdir()}
     assert {service["volumes"][0].split("/")[2] for service in compose["services"].values()} == nodes
+
+
+def test_monitoring_fits_together(home: Path) -> None:
+    """What the compose file mounts is there; Prometheus takes its settings, and finds the alerts."""
+    assert init() == 0
+    folder = home / "deploy/monitoring"
+    (compose,) = documents(folder / "compose.yaml")
+    mounts = [mount.split(":")[0] for service in compose["services"].values() for mount in service["volumes"]]
+    for mount in mounts:
+        assert mount in compose["volumes"] if "/" not in mount else (folder / mount).is_file(), mount
+    (datasource,) = documents(folder / "grafana/datasource.yaml")
+    assert datasource["datasources"][0]["url"] == "http://127.0.0.1:9090"
+    if shutil.which("promtool"):
+        command = ["promtool", "check", "config", str(folder / "prometheus.yaml")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "13 rules found" in done.stdout
+
+
+def test_home_assistant_gets_an_account_of_its_own(home: Path) -> None:
+    """If asked for: it reads what it is shown, and the coordinator may show it; the next init keeps it."""
+    assert init() == 0
+    assert "home-assistant" not in accounts.load(home / "deploy")
+    assert init("--home-assistant", "ha") == 0
+    assert init() == 0
+    assert "home-assistant" in accounts.load(home / "deploy")
+    users = (home / "deploy/nodes/broker/config/acl").read_text().split("user ")
+    (ours,) = [text for text in users if text.startswith("home-assistant\n")]
+    assert {"topic read ha/#", "topic read hns/t/home/#", "topic write ha/status"} == set(
+        ours.split("\n\n")[0].splitlines()[1:]
+    )
+    (hub,) = [text for text in users if text.startswith("coordinator\n")]
+    assert "topic write ha/device/hns-t/#" in hub
+    assert "topic write hns/t/home/#" in hub
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")

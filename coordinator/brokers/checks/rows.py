@@ -47,6 +47,7 @@ class Target:
         devices: users of two devices that are not at work now.
         packet_bytes: largest payload that the federation sends.
         queue: messages to keep for a device that is away.
+        home_assistant: discovery prefix of Home Assistant, if it has an account.
     """
 
     broker: Broker
@@ -57,6 +58,7 @@ class Target:
     devices: tuple[str, ...]
     packet_bytes: int
     queue: int = 1000
+    home_assistant: str | None = None
 
     @property
     def root(self) -> str:
