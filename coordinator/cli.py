@@ -11,6 +11,7 @@ from coordinator import (
     commands,
     devices_command,
     export_command,
+    flash_command,
     fleet_command,
     freeze_command,
     key_command,
@@ -31,6 +32,7 @@ examples:
   hidenseek serve --config devices.yaml --broker mqtt://192.168.1.10
   hidenseek broker init --kind mosquitto --hosts hub.example.org -o deploy
   hidenseek devices show pi-5-8gb                       what we know of a kind of board, and from where
+  hidenseek flash pi-01 --image raspios-lite-arm64.img.xz --to /dev/sdX
   hidenseek fleet revoke pi-07
   hidenseek freeze --run hidenseek-default -o global.onnx
   hidenseek simulate --method fedavg --rounds 20       HideNseek's rivals, on the same data
@@ -66,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     broker_command.add_broker(subparsers)
     serve_command.add_serve(subparsers)
     devices_command.add_devices(subparsers)
+    flash_command.add_flash(subparsers)
     fleet_command.add_fleet(subparsers)
     report_command.add_report(subparsers)
     freeze_command.add_freeze(subparsers)

@@ -11,6 +11,7 @@ from pydantic import Field
 from coordinator import profiles, secretly, yaml_file
 from coordinator.aggregate import DEFEND, MEMORY
 from coordinator.budgets import Budget
+from coordinator.card_settings import FlashSettings
 from coordinator.hardware import Count, Name, Profile, ProfileSettings, Runtime, resolve
 from coordinator.rounds import Schedule
 from coordinator.steps import DECAY, STALENESS, Asynchrony
@@ -110,6 +111,7 @@ class DeviceSettings(Strict):
         default=None, description="whose broker it connects to; see hidenseek broker init --sites"
     )
     key: Key | None = Field(default=None, description="public key, as hidenseek-edge key shows it")
+    flash: FlashSettings | None = Field(default=None, description="its card, where it is not as all; docs/flash.md")
 
 
 class DevicesFile(Strict):
@@ -118,6 +120,9 @@ class DevicesFile(Strict):
     federation: FederationSettings = FederationSettings()
     budget: Budget = Field(default=Budget(), description="of everyone; a profile's counts before it, a device's first")
     profiles: dict[Name, ProfileSettings] = Field(default={}, description="kinds of hardware, beside those we know")
+    flash: FlashSettings = Field(
+        default=FlashSettings(), description="what `hidenseek flash` writes on cards; docs/flash.md"
+    )
     devices: dict[Name, DeviceSettings | None] = Field(default={}, description="who may join; anyone if empty")
 
     @property

@@ -115,6 +115,8 @@ def _explain(path: Path, tree: CommentedMap, model: type[Strict], error: ErrorDe
     if error["type"] == "extra_forbidden":
         known = _known_names(model, location[:-1])
         return ConfigError(f"{dotted}: no such setting", where=where, hint=did_you_mean(str(location[-1]), known))
+    if error["type"] == "missing":  # not with what is there instead: it may be a password
+        return ConfigError(f"{dotted}: missing", where=where)
     if error["type"] == "model_type":
         return ConfigError(f"{dotted}: {error['input']!r:.60} found, settings expected", where=where)
     message = error["msg"].removeprefix("Input ").replace("String should match pattern", "should match")

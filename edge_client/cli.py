@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_join(commands)
     _add_predict(commands)
     _add_key(commands)
+    _add_card(commands)
     return parser
 
 
@@ -265,6 +266,26 @@ def _key(arguments: argparse.Namespace) -> int:
     print(f"fingerprint  {signing.fingerprint(public)}")
     print(f"trusts       {signing.fingerprint(known.key) if known else 'the first federation it meets'}")
     return 0
+
+
+def _add_card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "card",
+        help="join as hidenseek flash has set this device up",
+        description="What the service of a card written by hidenseek flash runs: join with the card's settings. Its "
+        "state is systemd's $STATE_DIRECTORY, or /var/lib/hidenseek.",
+        epilog="examples:\n  hidenseek-edge card\n  hidenseek-edge card /etc/hidenseek/card.json",
+        formatter_class=command.HelpFormatter,
+    )
+    parser.add_argument("card", type=Path, nargs="?", default=Path("/etc/hidenseek/card.json"), metavar="FILE")
+    parser.set_defaults(run=_card)
+
+
+def _card(arguments: argparse.Namespace) -> int:
+    from edge_client import card
+
+    options = card.join_options(card.read(arguments.card), card.state_folder())
+    return _join(build_parser().parse_args(options))
 
 
 def _pick_runtime(name: str | None) -> str:

@@ -20,6 +20,7 @@ from edge_client.runtimes.base import Floats, Runtime
 from edge_client.runtimes.registry import open_runtime
 from edge_client.sampler import Sampler
 from edge_client.store import KnownFederation, Store
+from edge_client.supervisor import Supervisor
 from wire import mask, signing
 from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
@@ -83,6 +84,7 @@ class Client:
     _evaluate_s: float = 0.0
     _told: tuple[int, int, int | None] = (0, 0, None)  # bytes sent, received and written that are told already
     _online: bool = False
+    _supervisor: Supervisor = field(default_factory=Supervisor)
 
     def __post_init__(self) -> None:
         self.channel.trust = self._trusted
@@ -95,8 +97,10 @@ class Client:
         """
         confirmed = self.store.load_confirmed()
         self.device = replace(self.device, pending=self.store.load_pending(), confirmed=confirmed)
+        self._supervisor.ready()
         try:
             while self._stop is None:
+                self._supervisor.alive()
                 self._listen()
                 self._train_one_step()
                 self._tell()

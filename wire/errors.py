@@ -23,7 +23,8 @@
     ├── FetchError         24 a data set could not be downloaded, or its hash is wrong
     ├── StateError         25 a state folder belongs to another run or is in use
     ├── RoundFailed        26 a federation could not go on (no quorum, no devices)
-    └── OverBudget         27 devices of a run spent more than a limit, or nobody measured
+    ├── OverBudget         27 devices of a run spent more than a limit, or nobody measured
+    └── ImageError         28 an SD card's image cannot be customised, or the card not be written
 
 Exit codes are part of the interface: `docs/errors.md` lists them and a test compares the two.
 0 is success, 2 a usage error (argparse), 130 an interrupt with Ctrl-C.
@@ -197,6 +198,12 @@ class OverBudget(HidenseekError):
     """Devices of a run spent more than their limits, or what they spent was not measured."""
 
     exit_code = 27
+
+
+class ImageError(HidenseekError):
+    """An SD card's image is damaged or of an unknown kind, or the card cannot be written or does not hold what was."""
+
+    exit_code = 28
 
 
 def all_errors(root: type[HidenseekError] = HidenseekError) -> Iterator[type[HidenseekError]]:

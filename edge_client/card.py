@@ -1,0 +1,53 @@
+"""What `hidenseek flash` wrote on this device's card for it, as options of `hidenseek-edge join`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from wire.errors import ConfigError
+
+STATE_VARIABLE = "STATE_DIRECTORY"  # set by systemd
+PASSWORD = "broker.password"  # noqa: S105  # a file of the state folder, not a password
+TEXTS = ("device", "federation", "broker", "data")
+MAYBE = ("ca", "trust", "profile")
+
+
+def state_folder() -> Path:
+    """Where the service keeps what must not be lost: what systemd says, or what it would say."""
+    return Path(os.environ.get(STATE_VARIABLE, "/var/lib/hidenseek").partition(":")[0])
+
+
+def read(path: Path) -> dict[str, str | int]:
+    """The card's settings.
+
+    Raises:
+        ConfigError: if the file is missing, damaged, or lacks something.
+    """
+    hint = "Write the card again: hidenseek flash"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot be read ({error})", where=str(path), hint=hint) from error
+    if not isinstance(found, dict):
+        raise ConfigError("no settings of a card", where=str(path), hint=hint)
+    for name in (*TEXTS, *MAYBE):
+        value = found.get(name, "")
+        if not isinstance(value, str) or (name in TEXTS and not value):
+            raise ConfigError(f"{name}: {value!r:.60} found, text expected", where=str(path), hint=hint)
+    threads = found.get("threads", 1)
+    if type(threads) is not int or threads < 1:
+        raise ConfigError(f"threads: {threads!r:.60} found, 1 or more expected", where=str(path), hint=hint)
+    return {name: found.get(name, "") for name in (*TEXTS, *MAYBE)} | {"threads": threads}
+
+
+def join_options(card: dict[str, str | int], state: Path) -> list[str]:
+    """The same as options of `join`, with the password that the device has got, if it has one."""
+    options = ["join", "--state", str(state)]
+    for name in ("device", "federation", "broker", "data", "ca", "trust", "profile", "threads"):
+        if card[name]:
+            options += [f"--{name}", str(card[name])]
+    if (state / PASSWORD).exists():
+        options += ["--password-file", str(state / PASSWORD)]
+    return options

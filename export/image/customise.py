@@ -1,0 +1,143 @@
+"""A stock image made into one card's: the client in it, the service on, settings in the form that its system takes."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from export.image import cloudinit, firstrun, service
+from export.image.client import Client
+from export.image.ext4 import Ext4
+from export.image.fat import Fat
+from export.image.grow import grow
+from export.image.service import Service
+from export.image.settings import CardSettings
+from export.image.system import SEED, System
+from export.image.tree import Tree
+from wire.errors import ImageError
+
+FOR_CARDS_BYTES = 64 << 20  # for recordings and settings
+MARK = "# hidenseek flash"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """All that makes one card different from the next.
+
+    Attributes:
+        settings: the system's.
+        service: the program's.
+        secrets: files of the program's state folder, by their names; only root and it can read them.
+        data: recordings, by the names that they are to have on the card.
+    """
+
+    settings: CardSettings
+    service: Service
+    secrets: dict[str, bytes] = field(default_factory=dict, repr=False)
+    data: dict[str, Path] = field(default_factory=dict)
+
+
+def install(image: Path, system: System, client: Client) -> None:
+    """Put the client into an image: the same for every card made of it. Its root partition is grown if it has to be.
+
+    Raises:
+        ImageError: if there is no room, or it cannot be written.
+    """
+    root = Ext4(image, system.root.start_bytes)
+    missing = root.missing_bytes(client.size_bytes + FOR_CARDS_BYTES)
+    if missing > 0:
+        grow(image, system.root, missing + missing // 8)  # a larger file system has larger tables of its own
+    root.put(client.files)
+
+
+def personalise(image: Path, system: System, card: Card) -> None:
+    """Put one card's settings into an image that has the client, and check its root file system.
+
+    Raises:
+        ImageError: if there is no room, or it cannot be written.
+    """
+    root = Ext4(image, system.root.start_bytes)
+    tree = service.files(card.service)
+    for name, content in card.secrets.items():
+        tree.add(f"{service.STATE}/{name}", content, 0o600)
+    for name, path in card.data.items():
+        tree.add(f"{service.DATA}/{name}", path)
+    tree.merge(_nobodys(root))
+    if not card.settings.swap:
+        tree.merge(_without_swap(root))
+    boot: dict[str, bytes] = {}
+    if system.mechanism == "systemd":
+        tree.merge(firstrun.files(card.settings, network_manager=system.network_manager))
+    else:
+        instance = f"{card.settings.hostname}-{secrets.token_hex(8)}"
+        enable = [["sh", "-c", "systemctl enable --now ssh.service || systemctl enable --now sshd.service"]]
+        files = cloudinit.files(card.settings, instance, enable if card.settings.ssh_keys else ())
+        if system.mechanism == "nocloud":
+            tree.folders[SEED] = 0o700
+            for name, content in files.items():
+                tree.add(f"{SEED}/{name}", content, 0o600)
+        else:
+            boot |= files
+            if system.mechanism == "cloudinit-rpi":
+                boot["cmdline.txt"] = _with_words(
+                    _boot_file(image, system, "cmdline.txt"), [f"ds=nocloud;i={instance}"]
+                )
+    if system.firmware:
+        boot |= _firmware(image, system, card, boot.get("cmdline.txt"))
+    root.put(tree)
+    if boot and system.boot:
+        Fat(image, system.boot.start_bytes).write(boot)
+    root.fsck()
+
+
+def _nobodys(root: Ext4) -> Tree:
+    """What every machine needs its own of, and an image may have baked in: an identity, made at first boot."""
+    tree = Tree()
+    if (root.read("/etc/machine-id") or b"").strip() not in (b"", b"uninitialized"):
+        tree.add("/etc/machine-id", "uninitialized\n")
+    return tree
+
+
+def _without_swap(root: Ext4) -> Tree:
+    """Swap of Raspberry Pi OS turned off: dphys-swapfile until bookworm, rpi-swap (/etc/rpi/swap.conf) since trixie."""
+    tree = Tree()
+    if root.kind("/etc/dphys-swapfile"):
+        tree.links["/etc/systemd/system/dphys-swapfile.service"] = "/dev/null"
+    if root.kind("/etc/rpi/swap.conf"):
+        tree.add("/etc/rpi/swap.conf.d/90-hidenseek.conf", "[Main]\nMechanism=none\n")
+    return tree
+
+
+def _firmware(image: Path, system: System, card: Card, command_line: bytes | None) -> dict[str, bytes]:
+    """Files that a Raspberry Pi's firmware reads."""
+    before = command_line or _boot_file(image, system, "cmdline.txt")
+    # Its kernels come without accounting of memory, which the service's limit needs.
+    words = ["cgroup_enable=memory"]
+    if card.settings.wifi:
+        words.append(f"cfg80211.ieee80211_regdom={card.settings.wifi.country}")
+    after = _with_words(before, words)
+    if system.mechanism == "systemd":
+        after = firstrun.command_line(after)
+    found = {"cmdline.txt": after}
+    if card.settings.gpu_mem_mb is not None:
+        config = _boot_file(image, system, "config.txt").decode(errors="replace").partition(MARK)[0].rstrip("\n")
+        found["config.txt"] = f"{config}\n{MARK}\n[all]\ngpu_mem={card.settings.gpu_mem_mb}\n".encode()
+    return found
+
+
+def _boot_file(image: Path, system: System, name: str) -> bytes:
+    assert system.boot is not None
+    found = Fat(image, system.boot.start_bytes).read(name)
+    if found is None:
+        raise ImageError(f"no {name} on the boot partition", where=str(image), hint="Download the image again")
+    return found
+
+
+def _with_words(line: bytes, words: list[str]) -> bytes:
+    """A kernel command line with these settings in the place of earlier ones of the same names."""
+    names = {word.partition("=")[0] for word in words} - {"cgroup_enable"}  # which may stand there more than once
+    before = re.split(r"\s+", line.decode(errors="replace").strip())
+    kept = [word for word in before if word not in words and word.partition("=")[0] not in names]
+    return " ".join([*kept, *words]).encode() + b"\n"
