@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordinator.announced import Announced
+from coordinator.draw import Draw
+from coordinator.fleet import Fleet
 from coordinator.outbox import Outbox
 from wire.bundle import Bundle
 from wire.messages import BundleBytes, Federation, Missed
@@ -22,6 +24,8 @@ class Announcer:
         announced: votes by round.
         outbox: where announcements are written down and sent.
         topics: of the federation.
+        fleet: who hears it.
+        draw: how devices are selected that are not named.
         evaluate: devices try the network of every round.
     """
 
@@ -30,6 +34,8 @@ class Announcer:
     announced: Announced
     outbox: Outbox
     topics: Topics
+    fleet: Fleet
+    draw: Draw | None
     evaluate: bool
 
     def introduce(self) -> None:
@@ -39,9 +45,21 @@ class Announcer:
         self.outbox.send(self.topics.announcement, self.federation, retain=True)
 
     def open(self, number: int, selected: tuple[str, ...]) -> None:
-        """Announce a round, or again; after the last one the result."""
+        """Announce a round, or again; after the last one the result.
+
+        Args:
+            number: of the round.
+            selected: devices that are asked; who can find that out by itself is not named.
+        """
         final = number > self.federation.rounds
         announcement = self.announced.open(number, selected, evaluate=self.evaluate, final=final)
+        if self.draw is not None and selected:
+            announcement = replace(
+                announcement,
+                selected=tuple(device for device in selected if not self.fleet.draws(device)),
+                draw=self.draw.key(number),
+                below=self.draw.below(number, selected),
+            )
         sent = self.outbox.send(self.topics.round, announcement, retain=True)
         self.outbox.store.add_announced_bytes(self.federation.run, number, sent)
 

@@ -79,6 +79,10 @@ class Fleet:
         if not self.allowed or device in self.allowed:
             self.members[device] = Member.remembered(hello)
 
+    def draws(self, device: str) -> bool:
+        """Whether a device finds out by itself that it is selected."""
+        return device in self.members and self.members[device].hello.draws
+
     def forget(self, device: str) -> None:
         """Whoever comes next under this id may be it."""
         self.members.pop(device, None)

@@ -14,6 +14,7 @@ from coordinator import rounds, steps
 from coordinator.aggregate import close_votes
 from coordinator.announced import Announced
 from coordinator.asynchronous import Group, close_step
+from coordinator.draw import Draw
 from coordinator.rounds import Action, Rounds, Schedule
 from coordinator.steps import Asynchrony, Steps
 from coordinator.store import Store, StoredMask, StoredRound
@@ -86,8 +87,8 @@ class Openly:
 class InRounds(Openly):
     """Devices are selected, and a round waits for their masks."""
 
-    def __init__(self, schedule: Schedule, ballot: Ballot, online: Set[str]) -> None:
-        self._rounds, self._ballot = Rounds(schedule=schedule, online=online), ballot
+    def __init__(self, schedule: Schedule, ballot: Ballot, online: Set[str], draw: Draw | None = None) -> None:
+        self._rounds, self._ballot = Rounds(schedule=schedule, online=online, draw=draw), ballot
 
     def happened(self, event: rounds.Event, now_s: float) -> list[Action]:
         """See `Mode.happened`."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from coordinator.draw import Draw
 from wire.errors import ConfigError, RoundFailed
 from wire.messages import Message
 from wire.prng import generator
@@ -142,8 +143,9 @@ class Rounds:
     Attributes:
         schedule: the rules.
         online: devices that can be selected; whoever says that one came or went has it up to date.
+        draw: how devices are selected that are not named; None: all are named.
         number: the round that is open, or opens next (1, 2, ...).
-        selected: devices asked in the open round; empty before it opens.
+        selected: devices asked in the open round, that it waits for; empty before it opens.
         arrived: devices whose mask for it is stored.
         deadline_s: when it closes or is extended; same clock as `handle`'s `now_s`. Between rounds: when the next
             opens even if fewer devices than wanted are online.
@@ -153,6 +155,7 @@ class Rounds:
 
     schedule: Schedule
     online: Set[str] = frozenset()
+    draw: Draw | None = None
     number: int = 1
     selected: tuple[str, ...] = ()
     arrived: set[str] = field(default_factory=set)
@@ -160,6 +163,7 @@ class Rounds:
     attempt: int = 0
     over: bool = False
     _missing: set[str] = field(default_factory=set)  # selected, and not arrived
+    _below: int = 0  # lots that are drawn
 
     @property
     def open(self) -> bool:
@@ -167,8 +171,13 @@ class Rounds:
         return bool(self.selected) and not self.over
 
     def asks(self, device: str) -> bool:
-        """Whether a device is asked for its mask in the open round."""
-        return device in self._missing or device in self.arrived
+        """Whether a device is asked for its mask in the open round.
+
+        Also one that is drawn and was not online when it opened, and so is not waited for.
+        """
+        if device in self._missing or device in self.arrived:
+            return True
+        return self.draw is not None and self.draw.draws(self.number, device, self._below)
 
     def due(self, now_s: float) -> bool:
         """Whether the open round is to be closed: all its masks are there, or at the deadline enough of them."""
@@ -180,6 +189,8 @@ class Rounds:
         devices = tuple(devices)
         self.selected += devices
         self._missing.update(devices)
+        if self.draw is not None:
+            self._below = max(self._below, self.draw.below(self.number, devices))
 
     def arrive(self, device: str) -> bool:
         """A device's mask is stored; whether the round has asked for it."""
@@ -191,7 +202,7 @@ class Rounds:
 
     def begin(self, number: int) -> None:
         """Wait to open a round: nobody is asked yet."""
-        self.number, self.selected, self.arrived, self._missing = number, (), set(), set()
+        self.number, self.selected, self.arrived, self._missing, self._below = number, (), set(), set(), 0
 
 
 def handle(rounds: Rounds, event: Event, now_s: float) -> list[Action]:
@@ -272,13 +283,15 @@ def _extend(rounds: Rounds, now_s: float) -> list[Action]:
         )
         return [GiveUp(error=error)]
     rounds.attempt, rounds.deadline_s = rounds.attempt + 1, now_s + schedule.deadline_s
-    others = rounds.online - set(rounds.selected)
+    others = rounds.online - set(rounds.selected) - rounds.arrived
     rounds.ask(_select(rounds, others, schedule.per_round - len(rounds.arrived)))
     return [Announce(number=rounds.number, selected=rounds.selected, again=True)]
 
 
 def _select(rounds: Rounds, candidates: Set[str], count: int) -> tuple[str, ...]:
     """Draw at most `count` devices; the same state draws the same devices."""
+    if rounds.draw is not None:
+        return tuple(sorted(rounds.draw.first(rounds.number, candidates, count)))
     ordered = sorted(candidates)
     rng = generator((rounds.schedule.seed, "select", rounds.number, rounds.attempt))
     if not ordered:

@@ -14,8 +14,9 @@ CREATE TABLE told (  -- payload bytes of what secure aggregation had to tell a d
 ) STRICT;
 """
 CONNECTION = "ALTER TABLE device ADD COLUMN connection INTEGER NOT NULL DEFAULT 0;"
-SCHEMA_VERSION = 5
-UPGRADES = {2: TELEMETRY, 3: SECURE, 4: CONNECTION}  # from a version to the next: what is new in it
+DRAWS = "ALTER TABLE device ADD COLUMN draws INTEGER NOT NULL DEFAULT 0;"
+SCHEMA_VERSION = 6
+UPGRADES = {2: TELEMETRY, 3: SECURE, 4: CONNECTION, 5: DRAWS}  # from a version to the next: what is new in it
 SCHEMA = f"""
 CREATE TABLE run (
     id BLOB PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, settings TEXT NOT NULL,
@@ -43,7 +44,8 @@ CREATE TABLE held_out (
 CREATE TABLE device (
     name TEXT PRIMARY KEY, instance BLOB NOT NULL, software TEXT NOT NULL, runtime TEXT NOT NULL, profile TEXT NOT NULL,
     train_samples INTEGER NOT NULL, test_samples INTEGER NOT NULL, key BLOB NOT NULL, started INTEGER NOT NULL,
-    greetings INTEGER NOT NULL, seen_s REAL NOT NULL, connection INTEGER NOT NULL DEFAULT 0
+    greetings INTEGER NOT NULL, seen_s REAL NOT NULL, connection INTEGER NOT NULL DEFAULT 0,
+    draws INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE revoked (device TEXT PRIMARY KEY, since_s REAL NOT NULL) STRICT;
 {TELEMETRY}

@@ -18,6 +18,7 @@ from coordinator import privacy, rounds
 from coordinator.aggregate import DEFEND
 from coordinator.announced import AT_HAND, Announced
 from coordinator.announcing import Announcer
+from coordinator.draw import NAMED, Draw
 from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet
 from coordinator.intake import Intake
@@ -127,23 +128,27 @@ class Coordinator:
         self._presence = Presence(self.fleet, self._outbox, self.topics, self.observer)
         late = self.asynchrony.staleness if self.asynchrony else 0
         self._announced = Announced(self.run, self.ticket, self.store, at_hand=min(AT_HAND + late, 2 * AT_HAND))
+        named = self.secure_aggregation or self.asynchrony is not None or self.schedule.per_round <= NAMED
+        draw = None if named else Draw(self.channel.key, self.run)
         self._announcer = Announcer(
             federation=self._federation(),
             bundles=self.bundles,
             announced=self._announced,
             outbox=self._outbox,
             topics=self.topics,
+            fleet=self.fleet,
+            draw=draw,
             evaluate=self.evaluate,
         )
         self._intake = Intake(
             self.run, self.ticket, self._announced, self.fleet, self._outbox, self.topics, self.observer
         )
-        self._mode = self._proceed()
+        self._mode = self._proceed(draw)
         self.channel.trust = self._trusted
         self.channel.admit = self._admit
         self.channel.max_values = MAX_VALUES
 
-    def _proceed(self) -> Mode:
+    def _proceed(self, draw: Draw | None) -> Mode:
         ballot = Ballot(
             run=self.run,
             ticket=self.ticket,
@@ -157,7 +162,7 @@ class Coordinator:
         if self.secure_aggregation:
             return Secretly(self.schedule, ballot, online, lambda device: self.fleet.members[device].hello.key)
         if self.asynchrony is None:
-            return InRounds(self.schedule, ballot, online)
+            return InRounds(self.schedule, ballot, online, draw)
         return Asynchronously(self.schedule.rounds, self.asynchrony, ballot)
 
     def _federation(self) -> Federation:

@@ -292,17 +292,22 @@ class Store:
         """Remember a device and the instance that speaks for it."""
         values: tuple[object, ...] = (device, hello.instance, hello.software, hello.runtime, hello.profile)
         values += (hello.train_samples, hello.test_samples, hello.key, hello.started, hello.greetings, time.time())
-        values += (hello.connection,)
+        values += (hello.connection, int(hello.draws))
         with self._writing() as db:
-            db.execute(f"INSERT OR REPLACE INTO device VALUES ({_marks(12)})", values)
+            db.execute(f"INSERT OR REPLACE INTO device VALUES ({_marks(13)})", values)
 
     def devices(self) -> dict[str, Hello]:
         """Every device ever seen, as it last introduced itself."""
         rows = self._db.execute(
             "SELECT name, instance, software, runtime, profile, train_samples, test_samples, key, started, greetings, "
-            "connection FROM device ORDER BY name"
+            "connection, draws FROM device ORDER BY name"
         )
-        return {row["name"]: Hello(**{key: row[key] for key in row.keys() if key != "name"}) for row in rows}  # noqa: SIM118
+        found = {}
+        for row in rows:
+            fields = dict(row)
+            name, draws = fields.pop("name"), bool(fields.pop("draws"))
+            found[name] = Hello(**fields, draws=draws)
+        return found
 
     def forget_device(self, device: str) -> bool:
         """Let whoever comes next under this id be it, with any key; False if it was not known."""

@@ -49,6 +49,7 @@ from wire.messages import (
     Round,
     Welcome,
 )
+from wire.selection import asked
 
 RESEND_AFTER_S = 20.0  # an unconfirmed mask is sent again after this, then after twice as long, ...
 ASK_AGAIN_AFTER_S = 20.0  # votes that were asked for
@@ -239,7 +240,7 @@ def _act_on_round(device: Device, actions: list[Action], now_s: float, *, quiet:
         if not device.stay:
             actions.append(Stop(error=None))
         return device, actions
-    wanted = (_open_to_all(announced) or device.name in announced.selected) and device.confirmed != key
+    wanted = (_open_to_all(announced) or asked(announced, device.name)) and device.confirmed != key
     if wanted and device.training is None and device.pending is None:
         actions.append(Train(announced=announced))
         device = replace(device, training=key)

@@ -148,6 +148,7 @@ def _join(arguments: argparse.Namespace) -> int:
             started=started,
             greetings=0,
             secure_aggregation=True,
+            draws=True,
         )
         state = topics.up(device, "state")
         transport = mqtt.MqttTransport(

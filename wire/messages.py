@@ -29,6 +29,7 @@ VERSION = 2
 HEADER_BYTES = 4
 INSTANCE_BYTES = 8
 VOTES_DIGEST_BYTES = 8
+DRAW_BYTES = 16
 MAX_MESSAGE_BYTES = 256 << 20
 EVERYONE = "*"  # in the place of device ids in `Round.selected`; none of them can be this
 
@@ -49,6 +50,7 @@ class Hello:
         greetings: how often this process has said hello, this one included; so an old one is known for a repetition.
         secure_aggregation: it speaks secure aggregation (`wire.secure`).
         connection: how often this process has set out to connect to a broker, this time included; 0: not counted.
+        draws: it works out by itself whether a round's draw selects it (`wire.selection`).
     """
 
     instance: bytes = at(1, INSTANCE_BYTES)
@@ -62,6 +64,7 @@ class Hello:
     greetings: int = at(9)
     secure_aggregation: bool = optional(10, default=False)
     connection: int = optional(11, default=0)
+    draws: bool = optional(12, default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +159,8 @@ class Round:
         votes: outcome of the round before, coded by `wire.mask` in the context of those announced with round `base`.
         base: an earlier round of the run, or 0: the votes before the first, which are unanimous.
         digest: of the votes that must come out (`wire.mask.Votes.digest`).
+        draw: key of the round's lots: devices that can work them out are selected by theirs (`wire.selection`).
+        below: the lots that are drawn; `selected` then names devices that cannot.
     """
 
     run: bytes = at(1, RUN_BYTES)
@@ -166,6 +171,8 @@ class Round:
     votes: bytes = at(6)
     base: int = at(7)
     digest: bytes = at(8, VOTES_DIGEST_BYTES)
+    draw: bytes | None = at(9, DRAW_BYTES, default=None, optional=True)
+    below: int = optional(10, default=0)
 
 
 @dataclass(frozen=True, kw_only=True)

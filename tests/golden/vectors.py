@@ -21,7 +21,7 @@ from edge_client.trainer import log_prior
 from export.torch_net import TorchReference
 from tests.golden import make as golden
 from tests.golden.make import FOLDER, RUN, seeded_ticket
-from wire import adaptive, bits, mask, messages, prng, signing
+from wire import adaptive, bits, mask, messages, prng, selection, signing
 from wire.channel import seal
 from wire.fields import body
 from wire.mask import Votes
@@ -33,6 +33,7 @@ from wire.ticket import Ticket
 PATH = FOLDER / "vectors-v2.json"
 TRAINING = Training(epochs=2, batch=4, learning_rate=0.02)
 DEVICE, FEDERATION_SEED, ROUND = "phone-1", 7, 3
+LOTS_KEY = bytes(range(16))
 PHONES_SAY_NONE = {*golden.SECURE, "state-counted"}
 
 
@@ -159,6 +160,10 @@ def _formats() -> dict[str, Any]:
             name: {"fields": _plain(_sent(message)), "bytes": messages.encode(message).hex()}
             for name, message in golden.MESSAGES.items()
             if not isinstance(message, Telemetry) and name not in PHONES_SAY_NONE
+        },
+        "lots": {
+            "key": LOTS_KEY.hex(),
+            "devices": {name: selection.lot(LOTS_KEY, name) for name in ("phone-1", "pi_2", "A")},
         },
         "parts": {
             "topic": topic,

@@ -23,6 +23,7 @@ from wire import mask, messages, signing
 from wire.channel import Channel, seal
 from wire.mask import Signs, Votes
 from wire.messages import Hello, MaskUpdate, Message, Round
+from wire.selection import asked
 from wire.settings import Training
 from wire.transport import MemoryBus
 
@@ -161,7 +162,7 @@ class Stage:
         known = self.votes[announced.base] if announced.base else None
         self.votes[number] = mask.decode_votes(announced.votes, TICKET.ends, known)
         self.acts.get(number, lambda stage, opened: None)(self, announced)
-        for device in sorted(set(announced.selected) & set(HONEST)):
+        for device in sorted(device for device in HONEST if asked(announced, device)):
             update = self.mask(device, number)
             self.masks.setdefault(number, {})[device] = mask.decode_signs(update.signs, self.votes[number], TICKET.ends)
             self.sent[f"{device} mask {number}"] = self.say(device, "mask", update)

@@ -100,8 +100,8 @@ def test_devices_are_remembered_with_their_newest_instance(tmp_path: Path) -> No
     """A restarted coordinator knows which process spoke last for an id."""
     store = opened(tmp_path)
     store.save_device("pi", hello("old"))
-    store.save_device("pi", hello("new", connection=4))
-    assert store.devices() == {"pi": hello("new", connection=4)}
+    store.save_device("pi", hello("new", connection=4, draws=True))
+    assert store.devices() == {"pi": hello("new", connection=4, draws=True)}
 
 
 def test_repeated_evaluation_replaces_the_first(tmp_path: Path) -> None:

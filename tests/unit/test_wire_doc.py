@@ -27,6 +27,7 @@ from wire import (
     prng,
     safecbor,
     secure,
+    selection,
     settings,
     signing,
     state_folder,
@@ -160,6 +161,14 @@ def test_who_may_train_in_a_round_that_is_open_to_all() -> None:
     assert f"`{messages.EVERYONE}`, which is no device id" in section("7 `Round`")
     with pytest.raises(ConfigError):
         Topics("f").down(messages.EVERYONE)
+
+
+def test_the_lot_example_is_what_it_says() -> None:
+    """The same number in bytes and in words, and a device with it trains if the limit is above."""
+    number = selection.lot(bytes(range(16)), "pi-07")
+    assert example("lot of pi-07") == number.to_bytes(selection.LOT_BYTES, "big")
+    assert f"draw 00 01 02 ... 0f: {number:,}" in DOCUMENT
+    assert f"first {selection.LOT_BYTES} bytes" in section("7 `Round`")
 
 
 def test_no_kind_is_documented_that_does_not_exist() -> None:
@@ -353,7 +362,7 @@ def test_the_personal_network_is_laid_out_as_documented() -> None:
 def test_every_example_is_checked() -> None:
     """No example in bytes stands in the document without a test."""
     assert [comment.split()[0] for comment in EXAMPLES] == [
-        *("message", "signature", "bits,", "bits,", "signs", "signs", "votes", "later"),
+        *("lot", "message", "signature", "bits,", "bits,", "signs", "signs", "votes", "later"),
     ]
 
 

@@ -191,7 +191,7 @@ extension Device {
             if !stay { actions.append(.stop(error: nil)) }
             return actions
         }
-        let wanted = (Device.openToAll(announced) || announced.selected.contains(name)) && confirmed != key
+        let wanted = (Device.openToAll(announced) || announced.asks(name)) && confirmed != key
         if wanted, training == nil, pending == nil {
             actions.append(.train(announced))
             training = key

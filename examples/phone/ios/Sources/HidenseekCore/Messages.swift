@@ -12,6 +12,7 @@ public struct Hello: Equatable {
     public var key: [UInt8] // public key that all its messages are signed with
     public var started: Int // how often this device has started, counted on its disk
     public var greetings = 0 // how often this process has said hello, this one included; an old one is a repetition
+    public var draws = false // it works out by itself whether a round's draw selects it (`Round.asks`)
 
     public init(
         instance: [UInt8], software: String, runtime: String, profile: String, trainSamples: Int, testSamples: Int,
@@ -62,6 +63,23 @@ public struct Round: Equatable {
     public var votes: [UInt8] // coded in the context of those announced with round `base`, or of unanimous ones (0)
     public var base: Int
     public var digest: [UInt8] // of the votes that must come out
+    public var draw: [UInt8]? = nil // key of the round's lots: devices whose lot is below `below` train too
+    public var below = 0
+
+    static let drawBytes = 16
+    private static let lotBytes = 6
+
+    /// Whether it asks a device for its mask, by name or by its lot.
+    public func asks(_ device: String) -> Bool {
+        if selected.contains(device) { return true }
+        guard let draw else { return false }
+        return Round.lot(draw, device) < below
+    }
+
+    /// A device's lot: the first bytes of the SHA-256 of the round's key and its id, the highest first.
+    public static func lot(_ draw: [UInt8], _ device: String) -> Int {
+        sha256(draw + Array(device.utf8)).prefix(lotBytes).reduce(0) { $0 << 8 | Int($1) }
+    }
 }
 
 /// Device -> coordinator: its sign mask after local training, and what that cost; figures rounded by `single`.
@@ -103,7 +121,7 @@ public enum Messages {
         case .hello(let m):
             return pack(1, [.bytes(m.instance), .text(m.software), .text(m.runtime), .text(m.profile),
                             number(m.trainSamples), number(m.testSamples), .bytes(m.key), number(m.started),
-                            number(m.greetings)])
+                            number(m.greetings)], optional: m.draws ? [12: .bool(true)] : [:])
         case .state(let m): return pack(2, [.bytes(m.instance), .bool(m.online)])
         case .maskUpdate(let m):
             return pack(8, [.bytes(m.run), number(m.number), .bytes(m.signs), number(m.trainSamples),
@@ -136,7 +154,8 @@ public enum Messages {
             return .round(Round(
                 run: try field.bytes(1, 8), number: try field.int(2), selected: try field.texts(3), evaluate: try field.bool(4),
                 final: try field.bool(5), votes: try field.bytes(6), base: try field.int(7),
-                digest: try field.bytes(8, Votes.digestBytes)))
+                digest: try field.bytes(8, Votes.digestBytes),
+                draw: field.has(9) ? try field.bytes(9, Round.drawBytes) : nil, below: field.has(10) ? try field.int(10) : 0))
         case 8:
             return .maskUpdate(MaskUpdate(
                 run: try field.bytes(1, 8), number: try field.int(2), signs: try field.bytes(3),
@@ -154,8 +173,9 @@ public enum Messages {
 
     private static func number(_ value: Int) -> Cbor { .int(Int64(value)) }
 
-    private static func pack(_ kind: UInt8, _ fields: [Cbor]) -> [UInt8] {
+    private static func pack(_ kind: UInt8, _ fields: [Cbor], optional: [Int64: Cbor] = [:]) -> [UInt8] {
         let numbered = fields.enumerated().map { (Cbor.Key.int(Int64($0.offset + 1)), $0.element) }
+            + optional.map { (Cbor.Key.int($0.key), $0.value) }
         return Array("HN".utf8) + [version, kind] + Cbor.map(Dictionary(uniqueKeysWithValues: numbered)).encoded()
     }
 }
@@ -165,6 +185,8 @@ private struct Fields {
     let body: [Cbor.Key: Cbor]
 
     private static let maxText = 512
+
+    func has(_ number: Int) -> Bool { body[.int(Int64(number))] != nil }
 
     private func get(_ number: Int) throws -> Cbor {
         guard let value = body[.int(Int64(number))] else { throw WireError("field \(number) is missing") }

@@ -139,14 +139,18 @@ final class VectorsTests: XCTestCase {
         for (name, node) in messages {
             let field = node["fields"] as! [String: Any]
             let expected = message(name, field)
-            if ["hello", "state", "mask-update", "evaluation", "missed"].contains(name) {
+            if ["hello", "hello-draws", "state", "mask-update", "evaluation", "missed"].contains(name) {
                 XCTAssertEqual(Messages.encode(expected), bytes(node["bytes"]), name)
             }
-            if !["hello", "state", "evaluation", "missed"].contains(name) {
+            if !["hello", "hello-draws", "state", "evaluation", "missed"].contains(name) {
                 XCTAssertEqual(try Messages.decode(bytes(node["bytes"])), expected, name)
             }
         }
-        XCTAssertEqual(messages.count, 12)
+        XCTAssertEqual(messages.count, 14)
+        let lots = all["lots"] as! [String: Any]
+        for (device, lot) in lots["devices"] as! [String: Int] {
+            XCTAssertEqual(Round.lot(bytes(lots["key"]), device), lot, device)
+        }
     }
 
     func testParts() throws {
@@ -166,11 +170,12 @@ final class VectorsTests: XCTestCase {
         func hash(_ name: String) -> [UInt8] { bytes(field[name]) }
         func float(_ name: String) -> Double { field[name] as! Double }
         switch name {
-        case "hello":
+        case "hello", "hello-draws":
             var hello = Hello(
                 instance: hash("instance"), software: text("software"), runtime: text("runtime"), profile: text("profile"),
                 trainSamples: int("train_samples"), testSamples: int("test_samples"), key: hash("key"), started: int("started"))
             hello.greetings = int("greetings")
+            hello.draws = field["draws"] != nil
             return .hello(hello)
         case "state": return .state(State(instance: hash("instance"), online: field["online"] as! Bool))
         case "welcome": return .welcome(Welcome(instance: hash("instance")))
@@ -184,11 +189,11 @@ final class VectorsTests: XCTestCase {
                 training: training(field["training"] as! [String: Any]), seed: int("seed"), key: hash("key"),
                 issued: int("issued")))
         case "bundle-bytes": return .bundleBytes(hash("data"))
-        case "round":
+        case "round", "round-drawn":
             return .round(Round(
                 run: hash("run"), number: int("number"), selected: field["selected"] as! [String],
                 evaluate: field["evaluate"] as! Bool, final: field["final"] as! Bool, votes: hash("votes"), base: int("base"),
-                digest: hash("digest")))
+                digest: hash("digest"), draw: field["draw"].map { bytes($0) }, below: field["below"] as? Int ?? 0))
         case "mask-update":
             return .maskUpdate(MaskUpdate(
                 run: hash("run"), number: int("number"), signs: hash("signs"),

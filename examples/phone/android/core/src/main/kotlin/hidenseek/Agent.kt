@@ -191,7 +191,7 @@ object Agent {
             if (!device.stay) actions += Action.Stop(null)
             return next to actions
         }
-        val wanted = (openToAll(announced) || device.name in announced.selected) && device.confirmed != key
+        val wanted = (openToAll(announced) || announced.asks(device.name)) && device.confirmed != key
         if (wanted && next.training == null && next.pending == null) {
             actions += Action.Train(announced)
             next = next.copy(training = key)

@@ -10,10 +10,12 @@ sealed class Message
  * @property key public key that all its messages are signed with.
  * @property started how often this device has started, counted on its disk.
  * @property greetings how often this process has said hello, this one included; so an old one is known for a repetition.
+ * @property draws it works out by itself whether a round's draw selects it ([Round.asks]).
  */
 data class Hello(
     val instance: Bytes, val software: String, val runtime: String, val profile: String,
     val trainSamples: Int, val testSamples: Int, val key: Bytes, val started: Long, val greetings: Int = 0,
+    val draws: Boolean = false,
 ) : Message()
 
 /** Device -> coordinator, retained; with false also its last will. */
@@ -50,12 +52,23 @@ data class BundleBytes(val data: Bytes) : Message()
  * @property selected ids of the devices that train; [EVERYONE] alone: whoever is there, and masks may come rounds later.
  * @property votes coded in the context of those announced with round [base], or of unanimous ones (0).
  * @property digest of the votes that must come out.
+ * @property draw key of the round's lots: devices whose lot is below [below] train too.
  */
 data class Round(
     val run: Bytes, val number: Long, val selected: List<String>, val evaluate: Boolean, val final: Boolean, val votes: Bytes,
-    val base: Long, val digest: Bytes,
+    val base: Long, val digest: Bytes, val draw: Bytes? = null, val below: Long = 0,
 ) : Message() {
+    /** Whether it asks a device for its mask, by name or by its lot. */
+    fun asks(device: String) = device in selected || (draw != null && lot(draw, device) < below)
+
     companion object {
+        const val DRAW_BYTES = 16
+        private const val LOT_BYTES = 6
+
+        /** A device's lot: the first bytes of the SHA-256 of the round's key and its id, the highest first. */
+        fun lot(draw: Bytes, device: String): Long =
+            sha256(draw.array + device.toByteArray()).take(LOT_BYTES).fold(0L) { lot, byte -> lot shl 8 or (byte.toLong() and 0xff) }
+
         const val EVERYONE = "*" // in the place of device ids; none of them can be this
     }
 }
@@ -99,7 +112,8 @@ object Messages {
     /** Encode what a device says. */
     fun encode(message: Message): ByteArray = when (message) {
         is Hello -> pack(1, message.instance.array, message.software, message.runtime, message.profile,
-            message.trainSamples, message.testSamples, message.key.array, message.started, message.greetings)
+            message.trainSamples, message.testSamples, message.key.array, message.started, message.greetings,
+            optional = if (message.draws) mapOf(12 to true) else emptyMap())
         is State -> pack(2, message.instance.array, message.online)
         is MaskUpdate -> pack(8, message.run.array, message.number, message.signs.array,
             message.trainSamples, message.loss, message.correct, message.testSamples, message.trainS, message.stepMs,
@@ -122,7 +136,8 @@ object Messages {
                 field.training(6), field.long(7), field.bytes(8, Signing.KEY_BYTES), field.long(9))
             6 -> BundleBytes(field.bytes(1))
             7 -> Round(field.bytes(1, 8), field.long(2), field.texts(3), field.bool(4), field.bool(5), field.bytes(6),
-                field.long(7), field.bytes(8, Votes.DIGEST_BYTES))
+                field.long(7), field.bytes(8, Votes.DIGEST_BYTES),
+                if (9 in field) field.bytes(9, Round.DRAW_BYTES) else null, if (10 in field) field.long(10) else 0)
             8 -> MaskUpdate(field.bytes(1, 8), field.long(2), field.bytes(3), field.int(4), field.float(5), field.int(6),
                 field.int(7), field.float(8), field.float(9), field.long(10))
             10 -> Receipt(field.bytes(1, 8), field.long(2))
@@ -131,12 +146,14 @@ object Messages {
         }
     }
 
-    private fun pack(kind: Int, vararg fields: Any): ByteArray =
+    private fun pack(kind: Int, vararg fields: Any, optional: Map<Int, Any> = emptyMap()): ByteArray =
         byteArrayOf('H'.code.toByte(), 'N'.code.toByte(), VERSION.toByte(), kind.toByte()) +
-            Cbor.encode(fields.withIndex().associate { (i, value) -> i + 1 to value })
+            Cbor.encode(fields.withIndex().associate { (i, value) -> i + 1 to value } + optional)
 
     /** Takes fields out of a decoded map; numbers it is not asked for are of later programs, and ignored. */
     private class Fields(private val body: Map<*, *>) {
+        operator fun contains(number: Int) = number.toLong() in body
+
         private inline fun <reified T> get(number: Int): T =
             body[number.toLong()] as? T ?: throw WireError("field $number is missing or of another type")
 

@@ -173,13 +173,15 @@ class Vectors(private val all: Node) {
             if (name in UPWARD) check("message $name encoded", Messages.encode(expected!!).contentEquals(bytes))
             if (name in DOWNWARD) check("message $name decoded", Messages.decode(bytes) == expected)
         }
+        val lots = all["lots"]
+        for ((device, lot) in lots["devices"].map()) check("lot of $device", Round.lot(lots["key"].hash(), device) == lot.long())
         check("every kind of message", all["messages"].map().keys == UPWARD + DOWNWARD)
     }
 
     private fun message(name: String, field: Node): Message? = when (name) {
-        "hello" -> Hello(field["instance"].hash(), field["software"].text(), field["runtime"].text(), field["profile"].text(),
+        "hello", "hello-draws" -> Hello(field["instance"].hash(), field["software"].text(), field["runtime"].text(), field["profile"].text(),
             field["train_samples"].int(), field["test_samples"].int(), field["key"].hash(), field["started"].long(),
-            field["greetings"].int())
+            field["greetings"].int(), "draws" in field)
         "state" -> State(field["instance"].hash(), field["online"].bool())
         "welcome" -> Welcome(field["instance"].hash())
         "refusal" -> Refusal(field["instance"].hash(), field["code"].text(), field["reason"].text(), field["number"].long())
@@ -187,8 +189,9 @@ class Vectors(private val all: Node) {
             field["bundles"].map().mapValues { it.value.hash() }, training(field["training"]), field["seed"].long(),
             field["key"].hash(), field["issued"].long())
         "bundle-bytes" -> hidenseek.BundleBytes(field["data"].hash())
-        "round" -> Round(field["run"].hash(), field["number"].long(), field["selected"].list().map { it.text() },
-            field["evaluate"].bool(), field["final"].bool(), field["votes"].hash(), field["base"].long(), field["digest"].hash())
+        "round", "round-drawn" -> Round(field["run"].hash(), field["number"].long(), field["selected"].list().map { it.text() },
+            field["evaluate"].bool(), field["final"].bool(), field["votes"].hash(), field["base"].long(), field["digest"].hash(),
+            if ("draw" in field) field["draw"].hash() else null, if ("below" in field) field["below"].long() else 0)
         "mask-update" -> MaskUpdate(field["run"].hash(), field["number"].long(), field["signs"].hash(),
             field["train_samples"].int(), field["loss"].double(), field["correct"].int(), field["test_samples"].int(),
             field["train_s"].double(), field["step_ms"].double(), field["peak_memory_kb"].long())
@@ -233,15 +236,16 @@ class Vectors(private val all: Node) {
     }
 
     private companion object {
-        val UPWARD = setOf("hello", "state", "mask-update", "evaluation", "missed")
+        val UPWARD = setOf("hello", "hello-draws", "state", "mask-update", "evaluation", "missed")
         val DOWNWARD =
-            setOf("welcome", "refusal", "federation", "bundle-bytes", "round", "mask-update", "receipt", "catch-up")
+            setOf("welcome", "refusal", "federation", "bundle-bytes", "round", "round-drawn", "mask-update", "receipt", "catch-up")
     }
 }
 
 /** One value of the JSON file. */
 class Node(private val value: Any?) {
     operator fun get(name: String) = Node((value as Map<*, *>).also { check(name in it) { "the vectors have no '$name'" } }[name])
+    operator fun contains(name: String) = name in (value as Map<*, *>)
     fun map(): Map<String, Node> = (value as Map<*, *>).entries.associate { it.key as String to Node(it.value) }
     fun list(): List<Node> = (value as List<*>).map { Node(it) }
     fun unlessNull(): Node? = if (value == null) null else this
