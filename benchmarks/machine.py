@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import subprocess
-import time
 from pathlib import Path
 
+from coordinator import device_worker
 from edge_client.kernels import library
-
-TRIES = 40
 
 
 def describe() -> dict[str, object]:
@@ -41,11 +38,8 @@ def commit() -> str:
 
 
 def fma_peak() -> float:
-    """Multiply-add peak of one core in GFLOP/s: the best of many short runs of nothing else."""
-    kernels, sink = library.load(), ctypes.c_float()
-    best = 0.0
-    for _ in range(TRIES):
-        start = time.perf_counter()
-        done = kernels.hs_multiply_adds(300_000, sink)
-        best = max(best, done / (time.perf_counter() - start) * 1e-9)
-    return best
+    """Multiply-add peak of one core in GFLOP/s."""
+    found = device_worker.multiply_adds()
+    if found is None:
+        raise SystemExit("no kernels are built: python -m edge_client.kernels.build")
+    return found * 1e-9

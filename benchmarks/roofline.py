@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from coordinator.device_worker import copied
+
 COLOURS = {"har-cnn": "#2563eb", "lenet": "#b45309", "conv2": "#047857", "conv4": "#be185d"}
 MARKERS = {1: "v", 16: "o", 32: "s"}
-
-
-def copy_bandwidth() -> float:
-    """Bytes per second one core reads and writes when copying 256 MB, best of five."""
-    source = np.ones(32 << 20, dtype=np.float64)
-    target = np.empty_like(source)
-    best = 0.0
-    for _ in range(5):
-        start = time.perf_counter()
-        np.copyto(target, source)
-        best = max(best, 2 * source.nbytes / (time.perf_counter() - start))
-    return best
 
 
 def write_roofline(path: Path, result: dict[str, Any]) -> None:
@@ -31,7 +20,7 @@ def write_roofline(path: Path, result: dict[str, Any]) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    peak, bandwidth = result["fma_peak_gflops"], copy_bandwidth() / 1e9
+    peak, bandwidth = result["fma_peak_gflops"], copied() / 1e9
     rows = [row for row in result["rows"] if row["runtime"] == "sparse"]
     figure, axes = pyplot.subplots(figsize=(8, 5))
     intensity = np.geomspace(0.5, 2000, 200)

@@ -41,9 +41,9 @@ def on_boards(ticket: Ticket, profiles: Mapping[str, Profile], batch: int = esti
         batch: samples of a step.
     """
     blocks = [keep.block for keep in ticket.layers]
-    memory = estimate.process_bytes(ticket.plan, blocks, ticket.magnitudes, batch).of(ticket)
     found = []
     for name, profile in profiles.items():
+        memory = estimate.process_bytes(ticket.plan, blocks, ticket.magnitudes, batch, profile).of(ticket)
         cost = estimate.step_seconds(ticket.plan, blocks, profile, batch)
         found.append(
             BoardEstimate(

@@ -26,7 +26,7 @@ def _limit(description: str) -> float | None:
 
 
 class Budget(Strict):
-    """Limits; None: none. `hidenseek report check` holds what devices measured against them."""
+    """Limits; None: none. The planner holds estimates against them, `hidenseek report check` what devices measured."""
 
     peak_mb: float | None = _limit("largest resident memory of the training process, 1e6 bytes")
     step_ms: float | None = _limit("a training step (the median one), milliseconds")

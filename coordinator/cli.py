@@ -15,6 +15,7 @@ from coordinator import (
     fleet_command,
     freeze_command,
     key_command,
+    plan_command,
     prune_command,
     report_command,
     serve_command,
@@ -28,6 +29,7 @@ examples:
   hidenseek demo                                        a whole federation on this machine, about a minute
   hidenseek prune --model har-cnn --density 0.1 -o har.hns
   hidenseek inspect har.hns
+  hidenseek plan har.hns --fleet devices.yaml           which boards can train it, with which runtime, at what cost
   hidenseek export har.hns -o har-export               graphs that train on devices; then: hidenseek verify har-export
   hidenseek serve --config devices.yaml --broker mqtt://192.168.1.10
   hidenseek broker init --kind mosquitto --hosts hub.example.org -o deploy
@@ -62,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_demo(subparsers)
     prune_command.add_prune(subparsers)
     prune_command.add_inspect(subparsers)
+    plan_command.add_plan(subparsers)
     export_command.add_export(subparsers)
     export_command.add_verify(subparsers)
     key_command.add_key(subparsers)

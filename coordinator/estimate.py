@@ -1,12 +1,8 @@
 """What a training step of the sparse runtime will take on a board nobody has measured: time and memory, *estimated*.
 
-Time of a step on one core, a sum because small cores hardly overlap the two::
-
-    2 x multiply-adds / (KERNEL_EFFICIENCY x clock x flops per cycle) + bytes / bandwidth + STEP_CYCLES / clock
-
-A kept weight is used three times per sample: forward, weight gradient, input gradient (not in the first layer).
-Memory is the runtime's arena, from the schedule that devices execute too (`SparseRuntime.memory_plan()` has the exact
-one; a test holds the two within 5 %), plus what a Python process takes. The device's recordings come on top.
+Time is that of the counted work (`coordinator.sparse_work`) at the core's rates (`coordinator.rates`). Memory is the
+runtime's arena, from the schedule that devices execute too (`SparseRuntime.memory_plan()` has the exact one; a test
+holds the two within 5 %), plus what a device's process takes (`coordinator.footprint`).
 
 All of it is a constant plus a price per kept block, so each becomes a `Ceiling` to prune under.
 """
@@ -15,32 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
+from coordinator import footprint, rates
 from coordinator.ceiling import Ceiling
 from coordinator.hardware import Profile
-from wire.arena import plan_workspace
+from coordinator.sparse_work import CODE_BYTES, codes, plan_work
 from wire.errors import ConfigError
-from wire.lowering import make_schedule
 from wire.plan import LayerShape, Plan
-from wire.schedule import Schedule, lanes_for
 from wire.ticket import Ticket
 
 BATCH = 16
-# Share of a core's peak that the kernels reach on kept weights. On x86, one core, ten tickets (five nets, density
-# 0.10 and 0.02): 0.7-0.8 in convolutions with 128-bit vectors and no fused multiply-add, 0.3-0.6 with 256-bit
-# ones; with 0.5 the whole estimate is 0.7-1.6 times the measured step. On ARM it is assumed.
-KERNEL_EFFICIENCY = 0.5
-STEP_CYCLES = 300_000  # Python around a step: 0.1 ms at 2.7 GHz on x86, `mlp` at density 0.02; on ARM assumed
-# Python, numpy, paho and the client, kernels loaded, without a network. On x86-64 Linux the whole estimate is
-# within 3 % of the measured peak of those ten; on ARM it is assumed.
-PROCESS_BYTES = 40_000_000
-TICKET_BYTES = 8  # a kept weight takes outside the arena: the unpacked ticket
-CODE_BYTES = 5  # a block's index and signs
-UPDATE_BYTES = 32  # score, gradient and Adam's two moments, read and written once a step
-ACTIVATION_USES = 6  # an activation is written and read twice, and so is its gradient
-ROWS = 4  # output rows the kernels share an index between
-VECTOR = 4  # floats of a vector: NEON's; wider ones change a few rows' padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,22 +50,14 @@ def step_seconds(plan: Plan, blocks: Sequence[int], profile: Profile, batch: int
         profile: the hardware.
         batch: samples of a step.
     """
-    if profile.clock_ghz is None or profile.flops_per_cycle is None or profile.memory_gb_s is None:
+    core = rates.core_of(profile)
+    if core is None:
         return None
-    flops = KERNEL_EFFICIENCY * profile.clock_ghz * 1e9 * profile.flops_per_cycle
-    bandwidth = profile.memory_gb_s * 1e9
-    schedule = _schedule(plan, batch)
-    lanes = schedule.lanes
-    rounds = -(-batch // lanes)
-    prices = []
-    for shape, block in zip(plan.weight_layers(), blocks, strict=True):
-        operations = 2 * _training_uses(shape) * block * rounds * lanes
-        moved = UPDATE_BYTES * block + CODE_BYTES * _codes(shape, block) * _passes(shape) * rounds
-        prices.append(operations / flops + moved / bandwidth)
-    stored = sum(tensor.geometry.positions for tensor in schedule.tensors if tensor.view_of is None)
-    activations = 4 * rounds * lanes * stored
-    fixed = ACTIVATION_USES * activations / bandwidth + STEP_CYCLES / (profile.clock_ghz * 1e9)
-    return StepCost(fixed=fixed, prices=tuple(prices))
+    work, factor = plan_work(plan, tuple(blocks), batch), profile.calibration.get("sparse", 1.0)
+    return StepCost(
+        fixed=factor * rates.seconds(work.fixed, "sparse", core),
+        prices=tuple(factor * rates.seconds(one, "sparse", core) for one in work.block),
+    )
 
 
 def arena_bytes(plan: Plan, blocks: Sequence[int], magnitudes: str = "constant", batch: int = BATCH) -> StepCost:
@@ -98,21 +70,28 @@ def arena_bytes(plan: Plan, blocks: Sequence[int], magnitudes: str = "constant",
         batch: samples of a step.
     """
     weight = 4 + 4 + 8 + (8 if magnitudes == "normal" else 0)  # score, gradient, two moments
-    codes = [_codes(shape, block) for shape, block in zip(plan.weight_layers(), blocks, strict=True)]
+    indices = [codes(shape, block) for shape, block in zip(plan.weight_layers(), blocks, strict=True)]
     rows = [
-        shape.out_units * code // block for shape, code, block in zip(plan.weight_layers(), codes, blocks, strict=True)
+        shape.out_units * index // block
+        for shape, index, block in zip(plan.weight_layers(), indices, blocks, strict=True)
     ]
     return StepCost(
-        fixed=plan_workspace(_schedule(plan, batch)).nbytes + 4 * sum(rows) + 8 * plan.classes,
-        prices=tuple(weight * block + CODE_BYTES * code for block, code in zip(blocks, codes, strict=True)),
+        fixed=plan_work(plan, tuple(blocks), batch).workspace + 4 * sum(rows) + 8 * plan.classes,
+        prices=tuple(weight * block + CODE_BYTES * index for block, index in zip(blocks, indices, strict=True)),
     )
 
 
-def process_bytes(plan: Plan, blocks: Sequence[int], magnitudes: str = "constant", batch: int = BATCH) -> StepCost:
-    """Bytes of the whole device process, without its recordings."""
+def process_bytes(
+    plan: Plan,
+    blocks: Sequence[int],
+    magnitudes: str = "constant",
+    batch: int = BATCH,
+    profile: Profile | None = None,
+) -> StepCost:
+    """Bytes of the whole device process, without its recordings; without a profile, on an x86-64 PC."""
     arena = arena_bytes(plan, blocks, magnitudes, batch)
-    prices = (price + TICKET_BYTES * block for price, block in zip(arena.prices, blocks, strict=True))
-    return StepCost(fixed=arena.fixed + PROCESS_BYTES, prices=tuple(prices))
+    prices = (price + footprint.TICKET_BYTES * block for price, block in zip(arena.prices, blocks, strict=True))
+    return StepCost(fixed=arena.fixed + footprint.process(plan, "sparse", profile), prices=tuple(prices))
 
 
 def macs_budget(macs: int) -> Ceiling:
@@ -185,23 +164,3 @@ def figures(profile: Profile) -> str:
 def _positive(value: float, option: str) -> None:
     if not 0 < value < 1e12:
         raise ConfigError(f"{value:g} found, a number above 0 and below 1e12 expected", where=option)
-
-
-def _passes(shape: LayerShape) -> int:
-    """Walks over a layer's kept weights in a step: the first layer's input needs no gradient."""
-    return 3 if shape.index else 2
-
-
-def _training_uses(shape: LayerShape) -> int:
-    return _passes(shape) * shape.uses_per_weight
-
-
-def _codes(shape: LayerShape, block: int) -> int:
-    """Indices the kernels keep for a block; rows of different groups share none."""
-    together = block % ROWS == 0 and shape.out_units // shape.groups % ROWS == 0
-    return block // ROWS if together else block
-
-
-@lru_cache(maxsize=4)  # asked for once for every board, and for every layer of a time budget
-def _schedule(plan: Plan, batch: int) -> Schedule:
-    return make_schedule(plan, lanes=lanes_for(batch), width=VECTOR)

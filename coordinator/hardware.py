@@ -15,6 +15,7 @@ PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 Name = Annotated[str, Field(pattern=PATTERN)]
 Count = Annotated[int, Field(ge=1)]
 Runtime = Literal["sparse", "onnx", "executorch"]
+Factor = Annotated[float, Field(gt=0)]
 Figure = Literal[
     "cores", "clock_ghz", "flops_per_cycle", "l1d_kb", "l2_kb", "l3_kb", "ram_mb", "usable_ram_mb", "memory_gb_s",
     "idle_w", "load_w",
@@ -55,6 +56,12 @@ class _Facts(Strict):
     usable_ram_mb: Count | None = Field(default=None, description="left for programs by an idle system, 1e6 bytes")
     idle_w: float | None = Field(default=None, gt=0, description="power of the whole board when idle, watts")
     load_w: float | None = Field(default=None, gt=0, description="with all cores at work, watts")
+    calibration: dict[Runtime, Factor] = Field(
+        default={}, description="measured over estimated time of a step; `hidenseek plan --here --save` writes it"
+    )
+    process_mb: dict[Runtime, Factor] = Field(
+        default={}, description="a device's process without a network, 1e6 bytes, by runtime; measured likewise"
+    )
     sources: Sources = Field(default={}, description="where figures were read: source, and the figures from there")
     estimated: Sources = Field(default={}, description="what other figures were worked out from, in words")
     budget: Budget = Budget()

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from coordinator import estimate
+from coordinator import estimate, footprint
 from coordinator.board_estimates import as_table, on_boards
 from coordinator.hardware import Profile
 from wire.ticket import Keep, KeptLayer, Ticket
@@ -56,8 +56,8 @@ def _estimates(ticket: Ticket, profiles: Mapping[str, Profile]) -> list[Renderab
         ("estimated", "bold"), f", not measured: training on the sparse runtime, batch {estimate.BATCH}, one core"
     )
     note = Text(
-        f"Time: multiply-adds at {estimate.KERNEL_EFFICIENCY:.0%} of peak, bytes moved, Python. "
-        f"Memory: what is trained and {estimate.PROCESS_BYTES / 1e6:.0f} MB of Python, without recordings.",
+        "Time: counted operations and bytes at the core's rates. Memory: what is trained, and the process of "
+        f"{footprint.PROCESS['sparse'] / 1e6:.0f} MB; without recordings. More, and other runtimes: hidenseek plan",
         style="dim",
     )
     return [heading, as_table(on_boards(ticket, profiles)), note]

@@ -76,8 +76,7 @@ def training_program(plan: Plan, capacity: int, batch: int) -> bytes:
 
 def inference_program(plan: Plan, capacity: int, batch: int) -> bytes:
     """Return infer.pte of a plan; arguments and errors as `training_program`."""
-    inputs = [*_score_inputs(plan, capacity), torch.zeros(batch, *plan.input_shape)]
-    return lower(_Inference(plan), tuple(inputs))
+    return lower(Inference(plan), tuple(inference_inputs(plan, capacity, batch)))
 
 
 def planned_bytes(program: bytes) -> int:
@@ -104,7 +103,7 @@ def tensors(program: bytes) -> tuple[list[Typed], list[Typed]]:
     return typed(plan.inputs), typed(plan.outputs)
 
 
-class _Inference(nn.Module):
+class Inference(nn.Module):
     """Logits from multipliers of the initial weights."""
 
     def __init__(self, plan: Plan) -> None:
@@ -112,6 +111,7 @@ class _Inference(nn.Module):
         self._plan = plan
 
     def forward(self, multipliers: Tensor, initial: Tensor, indices: Tensor, x: Tensor) -> Tensor:
+        """As the module says of `infer.pte`."""
         return _forward(self._plan, _dense(self._plan, multipliers * initial, indices), x)[1]
 
 
@@ -194,6 +194,11 @@ def training_inputs(plan: Plan, capacity: int, batch: int) -> list[Tensor]:
     inputs = _score_inputs(plan, capacity)
     inputs += [torch.zeros(plan.classes), torch.zeros(batch, *plan.input_shape)]
     return [*inputs, torch.zeros(batch, dtype=torch.int64), torch.ones(batch)]
+
+
+def inference_inputs(plan: Plan, capacity: int, batch: int) -> list[Tensor]:
+    """Inputs of an inference, in the order of `ARGUMENTS`; errors as `training_inputs`."""
+    return [*_score_inputs(plan, capacity), torch.zeros(batch, *plan.input_shape)]
 
 
 def _score_inputs(plan: Plan, capacity: int) -> list[Tensor]:

@@ -27,6 +27,8 @@ EXCEPTIONS = {
     "coordinator/baselines/hidenseek.py": {"edge_client"},
     # So has a check of what devices will run.
     "coordinator/verify_worker.py": {"edge_client"},
+    # And a device's process on the machine that plans, in a process of its own.
+    "coordinator/device_worker.py": {"edge_client"},
 }
 
 # Where a heavy dependency may be imported at all, and where only inside a function (lazily).

@@ -131,8 +131,8 @@ def test_time_budget_is_met_as_estimated() -> None:
 def test_memory_budget_is_met_as_estimated() -> None:
     """The estimate of the finished ticket is just below the budget in megabytes."""
     blocks = block_sizes(HAR, 4)
-    ticket = prune(HAR, density=0.5, seed=0, passes=5, budget=estimate.memory_budget(HAR, 42.0, blocks))
-    assert 41.99 < estimate.process_bytes(HAR, blocks).of(ticket) / 1e6 <= 42.0
+    ticket = prune(HAR, density=0.5, seed=0, passes=5, budget=estimate.memory_budget(HAR, 45.0, blocks))
+    assert 44.99 < estimate.process_bytes(HAR, blocks).of(ticket) / 1e6 <= 45.0
 
 
 @pytest.mark.parametrize("method", ["magnitude", "uniform"])
@@ -148,10 +148,10 @@ def test_too_low_a_budget_is_refused_with_the_least_that_works(method: str) -> N
 
 def test_the_named_least_is_rounded_up() -> None:
     """A budget in milliseconds as the refusal spells it suffices."""
-    with pytest.raises(PruneError, match=r"at least 3\.48 ms on pi-zero-2w"):
-        prune(HAR, density=0.5, seed=0, budget=estimate.time_budget(HAR, 1.0, "pi-zero-2w", ZERO))
+    with pytest.raises(PruneError, match=r"at least 0\.93 ms on pi-zero-2w"):
+        prune(HAR, density=0.5, seed=0, budget=estimate.time_budget(HAR, 0.5, "pi-zero-2w", ZERO))
     floors = [-(-s.out_units // b) for s, b in zip(HAR.weight_layers(), block_sizes(HAR, 4), strict=True)]
-    budget = estimate.time_budget(HAR, 3.48, "pi-zero-2w", ZERO)
+    budget = estimate.time_budget(HAR, 0.93, "pi-zero-2w", ZERO)
     shapes = zip(HAR.weight_layers(), block_sizes(HAR, 4), floors, strict=True)
     budget.require(sum(budget.price(shape, block) * floor for shape, block, floor in shapes))
 

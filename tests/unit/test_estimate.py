@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from coordinator import estimate, profiles
+from coordinator import estimate, footprint, profiles, rates
 from coordinator.blocks import block_sizes
 from coordinator.hardware import Profile
 from coordinator.models import MODELS, build_plan
@@ -74,16 +74,24 @@ def test_arena_of_strides_pools_and_stored_magnitudes(magnitudes: str) -> None:
 
 
 def test_time_of_a_step_by_hand() -> None:
-    """Two linear layers, all kept: 2 and 3 walks over their weights, bytes over bandwidth, Python's cycles."""
+    """Two linear layers, all kept: 2 and 3 walks over weights and activations, updates, samples, the step itself."""
     profile = Profile(title="x", cores=1, ram_mb=1, clock_ghz=2.0, flops_per_cycle=4, memory_gb_s=1.0)
     ticket = prune(CHAIN, density=1.0, seed=0, method="uniform")
     cost = estimate.step_seconds(CHAIN, [4, 4], profile)
     assert cost is not None
+    reference, linear = rates.REFERENCE, rates.RATES["sparse"]["linear"]
+    compute, memory, clock = reference.flops / 8e9, reference.bandwidth / 1e9, reference.clock / 2e9
     operations = 2 * 16 * (2 * 80 + 3 * 32)
-    moved = 32 * 112 + 2 * 5 * (2 * 20 + 3 * 8)  # score, gradient, moments; an index of a block, two micro-batches
-    activations = 6 * 4 * 16 * (10 + 8 + 4)
-    seconds = operations / (0.5 * 2e9 * 4) + (moved + activations) / 1e9 + 300_000 / 2e9
+    # an index and its signs of a block, for two micro-batches; what a walk reads and writes of 10, 8 and 4 positions
+    walked = 2 * 5 * (2 * 20 + 3 * 8) + 4 * 16 * (2 * (10 + 8) + 3 * (8 + 4))
+    seconds = operations * linear.flop * compute + walked * linear.byte * memory
+    seconds += 32 * 112 * rates.RATES["sparse"]["update"].byte * memory
+    seconds += 2 * 4 * 16 * 10 * rates.RATES["sparse"]["stream"].byte * memory
+    seconds += rates.RATES["sparse"]["step"].call * clock
     assert cost.of(ticket) == pytest.approx(seconds, rel=1e-9)
+    twice = estimate.step_seconds(CHAIN, [4, 4], profile.model_copy(update={"calibration": {"sparse": 2.0}}))
+    assert twice is not None
+    assert twice.of(ticket) == pytest.approx(2 * seconds)
 
 
 def test_less_work_takes_less_time_and_memory() -> None:
@@ -96,7 +104,7 @@ def test_less_work_takes_less_time_and_memory() -> None:
         assert cost is not None
         assert cost.of(tickets[0]) < cost.of(tickets[1])
     memory = estimate.process_bytes(plan, blocks)
-    assert estimate.PROCESS_BYTES < memory.of(tickets[0]) < memory.of(tickets[1])
+    assert footprint.PROCESS["sparse"] < memory.of(tickets[0]) < memory.of(tickets[1])
 
 
 def test_profiles_of_a_file_come_with_those_we_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,4 +137,4 @@ def test_table_shows_every_profile_and_that_it_is_estimated() -> None:
     for name in profiles.built_in():
         assert name in shown
     (toaster,) = [line for line in shown.splitlines() if line.startswith("toaster")]
-    assert toaster.split()[2:] == ["–", "40.0", "no", "figures"]
+    assert toaster.split()[2:] == ["–", "42.9", "no", "figures"]

@@ -1,0 +1,60 @@
+"""Memory of a device's process: Python and all that it imports, and what a runtime takes beside its tensors.
+
+Fits to the largest resident memory (VmHWM) of fresh processes that load what `hidenseek-edge join` loads, train and
+try the network, for every network here (benchmarks/planner.py); on aarch64 under qemu-user, whose own memory is in
+the figures. What onnxruntime takes varies by a tenth from run to run: its tensors come from the C library's heap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coordinator.hardware import Profile, Runtime
+from export.work import Counted
+from wire.plan import Plan
+
+EVALUATION_BATCH = 64  # samples that a device tries at once (edge_client.trainer)
+TICKET_BYTES = 8  # of a kept weight: the unpacked ticket
+MASK_BYTES = 0.5  # of a weight of the largest layer: its mask, decoded
+# Bytes of a process with the runtime loaded and no network, on x86-64; on ARM it is assumed to be as on a PC.
+PROCESS: Mapping[Runtime, float] = {"sparse": 42.9e6, "onnx": 74.3e6, "executorch": 49.0e6}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Of what is counted, what becomes resident memory.
+
+    Attributes:
+        alive: of the tensors alive at once.
+        made: of all tensors made: how far the heap is torn.
+        kept: bytes of a kept weight.
+        call: bytes of an operation of the graph.
+    """
+
+    alive: float
+    made: float = 0
+    kept: float = 0
+    call: float = 0
+
+
+SHARES = {
+    "onnx": Share(alive=0.68, made=0.111, kept=80, call=7_700),
+    "executorch": Share(alive=1, kept=50, call=1_200),
+}
+
+
+def process(plan: Plan, runtime: Runtime, profile: Profile | None) -> float:
+    """Bytes of a process without the runtime's tensors; in a phone's app, which has its own, 0."""
+    if profile is not None and profile.system != "linux":
+        return 0
+    given = profile.process_mb.get(runtime) if profile else None
+    base = PROCESS[runtime] if given is None else given * 1e6
+    return base + MASK_BYTES * max(shape.weights for shape in plan.weight_layers())
+
+
+def peak(counted: Counted, kept: int, runtime: Runtime) -> float:
+    """Bytes that a graph adds to its process when it is trained and tried, for a ticket of so many kept weights."""
+    share, calls = SHARES[runtime], sum(work.calls for work in counted.work.values())
+    alive = counted.alive + (counted.infer_alive if runtime == "executorch" else 0)  # two programs, never freed
+    return share.alive * alive + share.made * counted.made + share.kept * kept + share.call * calls + counted.constants

@@ -1,0 +1,107 @@
+"""The work of the ONNX graphs of a ticket, counted from their nodes' shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import onnx
+from onnx import shape_inference
+
+from export.onnx_graph import inference_graph, training_graph
+from export.work import Counted, Step, Work, most_alive, total
+from wire.settings import Training
+from wire.ticket import Ticket
+
+KINDS = {
+    "Conv": "convolution",
+    "ConvTranspose": "convolution",
+    "MatMul": "matmul",
+    "Gemm": "matmul",
+    "MaxPool": "pool",
+    "AveragePool": "pool",
+    "ScatterElements": "index",
+    "GatherElements": "index",
+    "Gather": "index",
+}
+
+Shape = tuple[int, ...]
+
+
+def count(ticket: Ticket, training: Training, infer_batch: int) -> Counted:
+    """Count a training step of a whole batch, and an inference of `infer_batch` samples.
+
+    Nodes that depend on constants alone are left out: onnxruntime computes them once, while it loads a graph.
+
+    Raises:
+        ExportError: if the graphs cannot be made.
+    """
+    steps, results, constants = _steps(training_graph(ticket, training), training.batch)
+    infer, logits, _ = _steps(inference_graph(ticket), infer_batch)
+    return Counted(
+        work=total({step.kind: step.work} for step in steps),
+        alive=most_alive(steps, results),
+        made=sum(sum(step.makes.values()) for step in steps),
+        infer_alive=most_alive(infer, logits),
+        constants=constants,
+    )
+
+
+def _steps(graph: bytes, batch: int) -> tuple[list[Step], list[str], int]:
+    """Nodes that run in every step, the graph's results, and the bytes of its constants once they are computed."""
+    model = onnx.load_from_string(graph)
+    for value in model.graph.input:
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                dimension.dim_value = batch
+    inner = shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes: dict[str, Shape] = {}
+    sizes: dict[str, int] = {}
+    for value in (*inner.value_info, *inner.input, *inner.output):
+        tensor = value.type.tensor_type
+        shapes[value.name] = tuple(dimension.dim_value or batch for dimension in tensor.shape.dim)
+        sizes[value.name] = prod(shapes[value.name]) * _item_bytes(tensor.elem_type)
+    constant = {one.name: one for one in inner.initializer}
+    for name, one in constant.items():
+        shapes[name], sizes[name] = tuple(one.dims), prod(one.dims) * _item_bytes(one.data_type)
+    folded = dict.fromkeys(constant, 0)
+    steps = []
+    for node in inner.node:
+        if all(name in folded for name in node.input if name):
+            folded |= {name: sizes.get(name, 0) for name in node.output}
+        else:
+            steps.append(_step(node, shapes, sizes))
+    used = {name for step in steps for name in step.reads}
+    return steps, [value.name for value in inner.output], sum(size for name, size in folded.items() if name in used)
+
+
+def _step(node: onnx.NodeProto, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Step:
+    reads, makes = tuple(filter(None, node.input)), {name: sizes.get(name, 0) for name in node.output if name}
+    kind = KINDS.get(node.op_type, "elementwise")
+    moved = sum(sizes.get(name, 0) for name in reads) + sum(makes.values())
+    flops = 0
+    match node.op_type:
+        case "Conv":
+            flops = 2 * prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
+        case "ConvTranspose":
+            flops = 2 * prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
+        case "MatMul" | "Gemm":
+            flops = 2 * prod(shapes[node.output[0]]) * _inner(node, shapes[node.input[0]])
+        case "ScatterElements" | "GatherElements" | "Gather":
+            moved = 3 * min(sizes.get(name, 0) for name in (node.input[1], *makes))
+    if kind == "convolution" and _attribute(node, "group", 1) > 1:
+        kind = "grouped convolution"
+    return Step(kind=kind, work=Work(flops=flops, moved=moved, calls=1), reads=reads, makes=makes)
+
+
+def _inner(node: onnx.NodeProto, left: Shape) -> int:
+    """How many products a result of a matrix product adds up."""
+    return left[-2] if node.op_type == "Gemm" and _attribute(node, "transA", 0) else left[-1]
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((int(one.i) for one in node.attribute if one.name == name), default)
+
+
+def _item_bytes(kind: int) -> int:
+    return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)

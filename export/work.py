@@ -1,0 +1,91 @@
+"""What a runtime does in a training step, counted from its graph: operations, bytes moved, memory alive at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """All operations of one kind.
+
+    Attributes:
+        flops: arithmetic operations; a multiply-add is two.
+        moved: bytes read and written.
+        calls: how many operations.
+    """
+
+    flops: float = 0
+    moved: float = 0
+    calls: float = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(flops=self.flops + other.flops, moved=self.moved + other.moved, calls=self.calls + other.calls)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A training step of a batch, and inference.
+
+    Attributes:
+        work: of a training step, by kind of operation.
+        alive: the most bytes of tensors alive at once in a training step, inputs and constants apart.
+        made: bytes of all tensors of a training step together.
+        infer_alive: as `alive`, in an inference.
+        constants: bytes that the runtime holds beside them.
+    """
+
+    work: Mapping[str, Work]
+    alive: int
+    made: int
+    infer_alive: int
+    constants: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One operation of a graph in the order of execution.
+
+    Attributes:
+        kind: which work it is.
+        work: of this one.
+        reads: names of the tensors that it reads.
+        makes: bytes of the tensors that it makes, by name.
+    """
+
+    kind: str
+    work: Work
+    reads: tuple[str, ...]
+    makes: Mapping[str, int]
+
+
+def total(parts: Iterable[Mapping[str, Work]]) -> dict[str, Work]:
+    """The work of all parts together, by kind."""
+    found: dict[str, Work] = {}
+    for part in parts:
+        for kind, work in part.items():
+            found[kind] = found.get(kind, Work()) + work
+    return found
+
+
+def most_alive(steps: Sequence[Step], results: Iterable[str]) -> int:
+    """The most bytes alive at once, if every tensor is freed after its last reader.
+
+    Args:
+        steps: in the order of execution.
+        results: tensors that stay.
+    """
+    last = {name: i for i, step in enumerate(steps) for name in (*step.makes, *step.reads)}
+    last |= dict.fromkeys(results, len(steps))
+    change: Counter[int] = Counter()
+    for i, step in enumerate(steps):
+        for name, size in step.makes.items():
+            change[i] += size
+            change[last[name] + 1] -= size
+    most = alive = 0
+    for i in range(len(steps)):
+        alive += change[i]
+        most = max(most, alive)
+    return most
