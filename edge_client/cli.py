@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import secrets
 import socket
@@ -12,9 +11,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from edge_client.profile_command import add_profile
 from wire import __version__, command
-
-log = logging.getLogger("hidenseek.edge")
 
 EXAMPLES = """
 examples:
@@ -49,13 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hidenseek-edge",
         description="Take part in a federation: train the signs of a pruned random network on this device's own data; "
-        "and use what was learned.",
+        "use what was learned; measure what it costs.",
         epilog=EXAMPLES,
         formatter_class=command.HelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_join(commands)
     _add_predict(commands)
+    add_profile(commands)
     _add_key(commands)
     _add_card(commands)
     return parser
@@ -118,6 +117,7 @@ def _join(arguments: argparse.Namespace) -> int:
     # Imported here so that --help and usage errors answer at once on a slow board.
     from edge_client import agent, data
     from edge_client.client import Client
+    from edge_client.runtimes import registry
     from edge_client.store import Store
     from wire import messages, mqtt, signing
     from wire.channel import Channel, seal
@@ -128,7 +128,7 @@ def _join(arguments: argparse.Namespace) -> int:
     device = check_name(arguments.device, "device id")
     topics = Topics(arguments.federation)
     broker = command.read_broker(arguments)
-    runtime = _pick_runtime(arguments.runtime)
+    runtime = registry.pick(arguments.runtime)
     samples = data.load(arguments.data)
     peers = _read_peers(arguments) if arguments.peers else None
     trusted = signing.from_text(arguments.trust, where="--trust") if arguments.trust else None
@@ -287,35 +287,6 @@ def _card(arguments: argparse.Namespace) -> int:
 
     options = card.join_options(card.read(arguments.card), card.state_folder())
     return _join(build_parser().parse_args(options))
-
-
-def _pick_runtime(name: str | None) -> str:
-    """The named runtime, or the best one installed.
-
-    Raises:
-        UnknownName: if there is no runtime of that name.
-        RuntimeMissing: if it, or any at all, is not installed.
-    """
-    from edge_client.runtimes import registry
-    from wire.errors import RuntimeMissing, UnknownName, did_you_mean
-
-    installed = registry.available()
-    if name is not None and name not in registry.RUNTIMES:
-        raise UnknownName(
-            f"no runtime is called '{name}'", where="--runtime", hint=did_you_mean(name, registry.RUNTIMES)
-        )
-    if (name is not None and name not in installed) or not installed:
-        raise RuntimeMissing(
-            f"the runtime '{name}' is not installed" if name else "no runtime is installed",
-            hint=f"Install it: {registry.INSTALL.get(name or 'onnx')}",
-        )
-    if name is None and installed[0] != registry.RUNTIMES[0]:
-        log.warning(
-            "the sparse kernels are not built here: training with the %s runtime, which is slower "
-            "(to get them, install gcc, then: pip install --force-reinstall --no-cache-dir hidenseek)",
-            installed[0],
-        )
-    return name or installed[0]
 
 
 def _state_folder(device: str) -> Path:

@@ -393,7 +393,7 @@ class Client:
             return
         cold_s, self._cold_start_s = self._cold_start_s, None
         sent, received, written = self._told
-        now_written = readings.usage().written_bytes
+        now_written = readings.written_bytes()
         self._told = (self.channel.sent_bytes, self.channel.received_bytes, now_written)
         self._outbox.add(
             replace(

@@ -51,6 +51,7 @@ class Meter:
     _at_s: float = 0.0
     _joules: float = 0.0
     _power: float = 0.0
+    _read_s: float | None = None
     _counters: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -73,7 +74,7 @@ class Meter:
         """Begin to measure."""
         self._at_s, self._joules = time.monotonic(), 0.0
         self._counters = [read_number(zone / "energy_uj") or 0 for zone in self._zones]
-        self._power = (self._watts() or 0.0) if self.source in ("ina", "pmic") else 0.0
+        self._power = self._newest_power()
 
     def tick(self) -> None:
         """Read the power, if it is time to."""
@@ -90,9 +91,18 @@ class Meter:
         return round(self._joules * 1000)
 
     def _integrate(self) -> None:
-        now_s, power = time.monotonic(), self._watts() or self._power
+        now_s, power = time.monotonic(), self._newest_power()
         self._joules += (power + self._power) / 2 * (now_s - self._at_s)
         self._at_s, self._power = now_s, power
+
+    def _newest_power(self) -> float:
+        """Watts, not older than `EVERY_S`; 0 where counters say it all."""
+        if self.source not in ("ina", "pmic"):
+            return 0.0
+        now_s = time.monotonic()
+        if self._read_s is None or now_s - self._read_s >= EVERY_S:
+            self._read_s, self._power = now_s, self._watts() or self._power
+        return self._power
 
     def _spent(self, zone: Path, before: int) -> int:
         now = read_number(zone / "energy_uj") or before

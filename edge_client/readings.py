@@ -13,9 +13,11 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 ROOT = Path("/")
 PROCESSOR_ZONES = ("cpu", "soc", "pkg")  # in the type of a thermal zone
@@ -41,7 +43,6 @@ class Usage:
     voluntary_switches: int
     involuntary_switches: int
     cpu_s: float
-    written_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class Board:
     throttled: int | None
 
 
-def usage(root: Path = ROOT) -> Usage:
+def usage() -> Usage:
     """See `Usage`."""
     spent = resource.getrusage(resource.RUSAGE_SELF)
     return Usage(
@@ -71,17 +72,21 @@ def usage(root: Path = ROOT) -> Usage:
         voluntary_switches=spent.ru_nvcsw,
         involuntary_switches=spent.ru_nivcsw,
         cpu_s=spent.ru_utime + spent.ru_stime,
-        written_bytes=_labelled(root / "proc/self/io", "write_bytes"),
     )
+
+
+def written_bytes(root: Path = ROOT) -> int | None:
+    """Bytes that this process has made the system write to storage; None if it does not say."""
+    return labelled(root / "proc/self/io", "write_bytes")
 
 
 def memory(root: Path = ROOT) -> Memory:
     """See `Memory`."""
     rollup = root / "proc/self/smaps_rollup"
-    rss = _labelled(rollup, "Rss")
+    rss = labelled(rollup, "Rss")
     if rss is None:
-        rss = _labelled(root / "proc/self/status", "VmRSS")
-    return Memory(rss_kib=rss, pss_kib=_labelled(rollup, "Pss"), peak_kib=peak_memory_kb(root))
+        rss = labelled(root / "proc/self/status", "VmRSS")
+    return Memory(rss_kib=rss, pss_kib=labelled(rollup, "Pss"), peak_kib=peak_memory_kb(root))
 
 
 def board(root: Path = ROOT) -> Board:
@@ -94,7 +99,7 @@ def peak_memory_kb(root: Path = ROOT) -> int:
 
     On Linux from /proc: ru_maxrss there starts with the size of the process that started this one.
     """
-    found = _labelled(root / "proc/self/status", "VmHWM")
+    found = labelled(root / "proc/self/status", "VmHWM")
     if found is not None:
         return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -108,10 +113,40 @@ def touched_bytes(address: int, nbytes: int) -> int | None:
     start = address // mmap.PAGESIZE * mmap.PAGESIZE
     pages = -(-(address + nbytes - start) // mmap.PAGESIZE)
     found = (ctypes.c_ubyte * pages)()
-    length = ctypes.c_size_t(pages * mmap.PAGESIZE)
-    if ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(start), length, found):
+    if _libc().mincore(ctypes.c_void_p(start), ctypes.c_size_t(pages * mmap.PAGESIZE), found):
         return None
     return min(sum(page & 1 for page in found) * mmap.PAGESIZE, nbytes)
+
+
+def heap_bytes() -> int | None:
+    """Bytes that malloc has given out and not got back, of all threads (mallinfo2(3) of glibc); None without it."""
+    if not sys.platform.startswith("linux") or not hasattr(_libc(), "mallinfo2"):
+        return None  # musl, or a glibc before 2.33
+    found = _libc().mallinfo2()
+    return int(found.uordblks + found.hblkhd)
+
+
+class _Mallinfo2(ctypes.Structure):
+    # Others of its fields: arena, ordblks, smblks, hblks, usmblks, fsmblks, fordblks, keepcost.
+    _fields_: ClassVar = [
+        (name, ctypes.c_size_t) for name in ("a", "b", "c", "d", "hblkhd", "f", "g", "uordblks", "i", "j")
+    ]
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    """Made once: every one is a class of its own, and a cycle."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if hasattr(library, "mallinfo2"):
+        library.mallinfo2.restype = _Mallinfo2
+    return library
+
+
+def arena_bytes(arenas: Sequence[tuple[int, int]]) -> tuple[int, int | None]:
+    """Of stretches of memory (address, bytes) the bytes of all, and of them those in pages that are there."""
+    touched = [touched_bytes(*arena) for arena in arenas]
+    used = None if None in touched else sum(part or 0 for part in touched)
+    return sum(nbytes for _, nbytes in arenas), used
 
 
 def throttled_words(bits: int) -> str:
@@ -152,12 +187,23 @@ def vcgencmd(*arguments: str) -> str | None:
     return done.stdout
 
 
-def _labelled(path: Path, label: str) -> int | None:
+def labelled(path: Path, label: str) -> int | None:
+    """The whole number after `label:` in a file of the kernel, or None."""
     for line in (read_text(path) or "").splitlines():
         name, _, rest = line.partition(":")
         if name == label and rest.split()[:1] and rest.split()[0].isdigit():
             return int(rest.split()[0])
     return None
+
+
+def model(root: Path = ROOT) -> str:
+    """What the firmware calls this board, else what the processor calls itself, else nothing."""
+    named = read_text(root / "proc/device-tree/model")
+    if named:
+        return named.strip("\0 \n")
+    lines = (read_text(root / "proc/cpuinfo") or "").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Hardware", "Model")))
+    return next(names, "")
 
 
 def _frequency(root: Path) -> int | None:

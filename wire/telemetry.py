@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wire.fields import at, optional
 
@@ -87,25 +89,26 @@ class RoundTelemetry:
     backward_us: tuple[int, ...] = optional(31, ())
 
 
-def bucket_of(us: float) -> int:
-    """The histogram's bucket of a time: floor(4 log2(microseconds)), 0 for all below 1, at most 256."""
-    return min(int(PER_OCTAVE * math.log2(us)), LARGEST_BUCKET) if us > 1 else 0
-
-
 def bucket_start_us(bucket: int) -> float:
-    """The shortest time in a bucket, microseconds; the first holds all that is shorter, too."""
+    """The shortest time in a bucket, microseconds: 2^(bucket / 4); the first holds all that is shorter, too."""
     return float(2.0 ** (bucket / PER_OCTAVE))
 
 
-def histogram(times_us: Iterable[float]) -> tuple[int, tuple[int, ...]]:
+_STARTS_US = np.array([bucket_start_us(bucket) for bucket in range(LARGEST_BUCKET + 1)])
+
+
+def bucket_of(us: float) -> int:
+    """The histogram's bucket of a time: floor(4 log2(microseconds)), 0 for all below 1, at most 256."""
+    return max(int(np.searchsorted(_STARTS_US, us, side="right")) - 1, 0)
+
+
+def histogram(times_us: Sequence[float] | NDArray[np.float64]) -> tuple[int, tuple[int, ...]]:
     """The first bucket that is not empty, and the counts from there on, the last one of all that are longer.
 
     Args:
         times_us: at least one, microseconds.
     """
-    buckets = [bucket_of(us) for us in times_us]
-    first = min(buckets)
-    counts = [0] * min(max(buckets) - first + 1, MAX_BUCKETS)
-    for bucket in buckets:
-        counts[min(bucket - first, MAX_BUCKETS - 1)] += 1
-    return first, tuple(counts)
+    buckets = np.maximum(np.searchsorted(_STARTS_US, times_us, side="right") - 1, 0)
+    first = int(buckets.min())
+    counts = np.bincount(np.minimum(buckets - first, MAX_BUCKETS - 1))
+    return first, tuple(counts.tolist())

@@ -11,12 +11,14 @@ from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_client.runtimes.base import Operator
 from edge_client.runtimes.registry import INSTALL
 from wire.errors import DataError, RuntimeMissing, TicketError
 from wire.ticket import DIGEST_BYTES
@@ -25,7 +27,7 @@ FOLDER = Path(__file__).resolve().parent
 SHIM = "shim.so"
 # Libraries of the wheel that the shim needs, each after those it needs itself.
 PARTS = ("executorch", "executorch_threadpool", "executorch_kernels_optimized")
-INTERFACE = 1  # of shim.cpp
+INTERFACE = 2  # of shim.cpp
 _BUILD = "Build it: python -m edge_client.executorch.build"
 
 Array = NDArray[Any]
@@ -87,7 +89,11 @@ def load() -> ctypes.CDLL:
         raise RuntimeMissing(f"cannot be loaded ({error})", where=str(path), hint=_BUILD) from error
     library.hs_et_interface.restype = library.hs_et_planned_bytes.restype = c_int64
     library.hs_et_version.restype = library.hs_et_message.restype = c_char_p
-    library.hs_et_load.argtypes = [c_char_p, c_size_t, c_char_p, POINTER(c_void_p)]
+    library.hs_et_load.argtypes = [c_char_p, c_size_t, c_char_p, c_int, POINTER(c_void_p)]
+    library.hs_et_planned_buffer.argtypes = [c_void_p, c_size_t, POINTER(c_void_p)]
+    library.hs_et_planned_buffer.restype = c_int64
+    library.hs_et_instruction.argtypes = [c_void_p, c_size_t, POINTER(c_int64), POINTER(c_int64)]
+    library.hs_et_instruction.restype = c_char_p
     library.hs_et_free.argtypes = library.hs_et_planned_bytes.argtypes = [c_void_p]
     library.hs_et_free.restype = library.hs_et_threads.restype = None
     library.hs_et_tensor.argtypes = [c_void_p, c_int, c_size_t, POINTER(c_int32), POINTER(c_int32)]
@@ -107,6 +113,7 @@ class Program:
         data: the .pte file and after it the SHA-256 of its bytes; copied.
         name: what errors call it.
         method: which of its methods.
+        timed: let `operators` know how long every instruction takes.
 
     Attributes:
         inputs: what `run` takes.
@@ -118,14 +125,14 @@ class Program:
         TicketError: if the program is damaged, or ExecuTorch refuses it.
     """
 
-    def __init__(self, data: bytes, name: str, method: str = "forward") -> None:
+    def __init__(self, data: bytes, name: str, method: str = "forward", *, timed: bool = False) -> None:
         self._library = load()
         self._name = name
         size = max(len(data) - DIGEST_BYTES, 0)
         if sha256(data[:size]).digest() != data[size:]:  # ExecuTorch trusts a program's bytes and may crash on others
             raise TicketError(f"damaged: the SHA-256 at the end of its {len(data)} bytes is wrong", where=name)
         handle = c_void_p()
-        error = self._library.hs_et_load(data, size, method.encode(), byref(handle))
+        error = self._library.hs_et_load(data, size, method.encode(), timed, byref(handle))
         if error:
             raise TicketError(f"executorch {package_version()} refuses it: {self._message(error)}", where=name)
         self._handle = handle
@@ -149,6 +156,27 @@ class Program:
         if error:
             raise TicketError(f"fails while it runs: {self._message(error)}", where=self._name)
         return results
+
+    def planned_buffers(self) -> list[tuple[int, int]]:
+        """Address and bytes of every buffer that the activations lie in."""
+        found: list[tuple[int, int]] = []
+        at = c_void_p()
+        while nbytes := int(self._library.hs_et_planned_buffer(self._handle, len(found), byref(at))):
+            found.append((at.value or 0, nbytes))
+        return found
+
+    def operators(self) -> list[Operator]:
+        """Times of the instructions that call a kernel or a delegate, in the program's order; empty if not `timed`."""
+        found: list[Operator] = []
+        nanoseconds, calls = c_int64(), c_int64()
+        for number in count():
+            kernel = self._library.hs_et_instruction(self._handle, number, byref(nanoseconds), byref(calls))
+            if kernel is None:
+                break
+            if calls.value:
+                name = kernel.decode(errors="replace")
+                found.append(Operator(name=str(number), kind=name, seconds=nanoseconds.value * 1e-9, calls=calls.value))
+        return found
 
     def _tensors(self, output: int) -> list[Tensor]:
         sizes, kind = (c_int32 * 8)(), c_int32()

@@ -1,4 +1,4 @@
-/* The ExecuTorch runtime behind six plain C functions, so that a device needs neither torch nor its Python modules.
+/* The ExecuTorch runtime behind a few plain C functions, so that a device needs neither torch nor its Python modules.
 
    One handle is one method of one program: its bytes (a copy), its planned memory and its tensors. A handle must
    not be used by two threads at once. Functions that can fail return 0 or an error number and leave a text for
@@ -12,8 +12,11 @@
 #include <string>
 #include <vector>
 
+#include <time.h>
+
 #include <executorch/extension/data_loader/buffer_data_loader.h>
 #include <executorch/extension/memory_allocator/malloc_memory_allocator.h>
+#include <executorch/runtime/core/event_tracer.h>
 #include <executorch/runtime/executor/method.h>
 #include <executorch/runtime/executor/program.h>
 #include <executorch/runtime/platform/platform.h>
@@ -64,6 +67,77 @@ struct Input {
     std::unique_ptr<aten::TensorImpl> tensor;
 };
 
+/* Adds up the time of every instruction of a program, for those who profile it; without one, a method is not slowed
+   down. The runtime calls it around each instruction and around each kernel; the kernels' names are kept. Not an
+   ETDump: that is read with packages that need torch. */
+class Clock final : public rt::EventTracer {
+  public:
+    struct Times {
+        std::string name;
+        int64_t nanoseconds = 0, calls = 0;
+    };
+    std::vector<Times> instructions;
+
+    rt::EventTracerEntry start_profiling(const char *name, rt::ChainID chain, rt::DebugHandle handle) override {
+        rt::EventTracerEntry entry{};
+        entry.event_id = -1;
+        if (chain == rt::kUnsetChainId) handle = debug_handle_;
+        if (handle >= MAX_INSTRUCTIONS || std::strncmp(name, KERNEL, sizeof KERNEL - 1) != 0) {
+            if (std::strcmp(name, "DELEGATE_CALL") != 0 || handle >= MAX_INSTRUCTIONS) return entry;
+        } else {
+            name += sizeof KERNEL - 1;
+        }
+        if (instructions.size() <= handle) instructions.resize(handle + 1);
+        if (instructions[handle].name.empty()) instructions[handle].name = name;
+        entry.event_id = handle;
+        entry.start_time = static_cast<et_timestamp_t>(now());
+        return entry;
+    }
+    void end_profiling(rt::EventTracerEntry entry) override {
+        if (entry.event_id < 0) return;
+        Times &times = instructions[static_cast<size_t>(entry.event_id)];
+        times.nanoseconds += now() - static_cast<int64_t>(entry.start_time);
+        times.calls++;
+    }
+
+    void create_event_block(const char *) override {}
+    rt::EventTracerEntry start_profiling_delegate(const char *, rt::DelegateDebugIntId) override { return {}; }
+    void end_profiling_delegate(rt::EventTracerEntry, const void *, size_t) override {}
+    void log_profiling_delegate(const char *, rt::DelegateDebugIntId, et_timestamp_t, et_timestamp_t, const void *,
+                                size_t) override {}
+    void track_allocation(rt::AllocatorID, size_t) override {}
+    rt::AllocatorID track_allocator(const char *) override { return 0; }
+    rt::Result<bool> log_evalue(const rt::EValue &, rt::LoggedEValueType) override { return false; }
+    rt::Result<bool> log_intermediate_output_delegate(const char *, rt::DelegateDebugIntId,
+                                                      const aten::Tensor &) override {
+        return false;
+    }
+    rt::Result<bool> log_intermediate_output_delegate(const char *, rt::DelegateDebugIntId,
+                                                      const rt::ArrayRef<aten::Tensor>) override {
+        return false;
+    }
+    rt::Result<bool> log_intermediate_output_delegate(const char *, rt::DelegateDebugIntId, const int &) override {
+        return false;
+    }
+    rt::Result<bool> log_intermediate_output_delegate(const char *, rt::DelegateDebugIntId, const bool &) override {
+        return false;
+    }
+    rt::Result<bool> log_intermediate_output_delegate(const char *, rt::DelegateDebugIntId, const double &) override {
+        return false;
+    }
+    void set_delegation_intermediate_output_filter(rt::EventTracerFilterBase *) override {}
+
+  private:
+    static constexpr char KERNEL[] = "native_call_";
+    static constexpr rt::DebugHandle MAX_INSTRUCTIONS = 1 << 20;
+
+    static int64_t now() {
+        timespec time;
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+    }
+};
+
 struct Handle {
     std::vector<std::max_align_t> bytes;
     std::unique_ptr<BufferDataLoader> loader;
@@ -73,6 +147,7 @@ struct Handle {
     std::vector<rt::Span<uint8_t>> spans;
     std::unique_ptr<rt::HierarchicalAllocator> planned;
     std::unique_ptr<rt::MemoryManager> manager;
+    std::unique_ptr<Clock> clock;  // or none
     std::unique_ptr<rt::Method> method;
     std::vector<Input> inputs;
 };
@@ -127,7 +202,7 @@ int load(Handle &handle, const void *data, size_t size, const char *name) {
         rt::Span<rt::Span<uint8_t>>(handle.spans.data(), handle.spans.size()));
     handle.manager =
         std::make_unique<rt::MemoryManager>(&handle.method_memory, handle.planned.get(), &handle.temporary_memory);
-    auto method = handle.program->load_method(name, handle.manager.get());
+    auto method = handle.program->load_method(name, handle.manager.get(), handle.clock.get());
     if (!method.ok()) return fail(method.error(), "the method does not load");
     handle.method = std::make_unique<rt::Method>(std::move(*method));
     return make_inputs(handle, *meta);
@@ -168,7 +243,7 @@ int guarded(Work work) {
 extern "C" {
 
 /* Number of this interface; the binding refuses another. */
-int64_t hs_et_interface() { return 1; }
+int64_t hs_et_interface() { return 2; }
 
 /* The version of ExecuTorch whose headers this was compiled with. */
 const char *hs_et_version() { return HS_EXECUTORCH_VERSION; }
@@ -176,11 +251,12 @@ const char *hs_et_version() { return HS_EXECUTORCH_VERSION; }
 /* What the last failing call of this thread met; valid until its next call. */
 const char *hs_et_message() { return message.c_str(); }
 
-/* Copy a program and prepare one of its methods. */
-int hs_et_load(const void *data, size_t size, const char *name, Handle **out) {
+/* Copy a program and prepare one of its methods; `timed`: hs_et_instruction shall know its instructions' times. */
+int hs_et_load(const void *data, size_t size, const char *name, int timed, Handle **out) {
     return guarded([&] {
         prepare();
         auto handle = std::make_unique<Handle>();
+        if (timed) handle->clock = std::make_unique<Clock>();
         const int error = load(*handle, data, size, name);
         if (!error) *out = handle.release();
         return error;
@@ -194,6 +270,22 @@ int64_t hs_et_planned_bytes(const Handle *handle) {
     int64_t bytes = 0;
     for (const auto &span : handle->spans) bytes += static_cast<int64_t>(span.size());
     return bytes;
+}
+
+/* Address and bytes of a planned buffer, 0 if there is none of that number. */
+int64_t hs_et_planned_buffer(const Handle *handle, size_t index, void **address) {
+    if (index >= handle->spans.size()) return 0;
+    *address = handle->spans[index].data();
+    return static_cast<int64_t>(handle->spans[index].size());
+}
+
+/* An instruction's kernel, and its time and calls so far: NULL after the last, "" for what calls no kernel. */
+const char *hs_et_instruction(const Handle *handle, size_t index, int64_t *nanoseconds, int64_t *calls) {
+    if (handle->clock == nullptr || index >= handle->clock->instructions.size()) return nullptr;
+    const auto &times = handle->clock->instructions[index];
+    *nanoseconds = times.nanoseconds;
+    *calls = times.calls;
+    return times.name.c_str();
 }
 
 /* Number of dimensions of an input (output = 0) or output (1), -1 if there is none; type as in ScalarType. */

@@ -26,6 +26,23 @@ class StepResult:
     correct: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """What one operator of a runtime's graph has taken, in all calls together.
+
+    Attributes:
+        name: of the node, or the number of the instruction.
+        kind: the operator or kernel.
+        seconds: in it.
+        calls: how often.
+    """
+
+    name: str
+    kind: str
+    seconds: float
+    calls: int
+
+
 class Inference(Protocol):
     """A ticket loaded for inference only.
 
@@ -78,8 +95,16 @@ class Runtime(Protocol):
 
 
 @runtime_checkable
+class PlannedMemory(Protocol):
+    """A runtime that knows to the byte what memory its training takes."""
+
+    def arenas(self) -> list[tuple[int, int]]:
+        """Address and bytes of every block of memory that is planned for training."""
+
+
+@runtime_checkable
 class LayerClock(Protocol):
-    """A runtime that knows its memory to the byte, and can time its layers."""
+    """A runtime that can time its layers."""
 
     def clock_layers(self, *, on: bool) -> None:
         """Time the layers of the steps that follow, or no longer."""
@@ -90,5 +115,10 @@ class LayerClock(Protocol):
     def layer_seconds(self) -> tuple[Doubles, Doubles]:
         """Seconds forward and backward at every layer of the plan, float64 (layers,) each, of all timed steps."""
 
-    def arena(self) -> tuple[int, int]:
-        """Address and bytes of all the memory that training takes in the runtime."""
+
+@runtime_checkable
+class OperatorClock(Protocol):
+    """A runtime that was opened to time its operators; that slows it down."""
+
+    def operators(self) -> list[Operator]:
+        """Times of all steps so far; to be asked for once, when no more steps follow."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_client.executorch import library
 from edge_client.executorch.optimise import Optimiser, make_optimiser
-from edge_client.runtimes.base import Floats, Labels, StepResult
+from edge_client.runtimes.base import Floats, Labels, Operator, StepResult
 from wire.bundle import Bundle
 from wire.errors import ConfigError, DataError, TicketError
 from wire.mask import as_multipliers
@@ -86,6 +86,7 @@ class ExecutorchRuntime:
         bundle: made for the runtime "executorch" and for batches as large as those of `training`, or larger.
         training: the optimiser and its settings.
         threads: threads inside one operator, of all programs of the process.
+        timed: let `operators` know how long every instruction of the training program takes.
 
     Raises:
         RuntimeMissing: if executorch is not installed or its shim is not built.
@@ -94,11 +95,11 @@ class ExecutorchRuntime:
 
     name = "executorch"
 
-    def __init__(self, bundle: Bundle, training: Training, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, training: Training, threads: int = 1, *, timed: bool = False) -> None:
         self._bundle, self._training, self._threads = bundle, training, threads
         ticket, plan = bundle.ticket, bundle.ticket.plan
         self._kept = ticket.kept
-        self._program = _open(bundle, "train.pte", threads)
+        self._program = _open(bundle, "train.pte", threads, timed=timed)
         capacity, self._batch = _sizes(self._program, "train.pte", ticket, samples_at=4)
         if self._batch < training.batch:
             raise TicketError(
@@ -121,6 +122,14 @@ class ExecutorchRuntime:
     def planned_bytes(self) -> int:
         """Memory of the training program's activations."""
         return self._program.planned_bytes
+
+    def arenas(self) -> list[tuple[int, int]]:
+        """Address and bytes of every buffer of the training program's activations."""
+        return self._program.planned_buffers()
+
+    def operators(self) -> list[Operator]:
+        """Times of the training program's instructions; empty if it was not opened `timed`."""
+        return self._program.operators()
 
     def set_scores(self, scores: Floats) -> None:
         """Copy scores in, float32 (kept,), and clear the optimiser's state.
@@ -212,7 +221,7 @@ class ExecutorchRuntime:
             raise DataError("sample weights must be finite, >= 0 and not all 0", where=_WHERE)
 
 
-def _open(bundle: Bundle, file: str, threads: int) -> library.Program:
+def _open(bundle: Bundle, file: str, threads: int, *, timed: bool = False) -> library.Program:
     """Load one program of a bundle.
 
     Raises:
@@ -225,7 +234,7 @@ def _open(bundle: Bundle, file: str, threads: int) -> library.Program:
     library.set_threads(threads)
     if file not in bundle.files:
         raise TicketError(f"the bundle for runtime '{bundle.runtime}' has no file {file}")
-    return library.Program(bundle.files[file], file)
+    return library.Program(bundle.files[file], file, timed=timed)
 
 
 def _sizes(program: library.Program, file: str, ticket: Ticket, *, samples_at: int) -> tuple[int, int]:

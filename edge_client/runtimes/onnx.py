@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_client.runtimes.base import Floats, Labels, StepResult
+from edge_client.runtimes.base import Floats, Labels, Operator, StepResult
 from edge_client.runtimes.registry import INSTALL
 from wire.bundle import Bundle
 from wire.errors import DataError, RuntimeMissing, TicketError
@@ -63,6 +66,7 @@ class OnnxRuntime:
         bundle: made for the runtime "onnx" and for the optimiser of `training`.
         training: the optimiser and its settings.
         threads: threads inside one operator.
+        timed: let `operators` know how long every node of the training graph takes.
 
     Raises:
         RuntimeMissing: if onnxruntime is not installed.
@@ -71,11 +75,12 @@ class OnnxRuntime:
 
     name = "onnx"
 
-    def __init__(self, bundle: Bundle, training: Training, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, training: Training, threads: int = 1, *, timed: bool = False) -> None:
         self._bundle = bundle
         self._threads = threads
         self._kept = bundle.ticket.kept
-        self._train = _open(bundle, "train.onnx", threads)
+        self._trace = tempfile.TemporaryDirectory(prefix="hidenseek-") if timed else None
+        self._train = _open(bundle, "train.onnx", threads, self._trace.name if self._trace else "")
         self._infer: OnnxInference | None = None
         self._state_names = _STATE[training.optimiser]
         inputs = {value.name: value.shape for value in self._train.get_inputs()}
@@ -142,6 +147,27 @@ class OnnxRuntime:
         self._inference().set_multipliers(multipliers)
         self._multiplied = True
 
+    def operators(self) -> list[Operator]:
+        """Times of the training graph's nodes, from onnxruntime's own profile of them; empty if not `timed`.
+
+        They are known once: after it no step is timed any more.
+        """
+        if self._trace is None:
+            return []
+        trace = Path(self._train.end_profiling())
+        found: dict[tuple[str, str], list[float]] = {}
+        for event in json.loads(trace.read_text(encoding="utf-8")):
+            kind = event.get("args", {}).get("op_name")
+            if event.get("cat") == "Node" and kind and event["name"].endswith("_kernel_time"):
+                name = event["name"].removesuffix("_kernel_time")
+                found.setdefault((name, kind), []).append(event["dur"] * 1e-6)
+        self._trace.cleanup()
+        self._trace = None
+        return [
+            Operator(name=name, kind=kind, seconds=sum(times), calls=len(times))
+            for (name, kind), times in found.items()
+        ]
+
     def _inference(self) -> OnnxInference:
         if self._infer is None:
             self._infer = OnnxInference(self._bundle, self._threads)
@@ -162,8 +188,8 @@ def _same_shape(name: str, found: Floats, expected: Floats) -> None:
         raise DataError(f"{name} of shape {found.shape}, {expected.shape} expected", where="onnx runtime")
 
 
-def _open(bundle: Bundle, file: str, threads: int) -> Any:  # onnxruntime has no types
-    """Load one graph of a bundle.
+def _open(bundle: Bundle, file: str, threads: int, trace: str = "") -> Any:  # onnxruntime has no types
+    """Load one graph of a bundle; onnxruntime shall write down the time of its nodes in folder `trace`, if named.
 
     Raises:
         RuntimeMissing: if onnxruntime is not installed.
@@ -185,6 +211,9 @@ def _open(bundle: Bundle, file: str, threads: int) -> Any:  # onnxruntime has no
     # (conv4, batch 16: 142 -> 117 MB) and save no time that could be measured.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
+    if trace:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(trace) / "nodes")
     try:
         return ort.InferenceSession(bundle.files[file], options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes, which only share Exception

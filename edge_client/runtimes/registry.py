@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from edge_client.runtimes.base import Inference, Runtime
 from wire.bundle import Bundle
-from wire.errors import UnknownName, did_you_mean
+from wire.errors import RuntimeMissing, UnknownName, did_you_mean
 from wire.settings import Training
 
+log = logging.getLogger("hidenseek.edge")
 
-def open_runtime(bundle: Bundle, training: Training, threads: int = 1) -> Runtime:
+
+def open_runtime(bundle: Bundle, training: Training, threads: int = 1, *, timed: bool = False) -> Runtime:
     """Load a bundle with the runtime it was made for.
+
+    Args:
+        bundle: the ticket and its artifacts.
+        training: optimiser and batch.
+        threads: processor cores to use.
+        timed: let an onnx or executorch runtime time its operators, which slows it down (`OperatorClock`).
 
     Raises:
         UnknownName: if this program has no runtime of that name.
@@ -25,7 +35,8 @@ def open_runtime(bundle: Bundle, training: Training, threads: int = 1) -> Runtim
             f"no runtime is called '{bundle.runtime}'", where="bundle", hint=did_you_mean(bundle.runtime, RUNTIMES)
         )
     module, cls, _ = _RUNTIMES[bundle.runtime]
-    opened: Runtime = getattr(import_module(module), cls)(bundle, training, threads=threads)
+    options = {"timed": True} if timed else {}
+    opened: Runtime = getattr(import_module(module), cls)(bundle, training, threads=threads, **options)
     return opened
 
 
@@ -49,6 +60,43 @@ def open_inference(bundle: Bundle) -> Inference:
 def available() -> list[str]:
     """Names of the runtimes installed on this machine, the preferred one first."""
     return [name for name, (_, _, installed) in _RUNTIMES.items() if installed()]
+
+
+def pick(name: str | None) -> str:
+    """The named runtime, or the best one installed.
+
+    Raises:
+        UnknownName: if there is no runtime of that name.
+        RuntimeMissing: if it, or any at all, is not installed.
+    """
+    installed = available()
+    if name is not None and name not in RUNTIMES:
+        raise UnknownName(f"no runtime is called '{name}'", where="--runtime", hint=did_you_mean(name, RUNTIMES))
+    if (name is not None and name not in installed) or not installed:
+        raise RuntimeMissing(
+            f"the runtime '{name}' is not installed" if name else "no runtime is installed",
+            hint=f"Install it: {INSTALL.get(name or 'onnx')}",
+        )
+    if name is None and installed[0] != RUNTIMES[0]:
+        log.warning(
+            "the sparse kernels are not built here: training with the %s runtime, which is slower "
+            "(to get them, install gcc, then: pip install --force-reinstall --no-cache-dir hidenseek)",
+            installed[0],
+        )
+    return name or installed[0]
+
+
+def version_of(runtime: str) -> str:
+    """Version of an installed runtime's package; the name of the kernels' build for those of our own."""
+    if runtime == "sparse":
+        from edge_client.kernels.library import library_path
+
+        path = library_path()
+        return path.stem if path is not None else ""
+    try:
+        return version({"onnx": "onnxruntime"}.get(runtime, runtime))
+    except PackageNotFoundError:
+        return ""
 
 
 def _has_kernels() -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_client.kernels import library
 from edge_client.kernels.assembly import Assembly, address
@@ -63,9 +64,9 @@ class SparseRuntime:
         """Bytes of the arena by purpose; their sum is all the memory that training takes here."""
         return dict(self._parts.purposes)
 
-    def arena(self) -> tuple[int, int]:
-        """Address and bytes of the arena."""
-        return address(self._parts.arena), self._parts.arena.nbytes
+    def arenas(self) -> list[tuple[int, int]]:
+        """Address and bytes of the arena, which all of training lies in."""
+        return [(address(self._parts.arena), self._parts.arena.nbytes)]
 
     def clock_layers(self, *, on: bool) -> None:
         """Time the layers of the steps that follow, or no longer; with threads, the first one's share of the batch."""
@@ -80,15 +81,20 @@ class SparseRuntime:
 
         A ReLU that a kernel applies as it writes is in the layer before it; loss and update are in none.
         """
-        layers = self._ticket.plan.layers
-        forward, backward = np.zeros(len(layers)), np.zeros(len(layers))
-        at = 0
-        for operation, seconds in zip(self._parts.schedule.operations, self._seconds, strict=False):
+        layers, seconds = len(self._ticket.plan.layers), self._seconds[:-1]
+        parts: Doubles = np.zeros((layers, 3))
+        np.add.at(parts, self._layer_of, seconds)
+        return parts[:, 0], parts[:, 1] + parts[:, 2]
+
+    @cached_property
+    def _layer_of(self) -> NDArray[np.int64]:
+        """Place in the plan of every operation's layer."""
+        layers, at, found = self._ticket.plan.layers, 0, []
+        for operation in self._parts.schedule.operations:
             # What lowering makes of a layer in several operations of its own belongs to the layer before them.
             at = next((position for position in range(at, len(layers)) if layers[position] is operation.layer), at)
-            forward[at] += seconds[0]
-            backward[at] += seconds[1] + seconds[2]
-        return forward, backward
+            found.append(at)
+        return np.array(found)
 
     @cached_property
     def _seconds(self) -> Doubles:

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from coordinator.models import build_plan
 from edge_client.executorch import build, library
 from edge_client.executorch.optimise import make_optimiser
+from edge_client.profiler import Profiler, random_data
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Floats, Labels, Runtime
 from edge_client.runtimes.executorch import ExecutorchRuntime
@@ -308,6 +309,19 @@ class TestOnDevice:
         runtime = ExecutorchRuntime(tiny_bundle(), TRAINING)
         assert runtime.planned_bytes == planned_bytes(tiny_bundle()) > 0
         assert planned_bytes(Bundle(runtime="sparse", ticket=TINY_TICKET)) is None
+
+    def test_a_profile_has_its_instructions_and_its_arena(self) -> None:
+        """Kernel by kernel, of a program that was opened to be timed; planned buffers are the program's."""
+        x, y = random_data(tiny_bundle(), TRAINING)
+        report = Profiler(bundle=tiny_bundle(), training=TRAINING, x=x, y=y, data="random", seconds=0.02).measure()
+        assert {one.kind for one in report.operators} & {"mm.out", "linear.out", "bmm.out", "DELEGATE_CALL"}
+        assert sum(one.us for one in report.operators) > 0
+        assert all(one.calls == 1 for one in report.operators)
+        assert report.memory.arena_planned_bytes == planned_bytes(tiny_bundle())
+        assert report.memory.arena_used_bytes is not None
+        untimed = ExecutorchRuntime(tiny_bundle(), TRAINING)
+        untimed.step(x, y, np.ones(TRAINING.batch, np.float32))
+        assert untimed.operators() == []
 
     def test_programs_say_what_they_take_and_give(self) -> None:
         """Every input and output has the name, type and shape that the module describes."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_client import cli
 from edge_client.kernels import build, library
 from edge_client.runtimes import registry
 from tests.wheels import ROOT, build_wheel, copy_tree, environment, pip
@@ -187,9 +186,9 @@ def test_a_device_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch, caplo
     """Falling back to onnx is logged with the way out; a runtime that was asked for is not commented on."""
     monkeypatch.setattr(registry, "available", lambda: ["onnx"])
     with caplog.at_level(logging.INFO):
-        assert cli._pick_runtime("onnx") == "onnx"
+        assert registry.pick("onnx") == "onnx"
         assert not caplog.records
-        assert cli._pick_runtime(None) == "onnx"
+        assert registry.pick(None) == "onnx"
     assert "sparse kernels are not built here" in caplog.text
     assert "install gcc" in caplog.text
 

@@ -51,7 +51,7 @@ def test_a_raspberry_pi_is_read(tmp_path: Path) -> None:
         },
     )
     assert readings.memory(root) == readings.Memory(rss_kib=39_996, pss_kib=31_002, peak_kib=41_236)
-    assert readings.usage(root).written_bytes == 12_288
+    assert readings.written_bytes(root) == 12_288
     assert readings.board(root) == readings.Board(frequency_mhz=1000, temperature_c=62.0, throttled=0x50005)
     assert readings.throttled_words(0x50005) == (
         "under-voltage, throttled, under-voltage has occurred, has been throttled"
@@ -64,7 +64,7 @@ def test_a_bare_system_leaves_all_of_it_unknown(tmp_path: Path) -> None:
     assert readings.memory(tmp_path).rss_kib is None
     board(tmp_path, {"sys/class/thermal/thermal_zone0/temp": "hot\n", "proc/self/io": "write_bytes: many\n"})
     assert readings.board(tmp_path).temperature_c is None
-    assert readings.usage(tmp_path).written_bytes is None
+    assert readings.written_bytes(tmp_path) is None
     assert Meter(tmp_path, firmware=lambda *_: None).millijoules() is None
 
 
