@@ -16,6 +16,7 @@ from coordinator import (
     freeze_command,
     key_command,
     plan_command,
+    loadtest_command,
     prune_command,
     report_command,
     serve_command,
@@ -38,6 +39,7 @@ examples:
   hidenseek fleet revoke pi-07
   hidenseek freeze --run hidenseek-default -o global.onnx
   hidenseek simulate --method fedavg --rounds 20       HideNseek's rivals, on the same data
+  hidenseek loadtest --self mosquitto --devices 1000   what a broker and the coordinator bear
   hidenseek data list
 
 On the devices: hidenseek-edge join --help
@@ -76,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     report_command.add_report(subparsers)
     freeze_command.add_freeze(subparsers)
     simulate_command.add_simulate(subparsers)
+    loadtest_command.add_loadtest(subparsers)
     data_command.add_parser(subparsers)
     return parser
 

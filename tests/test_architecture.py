@@ -25,6 +25,8 @@ ARROWS = {"wire": set(), "edge_client": {"wire"}, "export": {"wire"}, "coordinat
 EXCEPTIONS = {
     "coordinator/simulation_worker.py": {"edge_client"},
     "coordinator/baselines/hidenseek.py": {"edge_client"},
+    # So has a load test: its devices decide as every device does.
+    "coordinator/loadtest/device.py": {"edge_client"},
     # So has a check of what devices will run.
     "coordinator/verify_worker.py": {"edge_client"},
     # And a device's process on the machine that plans, in a process of its own.

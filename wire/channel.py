@@ -63,6 +63,11 @@ def unseal(topic: str, data: bytes, trust: Trust, max_values: int = MAX_VALUES) 
     return message
 
 
+def pattern(topic: str) -> str:
+    """The MQTT filter for a topic and the parts of what is too large for one packet."""
+    return topic if topic.endswith("#") else f"{topic}/#"
+
+
 def _signed(topic: str, body: bytes) -> bytes:
     return topic.encode() + b"\0" + body
 
@@ -122,7 +127,7 @@ class Channel:
 
     def subscribe(self, topic: str) -> None:
         """Ask for a topic, and for the parts of what is too large for one packet."""
-        self.transport.subscribe(topic if topic.endswith("#") else f"{topic}/#")
+        self.transport.subscribe(pattern(topic))
 
     def receive(self, timeout_s: float) -> Happening | None:
         """Wait for the next event; None if there was none, or only a part of a message."""

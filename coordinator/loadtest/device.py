@@ -1,0 +1,416 @@
+"""A scripted device: `edge_client.agent` decides as it does on every device, and nothing is trained.
+
+What the agent asks for is carried out as `edge_client.client` would, in the same messages, over a connection among
+thousands; state that a real device keeps on its card is kept in memory over a simulated power cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from dataclasses import dataclass, replace
+
+from coordinator.loadtest.audience import Audience
+from coordinator.loadtest.link import Link, Place
+from coordinator.loadtest.packets import Login
+from coordinator.loadtest.tally import Tally
+from edge_client import agent, events
+from edge_client.outbox import Outbox
+from wire import __version__, messages, signing
+from wire.channel import pattern, seal
+from wire.envelope import Joiner, split
+from wire.errors import HidenseekError, WireError
+from wire.messages import (
+    BundleBytes,
+    Evaluation,
+    Federation,
+    Hello,
+    MaskUpdate,
+    Message,
+    Refusal,
+    Round,
+    State,
+    Telemetry,
+    Welcome,
+    single,
+)
+from wire.prng import mix
+from wire.telemetry import RoundTelemetry
+from wire.topics import Topics
+from wire.transport import monotonic_s
+
+STEP_MS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """What all devices do.
+
+    Attributes:
+        topics: of their federation.
+        runtime: which bundle they ask for.
+        train_s: shortest and longest training, seconds.
+        train_samples: that a device says it has.
+        test_samples: likewise.
+        stay: wait for another run when one is over.
+        packet_bytes: largest payload sent in one packet.
+        seed: of their keys and masks.
+    """
+
+    topics: Topics
+    runtime: str = "sparse"
+    train_s: tuple[float, float] = (0.0, 0.0)
+    train_samples: int = 300
+    test_samples: int = 100
+    stay: bool = False
+    packet_bytes: int = messages.MAX_MESSAGE_BYTES
+    seed: int = 0
+
+
+class ScriptedDevice:
+    """One of them; a `coordinator.loadtest.link.Listener`.
+
+    Args:
+        name: its device id.
+        script: what it does.
+        place: where the broker is.
+        account: user and password at the broker, if it wants any.
+        audience: what it shares with the others of its process.
+        tally: theirs, too.
+        started: how often it has started before.
+    """
+
+    __slots__ = (
+        "_agent",
+        "_audience",
+        "_bundle",
+        "_connection",
+        "_events",
+        "_greetings",
+        "_heard",
+        "_joiner",
+        "_key",
+        "_outbox",
+        "_script",
+        "_sealed",
+        "_sent_s",
+        "_tally",
+        "_timer",
+        "link",
+        "lost",
+        "name",
+        "refused",
+        "stopped",
+        "welcomed",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        script: Script,
+        place: Place,
+        account: tuple[str | None, str | None],
+        audience: Audience,
+        tally: Tally,
+        started: int,
+    ) -> None:
+        self.name = name
+        self._script, self._audience, self._tally = script, audience, tally
+        self._key = mix("loadtest", script.seed, name).to_bytes(8, "little") * 4  # nothing to protect here
+        self._greetings = self._connection = 0
+        self._bundle: bytes | None = None
+        self._events: deque[events.Event] = deque()
+        self._joiner: Joiner | None = None
+        self._outbox: Outbox | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._sealed: tuple[tuple[bytes, int], bytes] | None = None
+        self._sent_s = 0.0
+        self._heard = 0
+        self.stopped = self.refused = self.welcomed = False
+        self.lost = False  # the connection, and it is to be made again
+        hello = self._introduction(started)
+        self._agent = agent.Device(name=name, hello=hello, stay=script.stay)
+        login = Login(
+            client_id=f"hns-{script.topics.federation}-{name}",
+            user=account[0],
+            password=account[1],
+        )
+        self.link = Link(place, login, tally, self)
+
+    def _introduction(self, started: int) -> Hello:
+        return Hello(
+            instance=secrets.token_bytes(messages.INSTANCE_BYTES),
+            software=f"hidenseek-loadtest {__version__}",
+            runtime=self._script.runtime,
+            profile="",
+            train_samples=self._script.train_samples,
+            test_samples=self._script.test_samples,
+            key=signing.public_key(self._key),
+            started=started,
+            greetings=0,
+            draws=True,
+        )
+
+    @property
+    def pending(self) -> bool:
+        """Whether a mask waits for its receipt."""
+        return self._agent.pending is not None
+
+    @property
+    def impatient(self) -> bool:
+        """Whether time alone may have it do something."""
+        return self._agent.pending is not None or self._agent.asked_s is not None or self._agent.due
+
+    def tick(self) -> None:
+        """Time has passed."""
+        self._happened(events.Tick())
+
+    def cut_power(self) -> None:
+        """Vanish, and be another process when the connection is made again: what is on its card stays."""
+        before = self._agent
+        hello = self._introduction(before.hello.started + 1)
+        self._agent = agent.Device(
+            name=self.name, hello=hello, stay=self._script.stay, pending=before.pending, confirmed=before.confirmed
+        )
+        self._greetings, self._connection, self._outbox = 0, 0, None
+        self._cancel()
+        self._events.clear()
+        self.link.forget()
+        self.link.drop()
+
+    def leave(self) -> None:
+        """Say goodbye, as `hidenseek-edge` does when it is stopped."""
+        self.stopped = True
+        self._cancel()
+        if self.link.online:
+            self._announce(online=False)
+            self.link.close()
+
+    # What the connection tells.
+
+    def will(self) -> tuple[str, bytes]:
+        """See `Listener`."""
+        self._connection += 1
+        topic = self._script.topics.up(self.name, "state")
+        return topic, seal(self._key, topic, self._state(online=False))
+
+    def online(self) -> None:
+        """See `Listener`."""
+        self.lost = False
+        self._happened(events.Online())
+
+    def offline(self, reason: str, *, refused: bool) -> None:
+        """See `Listener`."""
+        if refused:
+            self.refused = True
+            self._tally.counts["refused by the broker"] += 1
+            self._tally.remark(f"the broker refuses {self.name}: {reason}")
+        self.lost = not (self.stopped or self.refused)
+
+    def heard(self, topic: str, payload: bytes) -> None:
+        """See `Listener`."""
+        if self.stopped:
+            return
+        try:
+            self._joiner = self._joiner or Joiner(messages.MAX_MESSAGE_BYTES)
+            whole = self._joiner.add(topic, payload)
+            if whole is None:
+                return
+            self._joiner = None
+            everyone = not whole.topic.startswith(self._script.topics.down(self.name))
+            message = self._audience.open(whole.topic, whole.data, everyone=everyone)
+        except WireError as error:
+            self._tally.counts["garbled"] += 1
+            self._tally.remark(f"ignored a message on {topic}: {error}")
+            return
+        self._note(message)
+        self._happened(message)
+
+    def _note(self, message: Message) -> None:
+        now_s = monotonic_s()
+        match message:
+            case Federation():
+                self._tally.federation = message.name, message.run.hex(), message.rounds
+                if self._agent.federation is None:
+                    self.link.subscribe(pattern(self._script.topics.round))  # not before: nobody was trusted yet
+            case Round():
+                seen = self._tally.round(message.number)
+                seen.first_s = seen.first_s or now_s
+                if self._heard < message.number:
+                    self._heard = message.number
+                    seen.heard, seen.last_s = seen.heard + 1, now_s
+            case Welcome():
+                self.welcomed = True
+            case Refusal(code="mask"):
+                self._tally.counts["mask refused"] += 1
+                self._tally.remark(f"mask refused: {message.reason}")
+
+    # What the agent asks for.
+
+    def _happened(self, event: events.Event) -> None:
+        self._events.append(event)
+        while self._events and not self.stopped:
+            self._agent, actions = agent.handle(self._agent, self._events.popleft(), monotonic_s())
+            for action in actions:
+                try:
+                    self._do(action)
+                except WireError as error:
+                    self._tally.counts["garbled"] += 1
+                    self._tally.remark(f"ignored: {error}")
+
+    def _do(self, action: events.Action) -> None:
+        topics = self._script.topics
+        match action:
+            case events.Subscribe():
+                known = (topics.round,) if self._agent.federation is not None else ()
+                for topic in (topics.down(self.name), topics.announcement, *known):
+                    self.link.subscribe(pattern(topic))
+            case events.SayHello():
+                self._greetings += 1
+                self._say("hello", replace(self._agent.hello, greetings=self._greetings, connection=self._connection))
+                self._announce(online=True)
+            case events.OpenBundle():
+                digest = action.federation.bundles[self._script.runtime]
+                here = self._bundle == digest and self._audience.knows_bundle(digest)
+                self._events.append((events.BundleOpened if here else events.BundleNeeded)(digest=digest))
+            case events.Download():
+                self.link.subscribe(pattern(topics.bundle(self._script.runtime)))
+            case events.KeepBundle():
+                self._audience.read_bundle(action.digest, BundleBytes(data=action.data))
+                self._bundle = action.digest
+            case events.TakeVotes():
+                announced = action.announced
+                self._events.append(
+                    events.VotesTaken(run=announced.run, number=announced.number)
+                    if self._audience.take_votes(announced)
+                    else events.VotesUnusable(base=announced.base)
+                )
+            case events.AskVotes():
+                self._tally.counts["asked for missed votes"] += 1
+                self._say("missed", action.missed)
+            case events.Evaluate():
+                self._evaluate(action.announced)
+            case events.Train():
+                self._train(action.announced)
+            case events.StopTraining():
+                self._cancel()
+            case events.SendMask():
+                self._send_mask(action.update, new=action.new)
+            case events.DropPending():
+                self._dropped(action)
+            case events.Log():
+                pass
+            case events.Stop():
+                self._stop(action.error)
+
+    def _evaluate(self, announced: Round) -> None:
+        tests = self._script.test_samples
+        right = round(tests * self._audience.random.uniform(0.6, 0.95))
+        evaluation = Evaluation(run=announced.run, number=announced.number, correct=right, test_samples=tests)
+        self._say("evaluation", evaluation)
+
+    def _train(self, announced: Round) -> None:
+        """Make the mask now and send it when training would be over."""
+        seconds = self._audience.random.uniform(*self._script.train_s)
+        tests = self._script.test_samples
+        update = MaskUpdate(
+            run=announced.run,
+            number=announced.number,
+            signs=self._audience.train(announced.run, announced.number, self.name),
+            train_samples=self._script.train_samples,
+            loss=single(self._audience.random.uniform(0.05, 1.0)),
+            correct=round(tests * self._audience.random.uniform(0.7, 0.99)),
+            test_samples=tests,
+            train_s=single(seconds),
+            step_ms=single(STEP_MS),
+            peak_memory_kb=45_000,
+        )
+        self._sealed = (update.run, update.number), seal(self._key, self._mask_topic, update)
+        seen = self._tally.round(announced.number)
+        seen.trained += 1
+        seen.longest_s = max(seen.longest_s, seconds)
+        done = events.TrainingDone(update=update)
+        self._cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._happened, done)
+
+    @property
+    def _mask_topic(self) -> str:
+        return self._script.topics.up(self.name, "mask")
+
+    def _send_mask(self, update: MaskUpdate, *, new: bool) -> None:
+        key = (update.run, update.number)
+        if self._sealed is None or self._sealed[0] != key:
+            self._sealed = key, seal(self._key, self._mask_topic, update)
+        sealed, now_s, seen = self._sealed[1], monotonic_s(), self._tally.round(update.number)
+        self._publish(self._mask_topic, sealed)
+        seen.mask_bytes += len(sealed)
+        if not new:
+            self._tally.counts["resent"] += 1
+            return
+        self._sent_s = now_s
+        seen.sent, seen.sent_last_s = seen.sent + 1, now_s
+        federation = self._agent.federation
+        if federation is not None and federation.telemetry:
+            self._tell(update)
+
+    def _tell(self, update: MaskUpdate) -> None:
+        steps = max(round(update.train_s * 1000 / STEP_MS), 1)
+        self._outbox = self._outbox or Outbox()
+        self._outbox.add(
+            RoundTelemetry(
+                number=update.number,
+                steps=steps,
+                step_p50_us=round(STEP_MS * 1000),
+                step_p95_us=round(STEP_MS * 1100),
+                step_p99_us=round(STEP_MS * 1200),
+                step_max_us=round(STEP_MS * 1500),
+                first_bucket=53,
+                bucket_counts=(steps,),
+                train_ms=round(update.train_s * 1000),
+                rss_kib=40_000,
+                peak_kib=update.peak_memory_kb,
+                cpu_ms=round(update.train_s * 1000),
+                temperature_c=single(self._audience.random.uniform(40.0, 70.0)),
+                sent_bytes=len(update.signs),
+            )
+        )
+        if rounds := self._outbox.take(monotonic_s()):
+            self._say("telemetry", Telemetry(run=update.run, rounds=rounds), qos=0)
+
+    def _dropped(self, action: events.DropPending) -> None:
+        sealed, self._sealed = self._sealed, None
+        if action.confirmed is None:
+            if sealed is not None:
+                self._tally.round(sealed[0][1]).dropped += 1
+            return
+        now_s, seen = monotonic_s(), self._tally.round(action.confirmed[1])
+        seen.confirmed, seen.confirmed_last_s = seen.confirmed + 1, now_s
+        seen.confirmed_first_s = seen.confirmed_first_s or now_s
+        self._tally.latency.add(now_s - self._sent_s)
+
+    def _stop(self, error: HidenseekError | None) -> None:
+        if error is not None:
+            self.refused = True
+            self._tally.counts["turned away"] += 1
+            self._tally.remark(str(error))
+        self.leave()
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _announce(self, *, online: bool) -> None:
+        self._say("state", self._state(online=online), retain=True)
+
+    def _state(self, *, online: bool) -> State:
+        return State(instance=self._agent.hello.instance, online=online, connection=self._connection)
+
+    def _say(self, kind: str, message: Message, *, retain: bool = False, qos: int = 1) -> None:
+        topic = self._script.topics.up(self.name, kind)
+        self._publish(topic, seal(self._key, topic, message), retain=retain, qos=qos)
+
+    def _publish(self, topic: str, data: bytes, *, retain: bool = False, qos: int = 1) -> None:
+        for part_topic, payload in split(topic, data, self._script.packet_bytes):
+            self.link.publish(part_topic, payload, retain=retain, qos=qos)
