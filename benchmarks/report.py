@@ -28,7 +28,7 @@ from wire.telemetry import RoundTelemetry, histogram
 RUN = bytes(range(8))
 
 
-def fill(store: Store, devices: int, rounds: int) -> None:
+def fill(store: Store, devices: int, rounds: int, profiles: Sequence[str] = ("",)) -> None:
     """Write a made-up run, in which every device trains in every round and sends telemetry."""
     rng = random.Random(8)
     ticket = random_ticket(pooled_plan("made-up", 128, 6), density=0.1, seed=1)
@@ -36,7 +36,15 @@ def fill(store: Store, devices: int, rounds: int) -> None:
     names = [f"pi-{number:03}" for number in range(devices)]
     runtimes = ("sparse", "onnx")
     for number, name in enumerate(names):
-        store.save_device(name, introduce(name, runtime=runtimes[number % 2], train_samples=rng.randrange(50, 500)))
+        store.save_device(
+            name,
+            introduce(
+                name,
+                runtime=runtimes[number % 2],
+                train_samples=rng.randrange(50, 500),
+                profile=profiles[number % len(profiles)],
+            ),
+        )
     inbox, layers, masks = Inbox(store), len(ticket.plan.layers), []
     for number in range(1, rounds + 1):
         store.open_round(RUN, number, tuple(names), b"")

@@ -54,8 +54,16 @@ def add_report(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--list", action="store_true", help="list the runs of the folder")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the page (default DIR/report.html)")
-    parser.add_argument("--csv", type=Path, metavar="DIR", help="write rounds.csv, devices.csv and spent.csv here too")
+    parser.add_argument(
+        "--csv", type=Path, metavar="DIR", help="write rounds.csv, devices.csv, spent.csv, predicted.csv here too"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here too")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="whose profiles to predict with (default: devices.yaml, if it is here)",
+    )
     parser.add_argument("--budget", type=Path, metavar="FILE", help="devices.yaml with limits, for check")
     parser.set_defaults(run=_report)
 
@@ -67,7 +75,7 @@ def _report(arguments: argparse.Namespace) -> int:
     folders = [Path(word) for word in words]
     match action:
         case "check":
-            return _check(_summary(folders[0], *arguments.runs), folders[0], arguments.budget)
+            return _check(_summary(folders[0], *arguments.runs, config=arguments.budget), folders[0], arguments.budget)
         case "diff":
             if len(folders) == 2:
                 return _diff(_summary(folders[0]), _summary(folders[1]))
@@ -99,7 +107,7 @@ def _page(arguments: argparse.Namespace, folder: Path) -> int:
     from coordinator.commands import conclude
     from coordinator.report.export import write_csv, write_json
 
-    summary = _summary(folder, *arguments.runs)
+    summary = _summary(folder, *arguments.runs, config=arguments.config)
     if arguments.csv:
         write_csv(summary, arguments.csv)
     if arguments.json:
@@ -160,11 +168,12 @@ def _diff(before: Summary, after: Summary) -> int:
     return 0
 
 
-def _summary(folder: Path, run: str = "") -> Summary:
+def _summary(folder: Path, run: str = "", *, config: Path | None = None) -> Summary:
+    from coordinator import profiles
     from coordinator.report.summary import summarise
 
     with _store(folder) as store:
-        return summarise(store, _chosen(store, folder, run) if run else None)
+        return summarise(store, _chosen(store, folder, run) if run else None, known=profiles.known(config))
 
 
 def _chosen(store: Store, folder: Path, prefix: str) -> StoredRun:

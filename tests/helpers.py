@@ -123,10 +123,8 @@ def federation_channel(bus: MemoryBus, packet_bytes: int = DEFAULT_PACKET_BYTES)
 
 def introduce(instance: str, runtime: str = "onnx", key: bytes = DEVICE_KEY, **more: Any) -> Hello:
     """A device's hello, by the process of this name."""
-    counts = {"train_samples": 72, "test_samples": 24, "started": 1, "greetings": 1} | more
-    return Hello(
-        instance=instance.encode().ljust(8), software="test", runtime=runtime, profile="", key=public_key(key), **counts
-    )
+    rest = {"train_samples": 72, "test_samples": 24, "started": 1, "greetings": 1, "profile": ""} | more
+    return Hello(instance=instance.encode().ljust(8), software="test", runtime=runtime, key=public_key(key), **rest)
 
 
 def write_state(folder: Path, bundle: Bundle, signs: Signs) -> Personal:

@@ -26,6 +26,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "by_round": [asdict(one) for one in summary.rounds],
         "by_device": [asdict(one) for one in summary.devices],
         "spent_by_device": [asdict(one) for one in summary.spent],
+        "predicted": [one.as_row() for one in summary.predicted],
     }
 
 
@@ -42,7 +43,7 @@ def write_json(summary: Summary, path: Path) -> None:
 
 
 def write_csv(summary: Summary, folder: Path) -> None:
-    """Write rounds.csv, devices.csv and spent.csv; an empty cell is what nobody measured.
+    """Write rounds.csv, devices.csv, spent.csv and predicted.csv; an empty cell is what nobody measured.
 
     Raises:
         ConfigError: if one cannot be written.
@@ -51,6 +52,7 @@ def write_csv(summary: Summary, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, rows in (("rounds", summary.rounds), ("devices", summary.devices), ("spent", summary.spent)):
             _table(folder / f"{name}.csv", [asdict(row) for row in rows])
+        _table(folder / "predicted.csv", [one.as_row() for one in summary.predicted])
     except OSError as error:
         raise ConfigError(f"cannot be written ({error.strerror})", where=str(folder)) from error
 

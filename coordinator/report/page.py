@@ -88,6 +88,7 @@ def _template() -> Template:
     environment.globals["css"] = Markup((folder / "page.css").read_text(encoding="utf-8"))  # noqa: S704  # our own file
     environment.filters.update(
         percent=percent,
+        signed_percent=signed_percent,
         number=number,
         size=human_bytes,
         duration=duration,
@@ -101,6 +102,11 @@ def _template() -> Template:
 def percent(value: float | None, digits: int = 1) -> str:
     """A share as a percentage."""
     return DASH if value is None or not math.isfinite(value) else f"{value:.{digits}%}"
+
+
+def signed_percent(value: float | None) -> str:
+    """A deviation as a percentage with its sign."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:+.0%}".replace("-", "−")
 
 
 def number(value: float | None, digits: int = 0) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from sqlite3 import Row
 from statistics import fmean, median
 
+from coordinator import profiles
+from coordinator.hardware import Profile
+from coordinator.report.predicted import Predicted, predict, training_of
 from coordinator.report.spent import Spent, spent_by_device
 from coordinator.store import Store, StoredRun
 from wire.errors import StateError
@@ -92,6 +96,7 @@ class Summary:
     rounds: list[RoundSummary]
     devices: list[DeviceSummary]
     spent: list[Spent] = field(default_factory=list)
+    predicted: list[Predicted] = field(default_factory=list)
 
     @property
     def seen(self) -> float | None:
@@ -140,8 +145,13 @@ class Summary:
         }
 
 
-def summarise(store: Store, run: StoredRun | None = None) -> Summary:
-    """Read a run (the newest, if none is named) from the database.
+def summarise(store: Store, run: StoredRun | None = None, *, known: Mapping[str, Profile] | None = None) -> Summary:
+    """Read a run from the database.
+
+    Args:
+        store: the database.
+        run: the newest, if none is named.
+        known: kinds of hardware that predictions are made for; those that come with us, if none are given.
 
     Raises:
         StateError: if there is no run.
@@ -156,6 +166,8 @@ def summarise(store: Store, run: StoredRun | None = None) -> Summary:
     end_s = run.finished_s or max([run.started_s, *(r.closed_s for r in stored if r.closed_s)])
     devices = _devices(store, run.id)
     begin_s = stored[0].opened_s if stored else run.started_s
+    spent = spent_by_device(store, run.id, devices, len(ticket.plan.layers))
+    known = profiles.built_in() if known is None else known
     return Summary(
         name=run.name,
         run=run.id.hex(),
@@ -166,7 +178,8 @@ def summarise(store: Store, run: StoredRun | None = None) -> Summary:
         bundle_bytes=run.bundle_bytes,
         rounds=rounds,
         devices=devices,
-        spent=spent_by_device(store, run.id, devices, len(ticket.plan.layers)),
+        spent=spent,
+        predicted=predict(ticket, training_of(run.settings), spent, known),
     )
 
 

@@ -131,3 +131,34 @@ def test_runs_are_listed_found_and_compared(folder: Path, tmp_path: Path, capsys
     assert "+0.0%" in said
     assert report("diff", folder) == ConfigError.exit_code
     assert report(folder, "--budget", "x") == ConfigError.exit_code
+
+
+def test_predictions_stand_beside_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By profile and runtime, with the error; of an unknown profile only memory is predicted; a file adds profiles."""
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "coordinator.db")
+    fill(store, devices=4, rounds=2, profiles=("pi-zero-2w", "ours"))
+    known, unknown = summarise(store).predicted
+    store.close()
+    assert (known.profile, known.runtime, unknown.profile) == ("ours", "onnx", "pi-zero-2w")
+    ours, zero = known, unknown
+    assert ours.step_ms.estimated is None
+    assert ours.step_ms.error is None
+    assert ours.peak_mb.estimated is not None
+    assert zero.step_ms.estimated is not None
+    assert zero.step_ms.measured is not None
+    assert zero.step_ms.error == pytest.approx(zero.step_ms.estimated / zero.step_ms.measured - 1)
+    assert zero.arena_mb.measured is None
+    (tmp_path / "devices.yaml").write_text("profiles: {ours: {extends: pi-400}}\n")
+    assert report(tmp_path, "--csv", tmp_path / "csv", "--json", tmp_path / "r.json") == 0
+    rows = json.loads((tmp_path / "r.json").read_text())["predicted"]
+    assert [row["profile"] for row in rows] == ["ours", "pi-zero-2w"]
+    assert rows[0]["step_ms_estimated"] > 0
+    with (tmp_path / "csv" / "predicted.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["runtime"] for row in csv.DictReader(file)] == ["onnx", "sparse"]
+    text = words((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Predicted against measured" in text
+    assert f"{rows[1]['peak_mb_error']:+.0%}".replace("-", "−") in text
+    capsys.readouterr()
