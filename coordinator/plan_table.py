@@ -83,13 +83,15 @@ def _row(cost: Cost, *, picked: bool, app: bool) -> list[Text]:
     if cost.fits:
         verdict = Text("fits", style="green" if picked else "dim")
     else:
-        verdict = Text(", ".join(map(_excess, cost.excess)), style="red" if picked else "dim")
+        verdict = Text(", ".join(_excess(one, whole=picked) for one in cost.excess), style="red" if picked else "dim")
     return [Text(mark, style="bold" if picked else "dim"), *(Text(one, style=style) for one in figures), verdict]
 
 
-def _excess(one: Excess) -> str:
-    unit = UNITS.get(one.limit, "MB")
-    return f"{SHORT.get(one.limit, one.limit)} {one.share:+.0%} (limit {one.allowed:,g} {unit})"
+def _excess(one: Excess, *, whole: bool) -> str:
+    """By how much a limit is exceeded, and what it is, if there is room for that."""
+    much = f"{one.share:+.0%}" if one.share < 1 else f"x {one.share + 1:,.3g}"
+    limit = f" (limit {one.allowed:,g} {UNITS.get(one.limit, 'MB')})" if whole else ""
+    return f"{SHORT.get(one.limit, one.limit)} {much}{limit}"
 
 
 def _density(density: float | None) -> str:

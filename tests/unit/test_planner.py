@@ -84,7 +84,7 @@ def test_executorch_work_is_that_of_onnx(ticket: Ticket) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mlp", "lenet", "har-cnn"])
+@pytest.mark.parametrize("name", ["mlp", "har-cnn"])
 def test_executorch_memory_is_that_of_the_program(name: str) -> None:
     """Without making it, its planned memory is found within 6 %, or 1 MB."""
     pytest.importorskip("executorch")
