@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from edge_client import memory_limits
 from edge_client.profile_command import add_profile
 from wire import __version__, command
 
@@ -39,7 +40,7 @@ probabilities of every class. It may run while hidenseek-edge join does. Accurac
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `hidenseek-edge`; return the exit code."""
-    return command.run("hidenseek-edge", build_parser(), argv)
+    return command.run("hidenseek-edge", build_parser(), argv, before=memory_limits.prepare)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_client import memory_limits
 from edge_client.runtimes.base import Floats, Labels
 from wire.errors import DataError
 from wire.plan import Plan
@@ -66,8 +68,10 @@ def load(path: Path) -> DeviceData:
 
     Raises:
         DataError: naming the file, what was found and what was expected.
+        NotEnoughMemory: if they are more than this process may take.
     """
     files = list_files(path)
+    memory_limits.require(_unpacked_bytes(files), f"the data in {path}", hint="give it fewer samples")
     train = _join([file for file in files if not file.name.startswith("test")], path)
     tests = [file for file in files if file.name.startswith("test")]
     if tests:
@@ -80,6 +84,15 @@ def load(path: Path) -> DeviceData:
         held = np.arange(train[1].size) % HELD_BACK == HELD_BACK - 1
         train, test = (train[0][~held], train[1][~held]), (train[0][held], train[1][held])
     return DeviceData(x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1], source=str(path))
+
+
+def _unpacked_bytes(files: list[Path]) -> int:
+    """Bytes of all arrays in `.npz` files, as their archives say; of several files twice, for they are joined."""
+    found = 0
+    for file in files:
+        with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(file) as archive:  # `read` says what is wrong
+            found += sum(entry.file_size for entry in archive.infolist())
+    return found * (2 if len(files) > 1 else 1)
 
 
 def list_files(path: Path) -> list[Path]:

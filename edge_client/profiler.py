@@ -27,6 +27,7 @@ from edge_client.runtimes.base import Doubles, Floats, Labels, LayerClock, Opera
 from edge_client.runtimes.registry import open_runtime, version_of
 from wire import __version__
 from wire.bundle import Bundle
+from wire.errors import NotEnoughMemory
 from wire.layers import KIND_OF
 from wire.profile_report import (
     FORMAT,
@@ -99,7 +100,7 @@ class Profiler:
         count = int(min(max(self.seconds * (1 - TIMED_SHARE) / min(warm_up), FEWEST), MOST))
         self.tell(f"{count:,} training steps")
         steps_s, memory, system = self._steady(runtime, batches, count, start)
-        layers, operators = self._inside(runtime, batches, count)
+        layers, operators = self._layer_times(runtime, batches, count), self._operator_times(runtime, batches, count)
         flop = sum(layer.forward_flop + layer.backward_flop for layer in self._layers(None, 1))
         return ProfileReport(
             format=FORMAT,
@@ -199,34 +200,45 @@ class Profiler:
             "throttled": together if bits else None,
         }
 
-    def _inside(
+    def _layer_times(
         self, runtime: Runtime, batches: list[tuple[Floats, Labels, Floats]], count: int
-    ) -> tuple[list[LayerTime], list[OperatorTime]]:
-        """Some more steps with the runtime's clocks on."""
-        count = min(max(round(count * TIMED_SHARE), FEWEST_TIMED), MOST_TIMED)
-        if isinstance(runtime, LayerClock):
-            self.tell(f"{count:,} steps, timed by layer")
-            runtime.reset_layer_clock()
-            runtime.clock_layers(on=True)
-            for number in range(count):
-                runtime.step(*batches[number % len(batches)])
-            runtime.clock_layers(on=False)
-            return self._layers(runtime.layer_seconds(), count), []
+    ) -> list[LayerTime]:
+        """Some more steps with the clocks of the layers on; none if the runtime has none."""
+        if not isinstance(runtime, LayerClock):
+            return []
+        count = _timed(count)
+        self.tell(f"{count:,} steps, timed by layer")
+        runtime.reset_layer_clock()
+        runtime.clock_layers(on=True)
+        for number in range(count):
+            runtime.step(*batches[number % len(batches)])
+        runtime.clock_layers(on=False)
+        return self._layers(runtime.layer_seconds(), count)
+
+    def _operator_times(
+        self, runtime: Runtime, batches: list[tuple[Floats, Labels, Floats]], count: int
+    ) -> list[OperatorTime]:
+        """The same by operator, in a runtime opened once more for it; none if it cannot, or memory is too short."""
         if not isinstance(runtime, OperatorClock):
-            return [], []
+            return []
+        count = _timed(count)
         self.tell(f"{count:,} steps, timed by operator")
-        timed = open_runtime(self.bundle, self.training, self.threads, timed=True)
+        try:
+            timed = open_runtime(self.bundle, self.training, self.threads, timed=True)
+        except NotEnoughMemory as error:
+            self.tell(f"operators are not timed: {error}")
+            return []
+        assert isinstance(timed, OperatorClock)
         for number in range(count):
             timed.step(*batches[number % len(batches)])
-        found = timed.operators() if isinstance(timed, OperatorClock) else []
-        return [], [
+        return [
             OperatorTime(
                 name=one.name,
                 kind=one.kind,
                 us=round(one.seconds / count * 1e6, 3),
                 calls=round(one.calls / count, 3),
             )
-            for one in found
+            for one in timed.operators()
         ]
 
     def _layers(self, seconds: tuple[Doubles, Doubles] | None, steps: int) -> list[LayerTime]:
@@ -290,6 +302,11 @@ def board(root: Path = ROOT) -> Board:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         ram_kib=ram_kib,
     )
+
+
+def _timed(count: int) -> int:
+    """Steps with clocks on, for so many without."""
+    return min(max(round(count * TIMED_SHARE), FEWEST_TIMED), MOST_TIMED)
 
 
 def _step(runtime: Runtime, batch: tuple[Floats, Labels, Floats]) -> float:

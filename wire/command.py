@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from wire.errors import ConfigError, HidenseekError
+from wire.errors import ConfigError, HidenseekError, NotEnoughMemory
 
 if TYPE_CHECKING:
     from wire.mqtt import Broker
@@ -30,22 +30,33 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
         return super()._get_help_string(action)
 
 
-def run(program: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+def run(
+    program: str,
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    before: Callable[[], None] = lambda: None,
+) -> int:
     """Parse, run the chosen command's `run` function, and turn errors into one line and an exit code.
 
     Args:
         program: name to start error lines with.
         parser: its sub-commands have set a default `run`: (parsed arguments) -> exit code or None.
         argv: arguments without the program's name; the process's own if None.
+        before: called when the arguments are right, before the command's function.
     """
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _terminate)
     command: Callable[[argparse.Namespace], int | None] = arguments.run
     try:
+        before()
         return command(arguments) or 0
     except HidenseekError as error:
         print(f"{program}: error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+    except MemoryError as error:  # of what nobody has asked about before
+        short = NotEnoughMemory(str(error) or "memory cannot be had", hint="Stop other programs, or raise the limit")
+        print(f"{program}: error: {short}", file=sys.stderr)  # noqa: T201
+        return short.exit_code
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)  # noqa: T201
         return INTERRUPTED

@@ -24,7 +24,8 @@
     ├── StateError         25 a state folder belongs to another run or is in use
     ├── RoundFailed        26 a federation could not go on (no quorum, no devices)
     ├── OverBudget         27 devices of a run spent more than a limit, or nobody measured
-    └── ImageError         28 an SD card's image cannot be customised, or the card not be written
+    ├── ImageError         28 an SD card's image cannot be customised, or the card not be written
+    └── NotEnoughMemory    29 what a device is to do takes more memory than it may have
 
 Exit codes are part of the interface: `docs/errors.md` lists them and a test compares the two.
 0 is success, 2 a usage error (argparse), 130 an interrupt with Ctrl-C.
@@ -204,6 +205,12 @@ class ImageError(HidenseekError):
     """An SD card's image is damaged or of an unknown kind, or the card cannot be written or does not hold what was."""
 
     exit_code = 28
+
+
+class NotEnoughMemory(HidenseekError):
+    """What a device is to do takes more memory than it may have; said before it is tried."""
+
+    exit_code = 29
 
 
 def all_errors(root: type[HidenseekError] = HidenseekError) -> Iterator[type[HidenseekError]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_client import memory_limits
 from edge_client.kernels import codes as kept_codes
 from edge_client.kernels import library
 from edge_client.kernels.codes import Codes
@@ -47,6 +48,7 @@ class Assembly:
     Raises:
         TicketError: if the ticket's masks do not decode.
         PlanError: if an activation is too large for the kernels.
+        NotEnoughMemory: if the arena cannot be had.
     """
 
     def __init__(self, ticket: Ticket, training: Training, *, threads: int, width: int) -> None:
@@ -58,8 +60,13 @@ class Assembly:
         self._workspace = plan_workspace(self.schedule)
         self.threads = min(threads, -(-training.batch // self._lanes))
         codes = self._codes()
-        self._arena = _Arena(self._bytes_by_purpose(codes))
-        self.purposes = self._arena.purposes
+        self.purposes = self._bytes_by_purpose(codes)
+        memory_limits.require(
+            sum(self.purposes.values()),
+            f"training '{ticket.plan.name}' in batches of {training.batch} with {self.threads} threads",
+            hint="prune it to a lower density, take a smaller network, or fewer threads",
+        )
+        self._arena = _Arena(self.purposes)
         self.scores: NDArray[np.float32] = self._arena.take("scores", np.float32, ticket.kept)
         self.order = _ticket_numbers(codes, ticket)
         tensors = [self._tensor(i) for i in range(len(self.schedule.tensors))]
@@ -247,13 +254,12 @@ class _Arena:
     """One block of memory, handed out in cache-line aligned pieces until it is used up."""
 
     def __init__(self, nbytes: Mapping[str, int]) -> None:
-        self.purposes = dict(nbytes)
-        total = sum(self.purposes.values())
+        total = sum(nbytes.values())
         block = np.zeros(total + ALIGN, dtype=np.uint8)
         first = -block.ctypes.data % ALIGN
         self.memory = block[first : first + total]
         self._next = 0
-        self._left = dict(self.purposes)
+        self._left = dict(nbytes)
 
     def take(self, purpose: str, dtype: type[np.generic], count: int) -> NDArray[Any]:
         nbytes = _aligned(count * np.dtype(dtype).itemsize)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_client import memory_limits
 from edge_client.executorch import library
 from edge_client.executorch.optimise import Optimiser, make_optimiser
 from edge_client.runtimes.base import Floats, Labels, Operator, StepResult
@@ -22,6 +23,7 @@ from wire.settings import Training
 from wire.ticket import Ticket
 
 _WHERE = "executorch runtime"
+BYTES_PER_WEIGHT = 50  # of a kept weight, in our arrays: scores, places, gradients, the optimiser
 
 Array: TypeAlias = NDArray[Any]
 Typed: TypeAlias = tuple[str, tuple[int, ...]]  # type and shape of an input or output
@@ -110,6 +112,11 @@ class ExecutorchRuntime:
         inputs: list[Typed] = [kept, kept, places, ("float32", (plan.classes,))]
         inputs += [("float32", (self._batch, *plan.input_shape)), ("int64", (self._batch,)), per_sample]
         _expect(self._program, "train.pte", inputs, [("float32", (1,)), ("float32", (1,)), kept])
+        memory_limits.require(  # the activations are planned, and not touched yet
+            self._program.planned_bytes + BYTES_PER_WEIGHT * capacity,
+            f"training '{plan.name}' in batches of {self._batch} with executorch",
+            hint="take the sparse runtime, or a smaller network",
+        )
         self._initial, self._indices = _initial_weights(ticket, capacity)
         self._log_prior: Floats = np.zeros(plan.classes, dtype=np.float32)
         self._infer: ExecutorchInference | None = None
