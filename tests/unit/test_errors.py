@@ -52,7 +52,8 @@ def test_exit_codes_are_distinct_and_stable() -> None:
         "ConfigError": 10, "DataError": 11, "UnknownName": 12, "TicketError": 13, "WireError": 14, "Truncated": 14,
         "TooLarge": 14, "Forged": 14, "Mismatch": 14, "BrokerUnreachable": 15, "BrokerRefused": 16, "JoinRefused": 17,
         "DuplicateDevice": 18, "PlanError": 20, "PruneError": 21, "ExportError": 22, "RuntimeMissing": 23,
-        "FetchError": 24, "StateError": 25, "RoundFailed": 26, "OverBudget": 27, "ImageError": 28, "NotEnoughMemory": 29,
+        "FetchError": 24, "StateError": 25, "RoundFailed": 26, "OverBudget": 27, "ImageError": 28,
+        "NotEnoughMemory": 29,
     }  # fmt: skip
 
 
