@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from coordinator.brokers.deployment import Deployment
 
 Subparsers = argparse._SubParsersAction
-RELOADED_S = 0.5  # what a broker may take to read its accounts again
 
 
 def add_deploy_argument(parser: argparse.ArgumentParser) -> None:
@@ -143,21 +141,10 @@ def _apply(
     """Write what has changed, and tell brokers that run here."""
     from rich.console import Console
 
-    from coordinator.brokers import render, up
+    from coordinator.brokers import change
 
-    if users and deployment.kind == "nats" and up.running_nodes(folder, deployment):
-        # nats-server throws out whom it does not know any more, and nobody whose password is another now.
-        render.write(folder, deployment, omit=users)
-        up.reload(folder, deployment)
-        time.sleep(RELOADED_S)
     with Console().status("making certificates and accounts"):
-        writer = render.write(
-            folder,
-            deployment,
-            renew_passwords=users or (),
-            renew_certificates=certificates,
-            renew_authority=authority,
-        )
+        writer = change.write(folder, deployment, users=users or (), certificates=certificates, authority=authority)
     for name in writer.edited:
         print(f"{folder / name}: you have edited it; see the .new or .edited file beside it")
     tell_reloaded(folder, deployment, True)
@@ -167,13 +154,12 @@ def _apply(
 
 def tell_reloaded(folder: Path, deployment: Deployment, changed: bool) -> None:
     """Have brokers that run here read changed accounts, and say which."""
-    from coordinator.brokers import up
+    from coordinator.brokers import change
 
     if not changed:
         return
-    told = up.reload(folder, deployment)
+    told = change.reload(folder, deployment)
     if told:
-        time.sleep(RELOADED_S)
         print(f"{', '.join(node.name for node in told)}: told to read its accounts again")
     elif (folder / "run").exists():
         print(f"no broker of it runs here; to tell one elsewhere, see {folder}/README.md, Later")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,7 @@ def add_broker(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _add_init(actions)
     _add_up(actions)
+    _add_enrol(actions)
     broker_check_command.add_check(actions)
     broker_accounts_command.add_changes(actions)
 
@@ -106,6 +108,29 @@ def _add_up(actions: Subparsers[argparse.ArgumentParser]) -> None:
     broker_accounts_command.add_deploy_argument(up)
     up.add_argument("--node", action="append", metavar="NAME", help="only this one of several (may be repeated)")
     up.set_defaults(run=_up)
+
+
+def _add_enrol(actions: Subparsers[argparse.ArgumentParser]) -> None:
+    enrol = actions.add_parser(
+        "enrol",
+        help="answer devices whose cards were just flashed",
+        description="Give devices that hidenseek flash has made cards for their accounts, as each boots for the first "
+        "time. hidenseek broker up does it by itself; this is for a broker that something else runs, on its machine.",
+        epilog="examples:\n  hidenseek broker enrol\n  hidenseek broker enrol --deploy deploy",
+        formatter_class=command.HelpFormatter,
+    )
+    broker_accounts_command.add_deploy_argument(enrol)
+    enrol.set_defaults(run=_enrol)
+
+
+def _enrol(arguments: argparse.Namespace) -> int:
+    from coordinator.brokers import deployment as deployments
+    from coordinator.brokers.enroller import Enroller
+
+    deployments.load(arguments.deploy)
+    print("answering devices that claim their accounts; Ctrl-C stops it", flush=True)
+    Enroller(arguments.deploy, lambda line: print(line, flush=True)).run()
+    return 0
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -193,6 +218,7 @@ def _up(arguments: argparse.Namespace) -> int:
     from rich.text import Text
 
     from coordinator.brokers import deployment as deployments
+    from coordinator.brokers.enroller import Enroller
     from coordinator.brokers.up import Up, alone
     from wire.errors import did_you_mean
 
@@ -211,8 +237,12 @@ def _up(arguments: argparse.Namespace) -> int:
 
     with alone(arguments.deploy, chosen):
         up = Up(arguments.deploy, deployment, chosen, say)
+        enroller = Enroller(arguments.deploy, lambda line: say("claims", line))
+        answering = threading.Thread(target=enroller.run, name="enroller", daemon=True)
         try:
             up.start()
+            if nodes[0] in chosen:
+                answering.start()
             for node in chosen:
                 console.print(
                     f"{node.name} is up: {node.url}, {node.ws_url}", style="green", highlight=False, soft_wrap=True
@@ -222,6 +252,9 @@ def _up(arguments: argparse.Namespace) -> int:
             )
             up.wait()
         finally:
+            enroller.stopping.set()
+            if answering.is_alive():
+                answering.join()
             up.stop()
             console.print("stopped; messages and sessions stay", highlight=False, soft_wrap=True)
     return 0

@@ -51,6 +51,9 @@ class FlashSettings(Strict):
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     broker: str | None = Field(default=None, description="mqtt[s]://HOST[:PORT]; that of --deploy if not given")
     ca: str | None = Field(default=None, description="file with its certificate authority; that of --deploy")
+    trust: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9+/]{43}=$", description="the federation's key; of the first met if not given"
+    )
     data: str | None = Field(default=None, description="a .npz file or folder with recordings to put on the card")
 
     def over(self, common: FlashSettings) -> FlashSettings:

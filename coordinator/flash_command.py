@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,14 +17,14 @@ from wire.errors import ConfigError, ImageError, UnknownName
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from coordinator import cards
+    from coordinator import cards, device_cards
     from coordinator.config import DevicesFile
     from export.image.blockdevices import Disk
     from export.image.customise import Card
 
 Subparsers = argparse._SubParsersAction
 FILE_SUFFIX = ".img"
-USUAL_MB, LEAST_MB = 256, 48
+DEPLOY = Path("deploy")
 
 EXAMPLES = """
 examples:
@@ -59,6 +58,13 @@ def add_flash(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--config", type=Path, default=Path("devices.yaml"), metavar="FILE", help="settings and devices"
     )
+    parser.add_argument(
+        "--deploy",
+        type=Path,
+        metavar="DIR",
+        help="what broker init wrote: devices claim their accounts there at first boot (default ./deploy, if there is "
+        "one and no broker is named)",
+    )
     parser.add_argument("--broker", metavar="URL", help="mqtt[s]://HOST[:PORT], before what devices.yaml says")
     parser.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority of an mqtts broker")
     parser.add_argument(
@@ -75,7 +81,7 @@ def add_flash(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def _flash(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from coordinator import cards, config
+    from coordinator import cards, config, device_cards
 
     if arguments.list:
         return _list()
@@ -85,7 +91,9 @@ def _flash(arguments: argparse.Namespace) -> int:
             raise ConfigError("missing", where=f"--{name}", hint="hidenseek flash --help has examples")
     settings = config.load(arguments.config)
     names = _names(arguments, settings)
-    made = {name: _card(arguments, settings, name) for name in names}
+    where = _where(arguments, settings)
+    made = {name: device_cards.card(arguments.config, settings, name, where) for name in names}
+    again = [name for name in names if device_cards.enrolled(where.deploy, name)]
     block = arguments.to.startswith("/dev/")
     if block:
         _check_single(names)
@@ -95,21 +103,55 @@ def _flash(arguments: argparse.Namespace) -> int:
         base = cards.prepare(arguments.image, arguments.wheels or [Path("dist")], progress)
     console.print(f"{base.system.title}, {base.system.machine}, settings by {base.system.mechanism}", highlight=False)
     if block:
-        return _write_card(console, arguments, base, made[names[0]])
-    for name in names:
-        with console.status(f"{name}: settings"):
-            cards.make(base, made[name], targets[name])
-        print(f"{name}: {targets[name]}")
+        _write_card(console, arguments, base, made[names[0]], where)
+    else:
+        for name in names:
+            with console.status(f"{name}: settings"):
+                cards.make(base, device_cards.with_token(made[name], where.deploy), targets[name])
+            print(f"{name}: {targets[name]}")
+    if where.deploy is not None:
+        _tell_waiting(where.deploy)
+        console.print(f"waited for: {', '.join(names)}; see them enrol with: hidenseek fleet list", highlight=False)
+    for name in again:
+        console.print(
+            f"{name} had enrolled with an earlier card, which is worth nothing now; have its key forgotten: "
+            f"hidenseek fleet forget {name}",
+            highlight=False,
+        )
     return 0
 
 
-def _write_card(console: Console, arguments: argparse.Namespace, base: cards.Base, card: Card) -> int:
-    from coordinator import cards
+def _tell_waiting(deploy: Path) -> None:
+    from coordinator.brokers import deployment as deployments
+    from coordinator.brokers import up
+
+    if not up.running_nodes(deploy, deployments.load(deploy)):
+        print(
+            f"no broker of {deploy} runs here: start it with hidenseek broker up, or have the one elsewhere read its "
+            f"accounts again ({deploy}/README.md, Later)",
+            file=sys.stderr,
+        )
+
+
+def _where(arguments: argparse.Namespace, settings: DevicesFile) -> device_cards.Where:
+    """A broker that was named is taken as it is; else the one of --deploy, or of ./deploy if that is one."""
+    from coordinator import device_cards
+
+    deploy: Path | None = arguments.deploy
+    if deploy is None and not (arguments.broker or settings.flash.broker) and DEPLOY.is_dir():
+        deploy = DEPLOY
+    return device_cards.Where(broker=arguments.broker or "", ca=arguments.ca, deploy=deploy)
+
+
+def _write_card(
+    console: Console, arguments: argparse.Namespace, base: cards.Base, card: Card, where: device_cards.Where
+) -> None:
+    from coordinator import cards, device_cards
 
     device = Path(arguments.to)
     disk = cards.check_target(device, base.path.stat().st_size, arguments.image)
     _confirm(disk, yes=arguments.yes)
-    with cards.temporary(base, card) as image:
+    with cards.temporary(base, device_cards.with_token(card, where.deploy)) as image:
         if os.access(device, os.W_OK):
             from export.image import write
 
@@ -119,7 +161,6 @@ def _write_card(console: Console, arguments: argparse.Namespace, base: cards.Bas
         else:
             _as_root(image, device)
     print(f"{card.service.device}: {disk.in_words()}")
-    return 0
 
 
 def _as_root(image: Path, device: Path) -> None:
@@ -205,67 +246,6 @@ def _files(to: str, names: list[str]) -> dict[str, Path]:
     if not path.parent.is_dir():
         raise ConfigError("no such folder", where=str(path.parent), hint="Make it first")
     return {names[0]: path}
-
-
-def _card(arguments: argparse.Namespace, settings: DevicesFile, name: str) -> Card:
-    """All that one device's card is told.
-
-    Raises:
-        ConfigError: naming the device and the setting.
-    """
-    from export.image.customise import Card
-    from export.image.service import Service
-
-    device = settings.devices[name]
-    common = settings.flash
-    wanted = device.flash.over(common) if device and device.flash else common
-    folder = arguments.config.parent
-    try:
-        broker = arguments.broker or wanted.broker
-        if not broker:
-            raise ConfigError("no broker", where="broker", hint="Name one: --broker mqtts://HOST")
-        _check_broker(broker)
-        ca = arguments.ca or (folder / wanted.ca if wanted.ca else None)
-        return Card(
-            settings=wanted.card(name, folder),
-            service=Service(
-                device=name,
-                federation=settings.federation.name,
-                broker=broker,
-                ca=_read(ca) if ca else None,
-                profile=(device.profile if device else None) or "",
-                threads=wanted.threads,
-                memory_mb=wanted.memory_mb or _memory_mb(settings, name),
-            ),
-            data=wanted.recordings(folder),
-        )
-    except ConfigError as error:
-        raise ConfigError(
-            f"{error.where}: {error.what}" if error.where else error.what,
-            where=f"{arguments.config}: flash of {name}",
-            hint=error.hint,
-        ) from error
-
-
-def _memory_mb(settings: DevicesFile, name: str) -> int:
-    """Where the kernel ends the program: what its budget allows is still to be seen, and reported, before that."""
-    peak_mb = settings.budget_of(name).peak_mb
-    return max(LEAST_MB, int(peak_mb * 1.5)) if peak_mb else USUAL_MB
-
-
-def _check_broker(url: str) -> None:
-    from wire.mqtt import parse_url
-
-    parse_url(url)
-    if re.search(r"//[^/]*:[^/]*@", url):
-        raise ConfigError("it has a password in it", where="broker", hint="Leave user and password out")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", where="ca") from error
 
 
 @contextmanager

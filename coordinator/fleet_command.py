@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordinator import broker_accounts_command
 from wire import command, signing
 from wire.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from coordinator.store import Store
+    from wire.messages import Hello
 
 Subparsers = argparse._SubParsersAction
 
@@ -23,6 +25,7 @@ examples:
   hidenseek fleet revoke pi-07               # stolen: it takes part no more, from the next round on
   hidenseek fleet restore pi-07              # found again
   hidenseek fleet forget pi-07               # its card was replaced: whoever joins next as pi-07 is it
+  hidenseek fleet approve pi-07              # its card was refused as used before, and it is the right one
 
 While hidenseek serve runs, it follows within a second. The state folder is that of hidenseek serve.
 """
@@ -43,16 +46,23 @@ def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         ("revoke", "a device takes part no more, from the next round on", _revoke),
         ("restore", "a revoked device may take part again", _restore),
         ("forget", "forget a device's key: the next one under its id is it", _forget),
+        ("approve", "let a flashed card claim its account once more", _approve),
     ):
         action = actions.add_parser(
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
-            epilog=f"examples:\n  hidenseek fleet {name}{'' if name == 'list' else ' pi-07'} --state hidenseek-default",
+            epilog=f"examples:\n  hidenseek fleet {name}{'' if name == 'list' else ' pi-07'}"
+            + (" --deploy deploy" if name == "approve" else " --state hidenseek-default"),
             formatter_class=command.HelpFormatter,
         )
         if name != "list":
             action.add_argument("device", metavar="ID", help="a device id")
+        if name in ("list", "approve"):
+            broker_accounts_command.add_deploy_argument(action)
+        if name == "approve":
+            action.set_defaults(run=run)
+            continue
         where = action.add_mutually_exclusive_group()
         where.add_argument("--state", type=Path, metavar="DIR", help="state folder of hidenseek serve")
         where.add_argument(
@@ -66,20 +76,52 @@ def _list(arguments: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
+    from coordinator.brokers import claims
     from coordinator.terminal import printable
 
-    with _store(arguments) as store:
-        revoked, devices = store.revoked(), store.devices()
-        seen = {row["name"]: row["seen_s"] for row in store.query("SELECT name, seen_s FROM device")}
+    cards = claims.load(arguments.deploy).cards
+    revoked: frozenset[str] = frozenset()
+    devices: dict[str, Hello] = {}
+    seen: dict[str, float] = {}
+    try:
+        with _store(arguments) as store:
+            revoked, devices = store.revoked(), store.devices()
+            seen = {row["name"]: row["seen_s"] for row in store.query("SELECT name, seen_s FROM device")}
+    except DataError:  # no run yet: the cards are all that there is
+        if not cards:
+            raise
     table = Table(box=None, pad_edge=False)
-    for title in ("device", "key", "runtime", "profile", "last hello", "may take part"):
+    for title in ("device", "key", "runtime", "profile", "last hello", *(["card"] if cards else []), "may take part"):
         table.add_column(title)
-    for name in sorted({*devices, *revoked}):
+    for name in sorted({*devices, *revoked, *cards}):
         hello = devices.get(name)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(seen[name])) if name in seen else ""
         facts = (signing.fingerprint(hello.key), hello.runtime, hello.profile) if hello else ("", "", "")
-        table.add_row(name, *(Text(printable(fact)) for fact in facts), when, "revoked" if name in revoked else "yes")
-    Console().print(table if table.rows else "no device was seen yet")
+        card = ([cards[name].in_words(time.time()) if name in cards else ""]) if cards else []
+        may = "revoked" if name in revoked else "yes"
+        table.add_row(name, *(Text(printable(fact)) for fact in facts), when, *card, may)
+    console = Console()
+    console.print(table if table.rows else "no device was seen yet")
+    for name, one in sorted(cards.items()):
+        for attempt in one.refused:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(attempt.at_s))
+            who = f"{signing.fingerprint(signing.from_text(attempt.key, where=name))} {printable(attempt.hardware)}"
+            console.print(
+                Text(f"{name}: its card was used once more at {when}, by {who.strip()}: refused"), soft_wrap=True
+            )
+    return 0
+
+
+def _approve(arguments: argparse.Namespace) -> int:
+    from coordinator.brokers import deployment as deployments
+    from coordinator.brokers import enroller
+    from wire.topics import check_name
+
+    device = check_name(arguments.device, "device id")
+    bound = enroller.approve(arguments.deploy, deployments.load(arguments.deploy), device, time.time())
+    print(f"{device}: its card may claim the account once more" + ("; who had it is out" if bound else ""))
+    if bound:
+        print(f"have the coordinator forget the key of who had it: hidenseek fleet forget {device}")
     return 0
 
 

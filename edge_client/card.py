@@ -6,10 +6,10 @@ import json
 import os
 from pathlib import Path
 
+from edge_client.store import PASSWORD
 from wire.errors import ConfigError
 
 STATE_VARIABLE = "STATE_DIRECTORY"  # set by systemd
-PASSWORD = "broker.password"  # noqa: S105  # a file of the state folder, not a password
 TEXTS = ("device", "federation", "broker", "data")
 MAYBE = ("ca", "trust", "profile")
 
@@ -45,9 +45,17 @@ def read(path: Path) -> dict[str, str | int]:
 def join_options(card: dict[str, str | int], state: Path) -> list[str]:
     """The same as options of `join`, with the password that the device has got, if it has one."""
     options = ["join", "--state", str(state)]
+    card = dict(card)
+    if (state / PASSWORD).exists():
+        options += ["--password-file", str(state / PASSWORD)]
+        card["broker"] = with_user(str(card["broker"]), str(card["device"]))
     for name in ("device", "federation", "broker", "data", "ca", "trust", "profile", "threads"):
         if card[name]:
             options += [f"--{name}", str(card[name])]
-    if (state / PASSWORD).exists():
-        options += ["--password-file", str(state / PASSWORD)]
     return options
+
+
+def with_user(addresses: str, user: str) -> str:
+    """Brokers' addresses, with commas, of one account."""
+    parts = (one.strip().partition("://") for one in addresses.split(","))
+    return ",".join(f"{scheme}://{user}@{rest.rpartition('@')[2]}" for scheme, _, rest in parts)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from edge_client import memory_limits
+from edge_client import card_command, memory_limits
 from edge_client.profile_command import add_profile
 from wire import __version__, command
 
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     add_profile(commands)
     _add_key(commands)
-    _add_card(commands)
+    card_command.add_card(commands)
     return parser
 
 
@@ -268,26 +268,6 @@ def _key(arguments: argparse.Namespace) -> int:
     print(f"fingerprint  {signing.fingerprint(public)}")
     print(f"trusts       {signing.fingerprint(known.key) if known else 'the first federation it meets'}")
     return 0
-
-
-def _add_card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "card",
-        help="join as hidenseek flash has set this device up",
-        description="What the service of a card written by hidenseek flash runs: join with the card's settings. Its "
-        "state is systemd's $STATE_DIRECTORY, or /var/lib/hidenseek.",
-        epilog="examples:\n  hidenseek-edge card\n  hidenseek-edge card /etc/hidenseek/card.json",
-        formatter_class=command.HelpFormatter,
-    )
-    parser.add_argument("card", type=Path, nargs="?", default=Path("/etc/hidenseek/card.json"), metavar="FILE")
-    parser.set_defaults(run=_card)
-
-
-def _card(arguments: argparse.Namespace) -> int:
-    from edge_client import card
-
-    options = card.join_options(card.read(arguments.card), card.state_folder())
-    return _join(build_parser().parse_args(options))
 
 
 def _state_folder(device: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from wire import messages, personal, signing
+from wire.claim import TOKEN_FILE
 from wire.errors import StateError, WireError
 from wire.fields import MAX_INT
 from wire.messages import MaskUpdate
@@ -21,6 +22,7 @@ CONFIRMED = "confirmed"
 EXCHANGE = "exchange"
 KEY = "device.key"
 STARTS = "starts"
+PASSWORD = "broker.password"  # noqa: S105  # a file's name
 FEDERATION = "federation.pub"
 ROUND = struct.Struct(f"<{messages.RUN_BYTES}sQ")
 KNOWN = struct.Struct(f"<{signing.KEY_BYTES}sQ")
@@ -162,6 +164,11 @@ class Store:
         except (FileNotFoundError, WireError):
             return None
         return message if isinstance(message, MaskUpdate) else None
+
+    def keep_account(self, password: str) -> None:
+        """Keep the password of the device's account, and let go the token that it came by."""
+        self._replace(PASSWORD, f"{password}\n".encode())
+        (self.folder / TOKEN_FILE).unlink(missing_ok=True)
 
     def save_pending(self, update: MaskUpdate) -> None:
         """Write the mask down before it is first sent."""

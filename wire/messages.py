@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import cbor2
 
+from wire.claim import Claim, Grant
 from wire.errors import TooLarge, Truncated, WireError
 from wire.fields import RUN_BYTES as RUN_BYTES
 from wire.fields import at, body, optional, readers
@@ -282,6 +283,8 @@ Message: TypeAlias = (
     | Deliveries
     | Survivors
     | Reveal
+    | Claim
+    | Grant
 )
 KINDS: dict[int, type[Message]] = {
     1: Hello,
@@ -304,6 +307,8 @@ KINDS: dict[int, type[Message]] = {
     18: Deliveries,
     19: Survivors,
     20: Reveal,
+    21: Claim,
+    22: Grant,
 }
 _SINGLE = struct.Struct("<f")
 _NUMBER_OF = {cls: number for number, cls in KINDS.items()}

@@ -8,6 +8,7 @@
     hns/<federation>/down/<device>           coordinator -> one device
     hns/<federation>/home/status | federation | devices/<device>   retained, coordinator -> home automation, JSON
     hns/<federation>/up/<device>/hello | state | mask | evaluation | missed | telemetry | exchange
+    hns/<federation>/claim/<device>/request | answer      a flashed device <-> whoever keeps the broker's accounts
 
 A message too large for one packet is sent in parts on `<topic>/<part number>` (`wire.envelope`).
 Names hold letters, digits, `-` and `_` only, so none can escape its level on any broker.
@@ -91,6 +92,32 @@ class Topics:
     def home_device(self, device: str) -> str:
         """How one device stands, for home automation."""
         return f"{ROOT}/{self.federation}/home/devices/{check_name(device, 'device id')}"
+
+    def claim(self, device: str) -> str:
+        """Where a device whose card was just flashed claims its account."""
+        return f"{ROOT}/{self.federation}/claim/{check_name(device, 'device id')}/request"
+
+    def claim_answer(self, device: str) -> str:
+        """Where it is answered."""
+        return f"{ROOT}/{self.federation}/claim/{check_name(device, 'device id')}/answer"
+
+    @property
+    def all_claims(self) -> str:
+        """Filter for every device's claim."""
+        return f"{ROOT}/{self.federation}/claim/#"
+
+    def claimant(self, topic: str) -> str:
+        """Return the device id of a claim's topic.
+
+        Raises:
+            WireError: if `topic` is none of this federation's.
+        """
+        match topic.split("/"):
+            case [root, federation, "claim", device, "request", *part] if (
+                root == ROOT and federation == self.federation and _NAME.fullmatch(device) and len(part) <= 1
+            ):
+                return device
+        raise WireError(f"'{topic:.120}' is not a claim's topic of federation '{self.federation}'")
 
     @property
     def all_up(self) -> str:

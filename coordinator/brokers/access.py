@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from coordinator.monitoring import discovery
 from wire.topics import ROOT
 
-COORDINATOR, HOME_ASSISTANT = "coordinator", "home-assistant"
+COORDINATOR, HOME_ASSISTANT, ENROLLER = "coordinator", "home-assistant", "enroller"
 # Of NATS: where its MQTT sessions get what is delivered to them. It refuses these as filters of a client.
 NATS_DELIVERY = ("$MQTT.sub.>", "$MQTT.deliver.pubrel.>")
 
@@ -45,6 +45,18 @@ def device(federation: str, name: str) -> Rights:
     """Its own topics, and what is said to everyone."""
     root = f"{ROOT}/{federation}"
     return Rights(read=(f"{root}/all/#", f"{root}/down/{name}/#"), write=(f"{root}/up/{name}/#",))
+
+
+def claimant(federation: str, name: str) -> Rights:
+    """A device whose card was just flashed, before it has an account of its own."""
+    root = f"{ROOT}/{federation}/claim/{name}"
+    return Rights(read=(f"{root}/answer/#",), write=(f"{root}/request/#",))
+
+
+def enroller(federation: str) -> Rights:
+    """Answers those."""
+    root = f"{ROOT}/{federation}"
+    return Rights(read=(f"{root}/claim/#",), write=(f"{root}/claim/#",))
 
 
 def site(federation: str, devices: Iterable[str]) -> Rights:

@@ -32,6 +32,7 @@ class Deployment(BaseModel):
     nodes: int = Field(default=1, ge=1, le=9)
     sites: dict[Name, list[str]] = {}
     devices: dict[Name, Name | None] = {}  # and each one's site
+    cards: list[Name] = []  # devices whose cards may claim their accounts
     workers: int = Field(default=0, ge=0, le=1000)
     fleet: int = Field(default=0, ge=0)  # devices to be sized for, beyond those that are listed
     packet_kb: int = Field(default=256, ge=1)
@@ -170,6 +171,7 @@ def check(deployment: Deployment) -> None:
     taken = {
         "coordinator",
         "home-assistant",
+        "enroller",
         *CHECKERS,
         *deployment.workers_names,
         *(f"site-{name}" for name in deployment.sites),

@@ -11,10 +11,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from coordinator.brokers import access, accounts, certificates
-from coordinator.brokers.access import COORDINATOR, HOME_ASSISTANT
+from coordinator.brokers.access import COORDINATOR, ENROLLER, HOME_ASSISTANT
 from coordinator.brokers.deployment import Deployment, Node, bracketed, save
 from coordinator.brokers.files import Writer
 from coordinator.monitoring.watch import FILES as MONITORING
+from wire import claim
 
 DOCUMENTATION = "github.com/hidenseek/hidenseek/blob/main/docs/brokers.md"
 BINARIES = {"mosquitto": "/usr/sbin/mosquitto", "nats": "/usr/local/bin/nats-server"}
@@ -34,6 +35,8 @@ def users_of(deployment: Deployment, site: str | None) -> list[str]:
     devices = deployment.devices_of(site)
     if site is not None:
         return devices
+    if deployment.cards:
+        devices = [ENROLLER, *(claim.USER + name for name in deployment.cards), *devices]
     home = [HOME_ASSISTANT] if deployment.home_assistant else []
     return [COORDINATOR, *home, *deployment.workers_names, *(f"site-{name}" for name in deployment.sites), *devices]
 
@@ -217,7 +220,9 @@ def _rights(deployment: Deployment) -> dict[str, access.Rights]:
     home = {HOME_ASSISTANT: access.home_assistant(name, prefix)} if prefix else {}
     workers = {user: access.worker(name) for user in deployment.workers_names}
     sites = {f"site-{site}": access.site(name, deployment.devices_of(site)) for site in deployment.sites}
-    return {COORDINATOR: access.coordinator(name, prefix)} | home | workers | sites
+    cards = {claim.USER + device: access.claimant(name, device) for device in deployment.cards}
+    special = {COORDINATOR: access.coordinator(name, prefix), ENROLLER: access.enroller(name)}
+    return special | home | workers | sites | cards
 
 
 def _with_user(user: str, node: Node) -> str:

@@ -38,6 +38,9 @@ RestartMaxDelaySec=300
 # Refused for good: another key, a revoked device, a card used twice. Trying again would not help.
 RestartPreventExitStatus={for_good}
 WatchdogSec={watchdog_s}
+TimeoutStartSec=300
+# numpy's threads are not used, and each has a buffer of its own.
+Environment=OPENBLAS_NUM_THREADS=1
 TimeoutStopSec=30
 # Below all that the machine is for.
 Nice=10

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from wire import bits, envelope, mask, messages, personal, secure, signing
 from wire.bundle import Bundle
 from wire.channel import seal
+from wire.claim import Claim, Grant, prove, prove_grant
 from wire.layers import AvgPool, Conv, Flatten, Linear, MaxPool, Relu
 from wire.mask import Votes
 from wire.messages import (
@@ -265,6 +267,12 @@ MESSAGES: dict[str, Message] = {
 
 STEPS_US = [*[11_800.0] * 5, *[12_300.0] * 30, *[13_100.0] * 4, 48_000.0]
 _FIRST, _COUNTS = histogram(STEPS_US)
+TOKEN, CARD = "token-of-a-card", "pi-01"
+_HARDWARE = "Raspberry Pi 4 Model B Rev 1.4 10000000abcdef01"
+_CLAIM = Claim(key=signing.public_key(KEY), proof=bytes(32), hardware=_HARDWARE, nonce=bytes(range(16)))
+MESSAGES["claim"] = replace(_CLAIM, proof=prove(TOKEN, CARD, _CLAIM))
+_GRANT = Grant(key=bytes(range(32)), proof=bytes(32), sealed=bytes(range(72)), refused="")
+MESSAGES["grant"] = replace(_GRANT, proof=prove_grant(TOKEN, CARD, _CLAIM, _GRANT))
 MESSAGES["telemetry"] = Telemetry(
     run=RUN,
     rounds=(

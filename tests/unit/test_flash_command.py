@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from coordinator import cli
+from coordinator.brokers import accounts
 from export.image import system
 from export.image.ext4 import Ext4
 from export.image.fat import Fat
+from export.image.service import STATE
 from tests import images
-from wire import __version__
+from wire import __version__, claim
 
 DEVICES = """\
 federation: {name: har}
@@ -68,8 +70,15 @@ def flash(*options: str) -> int:
 def test_a_fleet_of_files(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One for each device, its owner's alone, with what it was told; the image is as it was, and not unpacked again."""
     before = (home / "stock.img.xz").read_bytes()
-    assert flash("--all", "--image", "stock.img.xz", "--to", "cards/") == 0
-    assert capsys.readouterr().out == "pi-01: cards/pi-01.img\npi-02: cards/pi-02.img\n"
+    assert cli.main(["broker", "init", "--kind", "mosquitto", "--hosts", "hub.example.org"]) == 0
+    capsys.readouterr()
+    assert flash("--all", "--image", "stock.img.xz", "--to", "cards/", "--deploy", "deploy") == 0
+    said = capsys.readouterr()
+    assert said.out == "pi-01: cards/pi-01.img\npi-02: cards/pi-02.img\n"
+    assert "no broker of deploy runs here" in said.err
+    assert cli.main(["fleet", "list"]) == 0
+    assert capsys.readouterr().out.count("flashed, waiting") == 2
+    passwords = accounts.load(home / "deploy")
     assert (home / "stock.img.xz").read_bytes() == before
     assert {path.name for path in (home / "cards").iterdir()} == {"pi-01.img", "pi-02.img"}
     assert not list((home / "cache/images").glob("*.part*"))
@@ -92,6 +101,15 @@ def test_a_fleet_of_files(home: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert (card["device"], card["profile"]) == (name, "pi" if name == "pi-01" else "")
         assert root.names("/opt/hidenseek/current/lib") == {"edge_client", "wire", f"hidenseek-{__version__}.dist-info"}
         assert root.names("/srv/hidenseek/data") == ({"a.npz"} if name == "pi-02" else set())
+        token = f"{STATE}/{claim.TOKEN_FILE}"
+        assert (root.read(token) or b"").decode().strip() == passwords[claim.USER + name]
+        assert root.mode(token) == 0o600
+        assert not [
+            secret
+            for secret in passwords.values()
+            if secret != passwords[claim.USER + name] and secret.encode() in image.read_bytes()
+        ]
+        assert (root.read("/etc/hidenseek/ca.crt") or b"") == (home / "deploy/ca.crt").read_bytes()
     assert hostnames == {"pi-01": "pi-01", "pi-02": "second"}
 
 

@@ -205,6 +205,7 @@ def test_every_topic_is_documented() -> None:
     topics = Topics("FEDERATION")
     built = [topics.announcement, topics.round, topics.bundle("RUNTIME"), topics.down("DEVICE")]
     built += [topics.up("DEVICE", kind) for kind in UP_KINDS]
+    built += [topics.claim("DEVICE"), topics.claim_answer("DEVICE")]
     documented = re.findall(r"^hns/\S+", section("Topics"), re.M)
     assert documented == [re.sub(r"[A-Z]{3,}", lambda found: f"<{found[0].lower()}>", topic) for topic in built]
     for cls in KINDS.values():

@@ -1,0 +1,50 @@
+"""Accounts changed while brokers run: written, and the brokers of this machine told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from coordinator.brokers import render, up
+from coordinator.brokers.deployment import Deployment, Node
+from coordinator.brokers.files import Writer
+
+RELOADED_S = 0.5  # what a broker may take to read its accounts again
+
+
+def write(
+    folder: Path,
+    deployment: Deployment,
+    *,
+    users: Collection[str] = (),
+    certificates: bool = False,
+    authority: bool = False,
+) -> Writer:
+    """Write what is another now, and have users with another password thrown out.
+
+    Args:
+        folder: the deployment's.
+        deployment: its settings.
+        users: who get other passwords.
+        certificates: make servers other ones.
+        authority: make another authority.
+
+    Raises:
+        StateError: if something cannot be read or written.
+    """
+    if users and deployment.kind == "nats" and up.running_nodes(folder, deployment):
+        # nats-server throws out whom it does not know any more, and nobody whose password is another now.
+        render.write(folder, deployment, omit=users)
+        reload(folder, deployment)
+    return render.write(
+        folder, deployment, renew_passwords=users, renew_certificates=certificates, renew_authority=authority
+    )
+
+
+def reload(folder: Path, deployment: Deployment) -> list[Node]:
+    """Have brokers that run here read their accounts again, and wait until they have; which those are."""
+    told = up.reload(folder, deployment)
+    if told:
+        time.sleep(RELOADED_S)
+    return told

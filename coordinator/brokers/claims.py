@@ -1,0 +1,133 @@
+"""Cards that were flashed, and what became of each: kept as `claims.json` in a deployment's folder. No network here.
+
+A card waits until its device claims the account, and is then bound to that device's key. Whoever comes with the same
+token and another key has a copy of the card, is refused, and is written down.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coordinator.brokers.process import write_private
+from wire import signing
+from wire.errors import StateError
+
+FILE, LOCK = "claims.json", "claims.lock"
+GOOD_FOR_S = 30 * 86400.0
+KEPT = 10  # refused attempts at each card
+
+
+class Attempt(BaseModel):
+    """Somebody who was refused: when, with which key, on which hardware as it says itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at_s: float
+    key: str
+    hardware: str
+
+
+class Card(BaseModel):
+    """One device's card.
+
+    Attributes:
+        made_s: when it was flashed, seconds since 1970.
+        key: public key of the device that it is bound to; None while it waits.
+        claimed_s: since when.
+        hardware: what that device said it is.
+        refused: who else came with its token, the last few.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    made_s: float
+    key: str | None = None
+    claimed_s: float | None = None
+    hardware: str = ""
+    refused: list[Attempt] = []
+
+    def in_words(self, now_s: float) -> str:
+        """For a list of devices."""
+        if self.key is None:
+            return "flashed, waiting" if now_s < self.made_s + GOOD_FOR_S else "flashed, expired"
+        return "used twice" if self.refused else "enrolled"
+
+
+class Claims(BaseModel):
+    """All cards, by device."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cards: dict[str, Card] = Field(default={})
+
+    def decide(self, device: str, public: bytes, hardware: str, now_s: float) -> str:
+        """Bind a card to the key of whoever claims with its token, or say why not.
+
+        Args:
+            device: whose card.
+            public: the key.
+            hardware: what the claimant says it is.
+            now_s: seconds since 1970.
+
+        Returns:
+            why it is refused; "" if the card is this device's.
+        """
+        card, key = self.cards.get(device), signing.as_text(public)
+        if card is None:
+            return f"no card was flashed for '{device}'"
+        if card.key == key:
+            return ""  # its answer was lost on the way
+        if card.key is not None:
+            attempt = Attempt(at_s=now_s, key=key, hardware=hardware)
+            others = [one for one in card.refused if one.key != key]
+            self.cards[device] = card.model_copy(update={"refused": [*others, attempt][-KEPT:]})
+            return (
+                f"the card of '{device}' was used before, by a device with the key {_short(card.key)}; "
+                f"if that was this board, with another card: hidenseek fleet approve {device}"
+            )
+        if now_s > card.made_s + GOOD_FOR_S:
+            return f"the card of '{device}' was flashed more than {GOOD_FOR_S / 86400:.0f} days ago"
+        self.cards[device] = card.model_copy(update={"key": key, "claimed_s": now_s, "hardware": hardware})
+        return ""
+
+
+def load(folder: Path) -> Claims:
+    """Read a deployment's cards; none if there are none yet.
+
+    Raises:
+        StateError: if the file is damaged.
+    """
+    path = folder / FILE
+    try:
+        return Claims.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Claims()
+    except (OSError, ValidationError) as error:
+        first = str(error).replace("\n", " ")
+        raise StateError(f"damaged ({first:.120})", where=str(path), hint="Restore it from a backup") from error
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[Claims]:
+    """Read cards, and write what was changed of them, whole; nobody else changes accounts meanwhile.
+
+    Raises:
+        StateError: if the file is damaged or cannot be written.
+    """
+    with (folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        claims = load(folder)
+        before = claims.model_dump_json(indent=1)
+        yield claims
+        after = claims.model_dump_json(indent=1)
+        if after != before:
+            write_private(folder / FILE, after + "\n")
+
+
+def _short(key: str) -> str:
+    return signing.fingerprint(signing.from_text(key, where=FILE))

@@ -1,0 +1,79 @@
+"""A device's first boot against real brokers: it claims its account, and a copy of its card does not."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from coordinator import cli
+from coordinator.brokers import deployment as deployments
+from coordinator.brokers import enroller
+from edge_client import card, enrol
+from edge_client.store import PASSWORD, Store
+from tests.integration.deployed import Deployed, deployed
+from tests.integration.fleet import wait_until
+from wire import claim
+from wire.errors import JoinRefused
+from wire.mqtt import parse_url
+from wire.topics import Topics
+
+
+def flashed(made: Deployed, state: Path) -> str:
+    """A card for pi-1, as far as a device sees it: its state folder, with the token in it; the token."""
+    _, token = enroller.open_card(made.folder, deployments.load(made.folder), "pi-1", time.time())
+    state.mkdir()
+    (state / claim.TOKEN_FILE).write_text(token)
+    return token
+
+
+def boot(made: Deployed, state: Path) -> None:
+    """What `hidenseek-edge card` does first."""
+    token = enrol.token_of(state)
+    assert token is not None
+    url = made.settings.broker_nodes()[0].url
+    broker = parse_url(card.with_user(url, f"{claim.USER}pi-1"), password=token, ca=made.folder / "ca.crt")
+    with closing(Store(state)) as store:
+        enrol.Enrolment("pi-1", Topics("t"), store, "a board").run(broker, 10.0)
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param("mosquitto", marks=pytest.mark.broker), pytest.param("nats", marks=pytest.mark.slow)]
+)
+def test_a_card_is_good_for_one_device(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """While the broker runs: a card, its first boot, a copy of it that is refused and told of, and approval."""
+    state, copy = tmp_path / "state", tmp_path / "copy"
+    with deployed(tmp_path, kind) as made:
+        before = made.password("pi-1")
+        token = flashed(made, state)
+        assert made.password("pi-1") != before
+        shutil.copytree(state, copy)
+        boot(made, state)
+        assert not (state / claim.TOKEN_FILE).exists()
+        password = (state / PASSWORD).read_text().strip()
+        made.probe("pi-1", password).close()
+        wait_until(lambda: "'pi-1' has enrolled" in made.log, 10, "the enrolment to be told")
+
+        with pytest.raises(JoinRefused, match="used before"):
+            boot(made, copy)
+        assert not (copy / PASSWORD).exists()
+        assert made.password("pi-1") == password
+        wait_until(lambda: "refused" in made.log, 10, "the refusal to be told")
+        assert cli.main(["fleet", "list", "--state", str(tmp_path), "--deploy", str(made.folder)]) == 0
+        said = capsys.readouterr().out
+        assert "used twice" in said
+        assert "its card was used once more" in said
+
+        assert cli.main(["fleet", "approve", "pi-1", "--deploy", str(made.folder)]) == 0
+        boot(made, copy)
+        made.probe("pi-1", (copy / PASSWORD).read_text().strip()).close()
+        assert made.password("pi-1") != password
+
+        # Another card: the token of the first one opens nothing any more, not even the claim.
+        (copy / claim.TOKEN_FILE).write_text(token)
+        flashed(made, tmp_path / "new")
+        with pytest.raises(JoinRefused, match="does not know the token"):
+            boot(made, copy)
