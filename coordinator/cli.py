@@ -17,6 +17,7 @@ from coordinator import (
     key_command,
     loadtest_command,
     plan_command,
+    profile_command,
     prune_command,
     report_command,
     serve_command,
@@ -31,6 +32,7 @@ examples:
   hidenseek prune --model har-cnn --density 0.1 -o har.hns
   hidenseek inspect har.hns
   hidenseek plan har.hns --fleet devices.yaml           which boards can train it, with which runtime, at what cost
+  hidenseek profile har.hns --ssh pi@10.0.0.7           what it really costs on a board, installing nothing there
   hidenseek export har.hns -o har-export               graphs that train on devices; then: hidenseek verify har-export
   hidenseek serve --config devices.yaml --broker mqtt://192.168.1.10
   hidenseek broker init --kind mosquitto --hosts hub.example.org -o deploy
@@ -67,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     prune_command.add_prune(subparsers)
     prune_command.add_inspect(subparsers)
     plan_command.add_plan(subparsers)
+    profile_command.add_profile(subparsers)
     export_command.add_export(subparsers)
     export_command.add_verify(subparsers)
     key_command.add_key(subparsers)

@@ -25,7 +25,8 @@
     ├── RoundFailed        26 a federation could not go on (no quorum, no devices)
     ├── OverBudget         27 devices of a run spent more than a limit, or nobody measured
     ├── ImageError         28 an SD card's image cannot be customised, or the card not be written
-    └── NotEnoughMemory    29 what a device is to do takes more memory than it may have
+    ├── NotEnoughMemory    29 what a device is to do takes more memory than it may have
+    └── BoardFailed        30 a board cannot be reached over ssh, or what it was to do failed there
 
 Exit codes are part of the interface: `docs/errors.md` lists them and a test compares the two.
 0 is success, 2 a usage error (argparse), 130 an interrupt with Ctrl-C.
@@ -211,6 +212,12 @@ class NotEnoughMemory(HidenseekError):
     """What a device is to do takes more memory than it may have; said before it is tried."""
 
     exit_code = 29
+
+
+class BoardFailed(HidenseekError):
+    """A board cannot be reached over ssh, or what it was to do failed there."""
+
+    exit_code = 30
 
 
 def all_errors(root: type[HidenseekError] = HidenseekError) -> Iterator[type[HidenseekError]]:

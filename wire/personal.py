@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from wire import bits
 from wire.errors import Mismatch, TooLarge, Truncated, WireError
+from wire.fields import RUN_BYTES
 from wire.mask import Signs
-from wire.messages import RUN_BYTES
 from wire.ticket import DIGEST_BYTES
 
 MAGIC = b"HNSP"
