@@ -104,6 +104,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     console.print(plan_table.heading(ticket, load))
     console.print(plan_table.table(choices))
     console.print(plan_table.notes(choices))
+    if not arguments.here and not arguments.profile and (nameless := _without_profile(file)):
+        console.print(f"Left out, for they have no profile in {path}: {', '.join(nameless)}", style="yellow")
     if arguments.json:
         command.write_whole(arguments.json, json.dumps(_figures(ticket, load, choices), indent=1).encode() + b"\n")
     unable = [name for group, choice in choices if choice is None or not choice.pick.fits for name in group.devices]
@@ -176,6 +178,12 @@ def _groups(arguments: argparse.Namespace, file: DevicesFile) -> list[Group]:
         Group(name=kind, devices=tuple(devices), profile=known[kind], budget=budget)
         for (kind, budget), devices in together.items()
     ]
+
+
+def _without_profile(file: DevicesFile) -> list[str]:
+    """Devices that nobody can plan for, unless none has a profile: then all profiles are shown anyway."""
+    nameless = [name for name, device in file.devices.items() if not device or not device.profile]
+    return nameless if len(nameless) < len(file.devices) else []
 
 
 def _of_profile(name: str, profile: Profile, file: DevicesFile) -> Group:

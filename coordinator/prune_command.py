@@ -23,6 +23,7 @@ examples:
   hidenseek prune --model har-cnn --density 0.1 --seed 0 -o har.hns
   hidenseek prune --model har-cnn --budget-macs 300000 -o har.hns                      # also keeps at most 10 %
   hidenseek prune --model conv4 --budget-ms 300 --profile pi-zero-2w -o small.hns      # step time, estimated
+  hidenseek prune --model conv4 --profile greenhouse -o small.hns          # its step_ms and peak_mb in devices.yaml
   hidenseek prune --model conv2 --density 0.2 --budget-mb 48 -o small.hns              # memory, estimated
   hidenseek prune --model conv4 --input-shape 3,32,32 --method random-synflow -o cifar.hns   # under 1 kB
   hidenseek prune --model lenet --method magnitude --block 1 -o lenet.hns
@@ -59,7 +60,9 @@ def add_prune(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     budgets.add_argument("--budget-macs", type=int, metavar="N", help="most multiply-adds of a sample's forward pass")
     budgets.add_argument("--budget-ms", type=float, metavar="MS", help="most time of a training step on --profile")
     budgets.add_argument("--budget-mb", type=float, metavar="MB", help="most memory of the training process")
-    parser.add_argument("--profile", metavar="NAME", help="kind of hardware that --budget-ms is for, e.g. pi-zero-2w")
+    parser.add_argument(
+        "--profile", metavar="NAME", help="hardware that --budget-ms is for; alone: keep its budget in devices.yaml"
+    )
     parser.add_argument("--method", default=METHOD, metavar="NAME", help="a method, see below")
     parser.add_argument("--passes", type=int, default=PASSES, metavar="N", help="of iterative synflow")
     parser.add_argument("--block", type=int, default=DEFAULT_BLOCK, metavar="B", help="output rows sharing positions")
@@ -74,15 +77,16 @@ def add_prune(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def _prune(arguments: argparse.Namespace) -> int:
     plan = _plan(arguments)
+    ceiling, density = _ceiling(arguments, plan)
     ticket = pruned(
         plan,
-        density=arguments.density,
+        density=density,
         seed=arguments.seed,
         method=arguments.method,
         block=arguments.block,
         passes=arguments.passes,
         magnitudes=arguments.magnitudes,
-        budget=_budget(arguments, plan),
+        budget=ceiling,
     )
     command.write_whole(arguments.output, ticket.encoded)
     _show(ticket, arguments.config)
@@ -137,26 +141,58 @@ def pruned(plan: Plan, **options: Any) -> Ticket:
         return prune(plan, progress=lambda done, total: progress.update(task, completed=done, total=total), **options)
 
 
-def _budget(arguments: argparse.Namespace, plan: Plan) -> Ceiling | None:
-    """The budget asked for, if any.
+def _ceiling(arguments: argparse.Namespace, plan: Plan) -> tuple[Ceiling | None, float]:
+    """The budget asked for, if any, and the density: with --profile alone, of the profile's limits in devices.yaml.
 
     Raises:
-        ConfigError: if --budget-ms and --profile do not come together.
+        ConfigError: if --budget-ms comes without --profile, or another budget with it, or the profile has no limits.
     """
     from coordinator import estimate, profiles
     from coordinator.blocks import block_sizes
 
-    if (arguments.budget_ms is None) != (arguments.profile is None):
-        raise ConfigError("--budget-ms and --profile go together", hint="Give both, or neither")
+    step_ms, peak_mb, density = arguments.budget_ms, arguments.budget_mb, arguments.density
+    if step_ms is not None and arguments.profile is None:
+        raise ConfigError("--budget-ms needs to know for which hardware", hint="Name it with --profile")
+    other = "--budget-macs" if arguments.budget_macs is not None else "--budget-mb" if peak_mb is not None else None
+    if other and arguments.profile is not None:
+        raise ConfigError(f"goes with --budget-ms, or alone; not with {other}", where="--profile")
     if arguments.budget_macs is not None:
-        return estimate.macs_budget(arguments.budget_macs)
-    if arguments.budget_ms is not None:
-        profile = profiles.named(arguments.profile, arguments.config)
-        return estimate.time_budget(plan, arguments.budget_ms, arguments.profile, profile)
-    if arguments.budget_mb is not None:
+        return estimate.macs_budget(arguments.budget_macs), density
+    if arguments.profile is not None and step_ms is None:
+        step_ms, peak_mb = _limits(arguments)
+    memory = None
+    if peak_mb is not None:
         blocks = block_sizes(plan, arguments.block)
-        return estimate.memory_budget(plan, arguments.budget_mb, blocks, arguments.magnitudes)
-    return None
+        memory = estimate.memory_budget(plan, peak_mb, blocks, arguments.magnitudes)
+    if step_ms is None:
+        return memory, density
+    if memory is not None:  # its prices hardly differ from weight to weight, so it is a density
+        shapes = zip(plan.weight_layers(), block_sizes(plan, arguments.block), strict=True)
+        dearest = max(memory.price(shape, block) / block for shape, block in shapes)
+        density = min(density, max(memory.free, 0) / dearest / plan.weights)
+    return estimate.time_budget(
+        plan, step_ms, arguments.profile, profiles.named(arguments.profile, arguments.config)
+    ), density
+
+
+def _limits(arguments: argparse.Namespace) -> tuple[float | None, float | None]:
+    """Milliseconds and megabytes that the profile may spend by devices.yaml.
+
+    Raises:
+        ConfigError: if it says neither.
+    """
+    from coordinator import config
+    from coordinator.profiles import DEFAULT_CONFIG
+
+    path = arguments.config or DEFAULT_CONFIG
+    budget = (config.load(path) if path.exists() else config.DevicesFile()).budget_of("", arguments.profile)
+    if budget.step_ms is None and budget.peak_mb is None:
+        raise ConfigError(
+            f"profile '{arguments.profile}' has no step_ms or peak_mb among its limits in {path}",
+            where="--profile",
+            hint="Add budget: to it, or give --budget-ms",
+        )
+    return budget.step_ms, budget.peak_mb
 
 
 def add_inspect(subparsers: Subparsers[argparse.ArgumentParser]) -> None:

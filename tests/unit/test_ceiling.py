@@ -12,6 +12,7 @@ from coordinator import estimate
 from coordinator.blocks import block_sizes
 from coordinator.ceiling import Candidates, select
 from coordinator.cli import main
+from coordinator.config import load
 from coordinator.models import build_plan
 from coordinator.profiles import built_in
 from coordinator.prune import METHODS, prune
@@ -182,3 +183,41 @@ def test_command_line_takes_one_budget_and_records_it(tmp_path: Path, capsys: py
     assert "--profile" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*options, "--budget-ms", "5", "--budget-mb", "50"])
+
+
+def test_a_profile_alone_means_its_budget(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both its limits are kept, whichever binds; without limits, or with another budget, it is refused."""
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "prune",
+        "--model",
+        "lenet",
+        "--method",
+        "magnitude",
+        "--density",
+        "0.9",
+        "-o",
+        "t.hns",
+        "--profile",
+        "ours",
+    ]
+    for budget in ("step_ms: 3, peak_mb: 44.0", "step_ms: 3, peak_mb: 90", "step_ms: 900, peak_mb: 43.8"):
+        Path("devices.yaml").write_text(f"profiles: {{ours: {{extends: pi-zero-2w, budget: {{{budget}}}}}}}\n")
+        assert main(options) == 0, capsys.readouterr().err
+        ticket = read_ticket(Path("t.hns"))
+        assert 0.2 < ticket.density < 0.9
+        limits = load(Path("devices.yaml")).budget_of("", "ours")
+        cost = estimate.step_seconds(ticket.plan, [keep.block for keep in ticket.layers], ZERO)
+        memory = estimate.process_bytes(ticket.plan, [keep.block for keep in ticket.layers])
+        assert cost is not None
+        assert limits.step_ms is not None
+        assert limits.peak_mb is not None
+        assert cost.of(ticket) * 1e3 <= limits.step_ms
+        assert memory.of(ticket) / 1e6 <= limits.peak_mb
+    Path("devices.yaml").write_text("profiles: {ours: {extends: pi-zero-2w}}\n")
+    assert main(options) == ConfigError.exit_code
+    assert "no step_ms or peak_mb" in capsys.readouterr().err
+    assert main([*options, "--budget-macs", "9999999"]) == ConfigError.exit_code
+    assert "not with --budget-macs" in capsys.readouterr().err

@@ -185,7 +185,7 @@ def test_plan_of_a_fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str], tic
         "federation: {training: {batch: 8, epochs: 2}, per_round: 2, quorum: 2}\n"
         "budget: {peak_mb: 60}\n"
         "devices: {a: {profile: pi-zero-2w}, b: {profile: pi-zero-2w},\n"
-        "  c: {profile: pi-400, budget: {step_ms: 0.001}}}\n"
+        "  c: {profile: pi-400, budget: {step_ms: 0.001}}, d: {}}\n"
     )
     options = ["plan", str(tmp_path / "t.hns"), "--fleet", str(fleet), "--samples", "80"]
     assert main([*options, "--json", str(tmp_path / "p.json")]) == 0
@@ -193,6 +193,7 @@ def test_plan_of_a_fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str], tic
     assert "2 x pi-zero-2w" in shown
     assert "c (pi-400)" in shown
     assert "2 of 3 can train it within their limits" in shown
+    assert f"Left out, for they have no profile in {fleet}: d" in " ".join(shown.split())
     told = json.loads((tmp_path / "p.json").read_text())
     assert (told["steps_per_round"], told["estimated"]) == (20, True)
     zero, four = told["boards"]
