@@ -1,10 +1,10 @@
 """How long counted work takes on a core: a roofline for every kind of operation of every runtime.
 
 The time of a step is a sum over kinds: operations at a share of the core's peak, bytes at a multiple of its copy
-bandwidth (most are in a cache), and cycles for every call. The shares are fits (non-negative least squares of the
-relative error) to the processor time of training steps of every network here on one core: REFERENCE. They are carried
-over to other cores by the ratio of peaks, bandwidths and clocks, which on ARM is an assumption; `hidenseek plan
---here` measures how far off it is. docs/profiling.md has the errors.
+bandwidth (most are in a cache), and cycles for every call. The shares are fits to the processor time of training steps
+of every network here on one core: REFERENCE (benchmarks/rates.py). They are carried over to other cores by the ratio
+of peaks, bandwidths and clocks, which on ARM is an assumption; `hidenseek plan --here` measures how far off it is.
+docs/profiling.md has the errors.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ RATES: Mapping[str, Mapping[str, Rate]] = {
         "step": Rate(call=1.03e-5),
     },
     "onnx": {
-        "convolution": Rate(flop=4.2e-11, call=2.9e-6),
-        "grouped convolution": Rate(flop=1.47e-9, call=2.9e-6),
-        "matmul": Rate(call=2.9e-6),
-        "pool": Rate(byte=7.28e-10, call=2.9e-6),
-        "index": Rate(byte=1.36e-9, call=2.9e-6),
-        "elementwise": Rate(byte=2.95e-11, call=2.9e-6),
+        "convolution": Rate(flop=2.95e-11, call=2.5e-6),
+        "grouped convolution": Rate(flop=1.26e-9, call=2.5e-6),
+        "matmul": Rate(flop=8.5e-12, call=2.5e-6),
+        "pool": Rate(byte=6.1e-10, call=2.5e-6),
+        "index": Rate(byte=5.8e-10, call=2.5e-6),
+        "elementwise": Rate(byte=4.1e-11, call=2.5e-6),
     },
     "executorch": {
-        "matmul": Rate(flop=5.41e-11, call=2.77e-6),
-        "copy": Rate(call=2.77e-6),
-        "elementwise": Rate(byte=2.02e-10, call=2.77e-6),
-        "index": Rate(byte=1.21e-9, call=2.77e-6),
+        "matmul": Rate(flop=4.47e-11, call=1e-6),
+        "copy": Rate(byte=2.7e-11, call=1e-6),
+        "elementwise": Rate(byte=1.3e-10, call=1e-6),
+        "index": Rate(byte=1.28e-9, call=1e-6),
     },
 }
 

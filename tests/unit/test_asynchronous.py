@@ -143,7 +143,7 @@ def test_settings_are_read_with_their_defaults(tmp_path: Path) -> None:
         ("staleness: 1.5", "staleness"),
         ("decay: 0", "decay is 0.0"),
         ("decay: 2", "decay is 2.0"),
-        ("decay: .nan", "decay is nan"),
+        ("decay: .nan", "decay: nan found"),
         ("buffer: 3\ndevices: {a: {}, b: {}}", "buffer is 3, but 2 devices are listed"),
     ],
 )
