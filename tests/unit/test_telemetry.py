@@ -67,6 +67,8 @@ def test_a_database_of_the_version_before_gets_the_table(store: Store) -> None:
     with sqlite3.connect(path) as old:
         for table in ("telemetry", "exchange", "told"):
             old.execute(f"DROP TABLE {table}")
+        for column in ("connection", "draws"):
+            old.execute(f"ALTER TABLE device DROP COLUMN {column}")
         old.execute("PRAGMA user_version = 2")
     old.close()
     again = Store(path)
