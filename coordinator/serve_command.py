@@ -108,7 +108,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
     with console.status("preparing the ticket"):
         federation = fed.Federation(
             name=wanted.name,
-            ticket=recipe.make(),
+            ticket=fed.made_apart(recipe),
             training=Training(**wanted.training.model_dump()),
             schedule=wanted.schedule(),
             runtimes=tuple(wanted.runtimes),

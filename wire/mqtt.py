@@ -25,7 +25,7 @@ from wire.lazy import load_later
 load_later("urllib.request")
 
 import paho.mqtt.client as paho  # noqa: E402
-from paho.mqtt.enums import CallbackAPIVersion  # noqa: E402
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode  # noqa: E402
 from paho.mqtt.reasoncodes import ReasonCode  # noqa: E402
 
 from wire.errors import BrokerRefused, BrokerUnreachable, ConfigError  # noqa: E402
@@ -35,7 +35,9 @@ SECURE = ("mqtts", "wss")
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 KEEPALIVE_S = 60  # 4 bytes each: 5.8 kB a day; a device that vanished is known for it after 90 s
 UNAVAILABLE = 0x88  # "Server unavailable": a cluster that elects a leader, a broker that starts
-MAX_QUEUED = 10_000
+MAX_QUEUED = 65_535  # as many as there are packet numbers
+IN_FLIGHT = 100  # sent and not acknowledged yet; what AWS IoT takes of a client, and five times paho's own
+FULL_S = 30.0  # publishing waits so long for room, once all numbers are taken
 SEPARATOR = re.compile(r",(?=\w+://)")  # of the addresses of a cluster's nodes; a password may hold commas
 RETRY_HINT = "Check that the broker runs and that the address is right: hidenseek-edge join --broker mqtt://HOST:PORT"
 
@@ -165,6 +167,7 @@ class MqttTransport:
         if broker.user is not None:
             self._client.username_pw_set(broker.user, broker.password)
         self._client.max_queued_messages_set(MAX_QUEUED)
+        self._client.max_inflight_messages_set(IN_FLIGHT)
         # A fleet that lost its broker must not come back in one instant; paho has no jitter of its own.
         self._client.reconnect_delay_set(min_delay=1, max_delay=random.randint(20, 40))
         self._will = will
@@ -241,7 +244,11 @@ class MqttTransport:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
         """See `Transport.publish`."""
-        self._client.publish(topic, payload, qos=qos, retain=retain)
+        deadline = monotonic_s() + FULL_S
+        while self._client.publish(topic, payload, qos=qos, retain=retain).rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            if not self._client.is_connected() or monotonic_s() > deadline:
+                return  # what matters is said again; receipts and votes are asked for
+            time.sleep(0.01)
 
     def subscribe(self, pattern: str) -> None:
         """See `Transport.subscribe`."""
@@ -265,11 +272,16 @@ class MqttTransport:
         return waiting, self._lag_s if waiting else 0.0
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Wait until everything published is with the broker (at most `timeout_s`), then disconnect."""
-        deadline = time.monotonic() + timeout_s
+        """Wait until everything published is with the broker, then disconnect.
+
+        A broker that is slow gets the time that it takes; one that acknowledges nothing for `timeout_s` does not.
+        """
         # Messages leave paho's table only when acknowledged; there is no public count of them.
+        left, deadline = len(self._client._out_messages), time.monotonic() + timeout_s
         while self._client.is_connected() and self._client._out_messages and time.monotonic() < deadline:
             time.sleep(0.02)
+            if (waiting := len(self._client._out_messages)) < left:
+                left, deadline = waiting, time.monotonic() + timeout_s
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -15,6 +15,7 @@ from coordinator.monitoring import discovery
 from wire.errors import ConfigError, StateError
 
 FILE = "deployment.json"
+ALWAYS_SAVED = 500  # devices
 SLACK_BYTES = 16 * 1024  # of topic and headers, above the payload
 QUEUE_MIN, QUEUE_PER_DEVICE = 1_000, 10
 CHECKERS = ("check-1", "check-2")  # accounts like a device's, for `broker check` alone
@@ -58,6 +59,11 @@ class Deployment(BaseModel):
         return max(QUEUE_MIN, QUEUE_PER_DEVICE * self.size)
 
     @property
+    def autosave_changes(self) -> int:
+        """After how many changes mosquitto writes its database."""
+        return autosave_changes(self.size)
+
+    @property
     def connections(self) -> int:
         """Clients at once, old connections that are not noticed to be dead among them."""
         return 2 * self.size + 200
@@ -97,6 +103,16 @@ class Deployment(BaseModel):
                 )
             )
         return nodes
+
+
+def autosave_changes(devices: int) -> int:
+    """After how many changes mosquitto writes its database, whole.
+
+    After each one for small fleets, so that kill -9 loses nothing. The database grows with the fleet, and writing it at
+    each change takes mosquitto all its time from about a thousand devices on (docs/scale.md); after a tenth as many
+    changes as there are devices, it takes the same for every change, whatever the fleet.
+    """
+    return 1 if devices <= ALWAYS_SAVED else devices // 10
 
 
 @dataclass(frozen=True, kw_only=True)

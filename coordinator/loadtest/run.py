@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from coordinator import apart
 from coordinator.loadtest.result import Result
 from coordinator.loadtest.tally import Tally, merged
 from coordinator.loadtest.usage import Watched
@@ -181,7 +182,7 @@ def _processes(shares: list[Share], result: Result) -> Iterator[list[_Process]]:
         for share in shares:
             mine, theirs = context.Pipe()
             process = context.Process(target=work, args=(share, theirs), daemon=True)
-            process.start()
+            apart.start(process)
             theirs.close()
             assert process.pid is not None
             tally = Tally(devices=len(share.names))

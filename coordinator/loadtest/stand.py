@@ -13,6 +13,7 @@ from pathlib import Path
 
 from coordinator.broker import EmbeddedBroker
 from coordinator.brokers.access import COORDINATOR
+from coordinator.brokers.deployment import autosave_changes
 from coordinator.brokers.process import answers, free_port, launch, mosquitto_binary, write_private
 from coordinator.federation import DATABASE
 from coordinator.keys import VARIABLE as KEY_VARIABLE
@@ -156,7 +157,8 @@ def standing(kind: str, folder: Path, federation: Federation, devices: tuple[str
     """
     folder.mkdir(parents=True, exist_ok=True)
     stand = Stand(folder)
-    with _nats(folder, federation.name, devices) if kind == "nats" else _mosquitto(folder) as (pid, broker, passwords):
+    started = _nats(folder, federation.name, devices) if kind == "nats" else _mosquitto(folder, devices)
+    with started as (pid, broker, passwords):
         stand.broker = broker
         stand.passwords = {name: password for name, password in passwords.items() if name != COORDINATOR}
         stand.watched.append(Watched("broker", pid))
@@ -179,12 +181,13 @@ def _nats(folder: Path, federation: str, devices: tuple[str, ...]) -> Iterator[t
 
 
 @contextmanager
-def _mosquitto(folder: Path) -> Iterator[tuple[int, Broker, dict[str, str]]]:
+def _mosquitto(folder: Path, devices: tuple[str, ...]) -> Iterator[tuple[int, Broker, dict[str, str]]]:
     """As `hidenseek broker init` sets it up, but for TLS, accounts and a limit of the queue."""
     port, home, log = free_port(HOST), folder / "broker", folder / "broker.log"
     home.mkdir(exist_ok=True)
     settings = [f"listener {port} {HOST}", "allow_anonymous true", "max_connections -1"]
-    settings += ["persistence true", f"persistence_location {home}/", "autosave_on_changes true", "autosave_interval 1"]
+    settings += ["persistence true", f"persistence_location {home}/", "autosave_on_changes true"]
+    settings += [f"autosave_interval {autosave_changes(len(devices))}"]
     settings += ["max_queued_messages 0", "max_inflight_messages 100", "set_tcp_nodelay true", "sys_interval 60"]
     if os.geteuid() == 0:
         settings.append("user root")  # another user could not write here

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 import time
 from collections.abc import Coroutine
@@ -60,8 +59,6 @@ class Share:
 
 def work(share: Share, parent: Connection) -> None:
     """Run a process's devices until the parent says enough, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     room.use_all_files()
     crew = Crew(share, parent)
     try:
