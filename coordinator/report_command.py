@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ examples:
   hidenseek report hidenseek-default --list                    # which runs there are
   hidenseek report hidenseek-default --run 3fa9 -o old.html    # a run by the first digits of its id
   hidenseek report out/demo --csv figures --json figures.json
+  hidenseek report hidenseek-default --profile profiles --pdf report.pdf    # boards' own profiles too; on paper
   hidenseek report check out/demo --budget devices.yaml        # exit code 27 if a device is above a limit
   hidenseek report diff before after                           # the newest runs of two folders
   hidenseek report diff hidenseek-default --run 3fa9 --run 77  # two runs of one folder
@@ -58,11 +60,21 @@ def add_report(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "--csv", type=Path, metavar="DIR", help="write rounds.csv, devices.csv, spent.csv, predicted.csv here too"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here too")
+    parser.add_argument("--pdf", type=Path, metavar="FILE", help="print the page into a PDF here too, with Chromium")
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        action="append",
+        default=[],
+        dest="boards",
+        metavar="PATH",
+        help="show a report of hidenseek-edge profile --json too, or every one in a folder; may be repeated",
+    )
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="whose profiles to predict with (default: devices.yaml, if it is here)",
+        help="whose profiles to predict with, and limits of memory to draw (default: devices.yaml, if it is here)",
     )
     parser.add_argument("--budget", type=Path, metavar="FILE", help="devices.yaml with limits, for check")
     parser.set_defaults(run=_report)
@@ -96,7 +108,7 @@ def _check_usage(arguments: argparse.Namespace, action: str, folders: int) -> No
         raise ConfigError("one folder and at most one --run are expected", hint="See hidenseek report --help")
     if (arguments.budget is not None) != (action == "check"):
         raise ConfigError("--budget FILE and check belong together", hint="hidenseek report check DIR --budget FILE")
-    extra = [name for name in ("list", "output", "csv", "json") if getattr(arguments, name)]
+    extra = [name for name in ("list", "output", "csv", "json", "pdf", "boards") if getattr(arguments, name)]
     if action != "page" and extra:
         raise ConfigError(f"--{extra[0]} is not for {action}", hint="See hidenseek report --help")
 
@@ -105,15 +117,37 @@ def _page(arguments: argparse.Namespace, folder: Path) -> int:
     from rich.console import Console
 
     from coordinator.commands import conclude
+    from coordinator.report import profiles
     from coordinator.report.export import write_csv, write_json
+    from coordinator.report.paper import find_browser, write_pdf
 
-    summary = _summary(folder, *arguments.runs, config=arguments.config)
+    browser = find_browser() if arguments.pdf else None  # said before work is done for nothing
+    summary = replace(
+        _summary(folder, *arguments.runs, config=arguments.config), boards=profiles.read(arguments.boards)
+    )
+    summary = replace(summary, limits_mb=_memory_limits(summary, arguments.config))
     if arguments.csv:
         write_csv(summary, arguments.csv)
     if arguments.json:
         write_json(summary, arguments.json)
-    conclude(Console(), summary, arguments.output or folder / "report.html")
+    page = arguments.output or folder / "report.html"
+    conclude(Console(), summary, page)
+    if browser is not None:
+        write_pdf(browser, page, arguments.pdf)
+        print(f"paper:  {arguments.pdf}")
     return 0
+
+
+def _memory_limits(summary: Summary, path: Path | None) -> dict[str, float]:
+    """Of every device that a devices.yaml limits: the named one, or that of the current folder if there is one."""
+    from coordinator import config
+    from coordinator.profiles import DEFAULT_CONFIG
+
+    if path is None and not DEFAULT_CONFIG.exists():
+        return {}
+    file = config.load(path or DEFAULT_CONFIG)
+    found = {one.name: file.budget_of(one.name, one.profile).peak_mb for one in summary.spent}
+    return {name: limit for name, limit in found.items() if limit is not None}
 
 
 def _list(folder: Path) -> int:

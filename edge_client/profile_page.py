@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from edge_client.readings import throttled_words
 from wire.profile_report import LayerTime, ProfileReport
-from wire.telemetry import PER_OCTAVE, bucket_start_us
+from wire.telemetry import PER_OCTAVE, bucket_start_us, throttled_words
 
 MOST_OPERATORS = 15
 BAR = 40  # characters

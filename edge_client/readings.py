@@ -22,16 +22,6 @@ from typing import ClassVar
 ROOT = Path("/")
 PROCESSOR_ZONES = ("cpu", "soc", "pkg")  # in the type of a thermal zone
 THROTTLED = ("sys/devices/platform/soc/soc:firmware/get_throttled", "sys/devices/platform/soc/firmware/get_throttled")
-THROTTLED_BITS = {
-    0: "under-voltage",
-    1: "frequency capped",
-    2: "throttled",
-    3: "soft temperature limit",
-    16: "under-voltage has occurred",
-    17: "frequency has been capped",
-    18: "has been throttled",
-    19: "soft temperature limit has been reached",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +137,6 @@ def arena_bytes(arenas: Sequence[tuple[int, int]]) -> tuple[int, int | None]:
     touched = [touched_bytes(*arena) for arena in arenas]
     used = None if None in touched else sum(part or 0 for part in touched)
     return sum(nbytes for _, nbytes in arenas), used
-
-
-def throttled_words(bits: int) -> str:
-    """The firmware's bits in words."""
-    return ", ".join(words for bit, words in THROTTLED_BITS.items() if bits >> bit & 1) or "never"
 
 
 def read_text(path: Path) -> str | None:

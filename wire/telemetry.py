@@ -13,6 +13,16 @@ from wire.fields import at, optional
 PER_OCTAVE = 4  # buckets of a histogram from one power of two to the next
 MAX_BUCKETS = 64
 LARGEST_BUCKET = 256
+THROTTLED_BITS = {
+    0: "under-voltage",
+    1: "frequency capped",
+    2: "throttled",
+    3: "soft temperature limit",
+    16: "under-voltage has occurred",
+    17: "frequency has been capped",
+    18: "has been throttled",
+    19: "soft temperature limit has been reached",
+}
 ENERGY_SOURCES = {0: "estimated", 1: "pmic", 2: "ina", 3: "rapl"}
 
 
@@ -112,3 +122,8 @@ def histogram(times_us: Sequence[float] | NDArray[np.float64]) -> tuple[int, tup
     first = int(buckets.min())
     counts = np.bincount(np.minimum(buckets - first, MAX_BUCKETS - 1))
     return first, tuple(counts.tolist())
+
+
+def throttled_words(bits: int) -> str:
+    """The firmware's bits in words."""
+    return ", ".join(words for bit, words in THROTTLED_BITS.items() if bits >> bit & 1) or "never"

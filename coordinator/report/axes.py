@@ -58,6 +58,14 @@ def share_axis(title: str, values: Sequence[float]) -> Axis:
     return Axis(title=title, low=min(ticks), high=1.0, ticks=ticks[::-1], text=lambda value: f"{value:.0%}")
 
 
+def amount_axis(title: str, most: float, text: Callable[[float], str]) -> Axis:
+    """An axis from 0 up to a round number at or above the greatest value, with three to six ticks."""
+    most = most or 1.0
+    step = next(step for step in _round_steps(most / 5) if step >= most / 6)
+    count = math.ceil(most / step - 1e-9)
+    return Axis(title=title, low=0.0, high=count * step, ticks=[n * step for n in range(count + 1)], text=text)
+
+
 def count_axis(title: str, last: int) -> Axis:
     """An axis 1, 2, ... `last` with at most twelve ticks or so."""
     step = next(base * 10**power for power in range(19) for base in (1, 5) if last <= 12 * base * 10**power)

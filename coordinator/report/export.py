@@ -67,6 +67,8 @@ def _table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _cell(value: object) -> object:
+    if isinstance(value, dict):
+        return " ".join(f"{name}:{count}" for name, count in sorted(value.items()))
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -11,16 +11,19 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from coordinator.report import device_charts
 from coordinator.report.axes import Axis, count_axis, log_axis, share_axis
 from coordinator.report.causes import causes, hottest, slowest
 from coordinator.report.charts import Chart, Mark, Series, draw
 from coordinator.report.spent import Group, groups
 from coordinator.report.summary import LAST_ROUNDS, RoundSummary, Summary
 from wire.errors import ConfigError
+from wire.telemetry import throttled_words
 
 DASH = "–"  # shown where there is no number
 KIB = 1024
 MOST_LISTED = 10  # slowest and hottest devices
+MOST_PRINTED = 30  # devices whose own sections are on paper, too
 HEAT = (0.05, 0.15, 0.3, 0.5)  # shares of a step from which a layer's cell is darker
 SIZES = (("wide", 540, 340), ("narrow", 344, 320))  # of every chart; the style sheet shows the one that fits
 ACCURACIES = (  # key of the line, attribute of a round, name
@@ -71,7 +74,10 @@ def render(summary: Summary) -> str:
         last_rounds=min(LAST_ROUNDS, len(summary.rounds)),
         seen_round=_newest_round(summary, "seen"),
         unseen_round=_newest_round(summary, "unseen"),
-        charts=_charts(summary) if summary.rounds else {},
+        charts=_charts(summary, together),
+        words=throttled_words,
+        causes=lambda one: causes(one, summary.spent),
+        print_devices=len(summary.spent) <= MOST_PRINTED,
     )
 
 
@@ -95,6 +101,8 @@ def _template() -> Template:
         megabytes=megabytes,
         moment=moment,
         times=times,
+        bars=device_charts.bars,
+        spark=device_charts.spark,
     )
     return environment.get_template("page.html.j2")
 
@@ -159,11 +167,17 @@ def _newest_round(summary: Summary, attribute: str) -> int | None:
     return max((r.number for r in summary.rounds if getattr(r, attribute) is not None), default=None)
 
 
-def _charts(summary: Summary) -> dict[str, list[Markup]]:
-    charts = {"rounds": _by_round(summary), "bytes": _by_bytes(summary), "sent": _sent(summary)}
+def _charts(summary: Summary, together: list[Group]) -> dict[str, list[Markup]]:
+    charts = {
+        "latency": device_charts.latency(together),
+        "memory": device_charts.memory(summary.spent, summary.limits_mb),
+    }
+    if summary.rounds:
+        charts |= {"rounds": _by_round(summary), "bytes": _by_bytes(summary), "sent": _sent(summary)}
     return {
         name: [Markup(draw(chart, width=w, height=h, css_class=f"chart {size}")) for size, w, h in SIZES]  # noqa: S704
         for name, chart in charts.items()
+        if chart is not None
     }
 
 

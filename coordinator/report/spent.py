@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ class Spent:
         day_bytes: the most payload bytes sent and received in one day (UTC) of the run.
         written_bytes: written to storage, of all rounds.
         layers_us: forward and backward microseconds of one step by layer of the plan, medians over rounds.
+        histogram: steps of all rounds by bucket (`wire.telemetry.bucket_of`).
+        by_round_ms: median step of every round that it told of, in order.
     """
 
     name: str
@@ -69,6 +71,8 @@ class Spent:
     day_bytes: int | None = None
     written_bytes: int | None = None
     layers_us: tuple[float, ...] = ()
+    histogram: Mapping[int, int] = field(default_factory=dict)
+    by_round_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,7 @@ class Group:
         step_ms, step_p95_ms, round_j: medians over devices.
         peak_mb, temperature_c: the largest of all.
         layers_us: medians over devices.
+        histogram: steps of all devices and rounds by bucket.
     """
 
     profile: str
@@ -92,6 +97,7 @@ class Group:
     peak_mb: float | None
     temperature_c: float | None
     layers_us: tuple[float, ...]
+    histogram: Mapping[int, int]
 
 
 def spent_by_device(store: Store, run: bytes, devices: Sequence[DeviceSummary], layers: int) -> list[Spent]:
@@ -151,6 +157,10 @@ def _told(rounds: Sequence[RoundTelemetry], layers: int) -> dict[str, Any]:
         "energy_measured": bool(rounds) and all(one.energy_source for one in rounds if one.energy_mj is not None),
         "written_bytes": figure(sum, rounds, "written_bytes"),
         "layers_us": tuple(map(median, zip(*times, strict=True))),
+        "histogram": _added(
+            dict(enumerate(one.bucket_counts, one.first_bucket)) for one in rounds if one.first_bucket is not None
+        ),
+        "by_round_ms": tuple(us * 1e-3 for us in known(rounds, "step_p50_us")),
     }
 
 
@@ -170,9 +180,20 @@ def groups(devices: Iterable[Spent]) -> list[Group]:
             peak_mb=figure(max, members, "peak_mb"),
             temperature_c=figure(max, members, "temperature_c"),
             layers_us=tuple(map(median, zip(*(one.layers_us for one in members if one.layers_us), strict=True))),
+            histogram=_added(one.histogram for one in members),
         )
         for (profile, runtime), members in sorted(together.items())
     ]
+
+
+def _added(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
+    """One histogram of all, without empty buckets."""
+    found: dict[int, int] = defaultdict(int)
+    for one in histograms:
+        for bucket, count in one.items():
+            if count:
+                found[bucket] += count
+    return dict(found)
 
 
 def known(items: Iterable[object], attribute: str) -> list[float]:

@@ -14,6 +14,7 @@ from coordinator.report.predicted import Predicted, predict, training_of
 from coordinator.report.spent import Spent, spent_by_device
 from coordinator.store import Store, StoredRun
 from wire.errors import StateError
+from wire.profile_report import ProfileReport
 from wire.ticket import Ticket, decode_ticket
 
 LAST_ROUNDS = 5  # personalised accuracy swings with the devices drawn: it is a mean over the last rounds
@@ -84,7 +85,12 @@ class DeviceSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A whole run."""
+    """A whole run.
+
+    Attributes:
+        limits_mb: of memory, by device, where somebody has set one.
+        boards: reports of boards that were profiled by themselves.
+    """
 
     name: str
     run: str
@@ -97,6 +103,8 @@ class Summary:
     devices: list[DeviceSummary]
     spent: list[Spent] = field(default_factory=list)
     predicted: list[Predicted] = field(default_factory=list)
+    limits_mb: Mapping[str, float] = field(default_factory=dict)
+    boards: list[ProfileReport] = field(default_factory=list)
 
     @property
     def seen(self) -> float | None:

@@ -72,6 +72,9 @@ def test_exports_hold_the_same_figures(folder: Path, summary: Summary, tmp_path:
         assert tuple(map(float, row["layers_us"].split())) == one.layers_us
         assert (device["peak_mb"], device["throttled"]) == (one.peak_mb, one.throttled)
         assert row["arena_mb"] == ""  # nobody measured it
+        counts = dict(tuple(map(int, pair.split(":"))) for pair in row["histogram"].split())
+        assert counts == dict(one.histogram)
+        assert sum(counts.values()) == 90  # three rounds of thirty steps
     assert [one["voters"] for one in told["by_round"]] == [6, 6, 6]
 
 

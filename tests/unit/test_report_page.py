@@ -160,7 +160,7 @@ def test_run_without_a_finished_round_has_a_page(devices: list[DeviceSummary]) -
 
 @pytest.mark.parametrize("rounds", [1, 2, 20, 300])
 def test_charts_are_well_formed_and_stay_inside(rounds: int) -> None:
-    """Three charts, each for wide and narrow screens, in strict XML, with every point inside the picture."""
+    """Three charts of rounds, each for wide and narrow screens, in strict XML, with every point inside the picture."""
     page = render(a_summary([a_round(n, up_bytes=5000.0 / n) for n in range(1, rounds + 1)], [a_device()]))
     charts = svgs(page)
     assert len(charts) == 6
