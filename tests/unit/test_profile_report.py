@@ -66,3 +66,13 @@ def test_numbers_are_finite_and_histograms_whole(report: ProfileReport) -> None:
         assert old in text
         with pytest.raises(DataError):
             profiles.parse(text.replace(old, new).encode(), where="bytes")
+
+
+def test_the_published_schema_is_that_of_the_reader() -> None:
+    """docs/profile-report.schema.json, for other programs that read or write reports."""
+    path = Path(__file__).parents[2] / "docs" / "profile-report.schema.json"
+    found = profiles.adapter().json_schema()
+    assert json.loads(path.read_text(encoding="utf-8")) == found, (
+        "write it again: python -c 'import json; from coordinator.report.profiles import adapter; "
+        f"print(json.dumps(adapter().json_schema(), indent=1))' > {path}"
+    )
