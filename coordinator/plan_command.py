@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Subparsers = argparse._SubParsersAction
 SAMPLES, ROUNDS_PER_DAY = 300, 24.0
+COUNTED_WITH = {"onnx": "onnx", "executorch": "torch"}  # a board that measures itself may have neither
 
 EXAMPLES = """
 examples:
@@ -156,7 +158,10 @@ def _runtimes(names: list[str]) -> list[Any]:
     for name in names:
         if name not in known:
             raise UnknownName(f"no runtime is called '{name}'", where="--runtime", hint=did_you_mean(name, known))
-    return [name for name in known if not names or name in names]
+    lacking = {name: package for name, package in COUNTED_WITH.items() if find_spec(package) is None}
+    for name, package in lacking.items():
+        print(f"note: {name} is left out, its work is counted with the package {package}, which is not installed here")
+    return [name for name in known if (not names or name in names) and name not in lacking]
 
 
 def _groups(arguments: argparse.Namespace, file: DevicesFile) -> list[Group]:

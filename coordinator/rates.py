@@ -48,18 +48,18 @@ RATES: Mapping[str, Mapping[str, Rate]] = {
         "step": Rate(call=1.03e-5),
     },
     "onnx": {
-        "convolution": Rate(flop=2.95e-11, call=2.5e-6),
-        "grouped convolution": Rate(flop=1.26e-9, call=2.5e-6),
-        "matmul": Rate(flop=8.5e-12, call=2.5e-6),
-        "pool": Rate(byte=6.1e-10, call=2.5e-6),
-        "index": Rate(byte=5.8e-10, call=2.5e-6),
-        "elementwise": Rate(byte=4.1e-11, call=2.5e-6),
+        "convolution": Rate(flop=1.76e-11, call=2.8e-6),
+        "grouped convolution": Rate(flop=1.07e-9, call=2.8e-6),
+        "matmul": Rate(flop=1.8e-11, call=2.8e-6),
+        "pool": Rate(byte=3.2e-10, call=2.8e-6),
+        "index": Rate(byte=2.7e-11, call=2.8e-6),
+        "elementwise": Rate(byte=5.1e-11, call=2.8e-6),
     },
     "executorch": {
-        "matmul": Rate(flop=4.47e-11, call=1e-6),
-        "copy": Rate(byte=2.7e-11, call=1e-6),
-        "elementwise": Rate(byte=1.3e-10, call=1e-6),
-        "index": Rate(byte=1.28e-9, call=1e-6),
+        "matmul": Rate(flop=4.27e-11, call=6.9e-7),
+        "copy": Rate(byte=2.7e-11, call=6.9e-7),
+        "elementwise": Rate(byte=1.22e-10, call=6.9e-7),
+        "index": Rate(byte=1.36e-9, call=6.9e-7),
     },
 }
 

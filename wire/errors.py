@@ -197,7 +197,7 @@ class RoundFailed(HidenseekError):
 
 
 class OverBudget(HidenseekError):
-    """Devices of a run spent more than their limits, or what they spent was not measured."""
+    """Devices spent more than their limits, or nobody measured it; or they would, by `hidenseek plan --strict`."""
 
     exit_code = 27
 
