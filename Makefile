@@ -2,6 +2,7 @@
 #   make demo       a real federation on this machine, ends with the report's path
 #   make test       the fast tests        make test-all  also real brokers and slow ones
 #   make test-arm   on emulated ARM systems, those that take minutes too
+#   make test-image            cards made of stock images boot, enrol and train; as root, minutes (docs/flash.md)
 #   make test-chaos [SEED=7]   kill -9, bad networks, full disks; as root, under ten minutes (docs/chaos.md)
 #   make fuzz [ARGS='--seed 7']   a million inputs for all that reads bytes from elsewhere; under five minutes
 #   make lint       format, lint, types   make clean     forget .venv and outputs
@@ -20,7 +21,7 @@ ARGS   ?=
 SEED   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo executorch test test-all test-arm test-chaos fuzz bench-kernels bench-method bench-wire bench-attacks wheels lint clean
+.PHONY: help demo executorch test test-all test-arm test-chaos test-image fuzz bench-kernels bench-method bench-wire bench-attacks wheels lint clean
 
 help:
 	@sed -n '/^$$/q; s/^#//p' Makefile
@@ -57,10 +58,10 @@ demo: $(VENV)/.kernels
 	@$(BIN)/hidenseek demo $(ARGS)
 
 test: $(VENV)/.kernels
-	@$(BIN)/python -m pytest -n 2 -m "not slow and not broker and not chaos" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not broker and not chaos and not image" $(ARGS)
 
 test-all: $(VENV)/.kernels $(VENV)/.executorch
-	@$(BIN)/python -m pytest -n 2 -m "not arm and not chaos" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not arm and not chaos and not image" $(ARGS)
 
 # Debian systems of those machines, unpacked into the user's cache, under qemu-user.
 test-arm: $(VENV)/.kernels $(VENV)/.executorch
@@ -77,6 +78,10 @@ test-arm: $(VENV)/.kernels $(VENV)/.executorch
 # One process at a time: the fleet needs the machine. It says what is missing.
 test-chaos: $(VENV)/.kernels
 	@HIDENSEEK_CHAOS_SEED=$(SEED) timeout --foreground 600 $(BIN)/python -m pytest -s -m chaos tests/chaos $(ARGS)
+
+# Base systems are made once, by mmdebstrap, and kept in the user's cache.
+test-image: $(VENV)/.kernels
+	@timeout --foreground 1800 $(BIN)/python -m pytest -s -m image tests/boot $(ARGS)
 
 # What is found is told with a command that tries it again; new ground goes to out/fuzz.
 fuzz: $(VENV)/.kernels

@@ -96,7 +96,8 @@ def _nobodys(root: Ext4) -> Tree:
     """What every machine needs its own of, and an image may have baked in: an identity, made at first boot."""
     tree = Tree()
     if (root.read("/etc/machine-id") or b"").strip() not in (b"", b"uninitialized"):
-        tree.add("/etc/machine-id", "uninitialized\n")
+        # Empty, not "uninitialized": that would also set every unit back to what the system's presets say.
+        tree.add("/etc/machine-id", "")
     return tree
 
 

@@ -96,7 +96,7 @@ def test_every_card_has_the_client_and_its_service(tmp_path: Path, kind: str) ->
     assert (root.mode(f"{service.STATE}/claim"), root.mode(service.STATE)) == (0o600, 0o700)
     assert root.mode("/var/lib/private") == 0o700
     assert text(root.read("/srv/hidenseek/data/a.npz")) == "recordings"
-    assert text(root.read("/etc/machine-id")) == "uninitialized\n"
+    assert text(root.read("/etc/machine-id")) == ""
     assert root.link("/etc/systemd/system/dphys-swapfile.service") == "/dev/null"
 
 

@@ -1,0 +1,1 @@
+"""Cards made by `hidenseek flash`, booted."""
