@@ -1,8 +1,8 @@
 """What one bit costs: a ticket's weights trained as real numbers, and sent whole or as one dithered bit each.
 
-    hidenseek simulate --method benchmarks.method_soft:Dithered --validate --first-seed 100
-    hidenseek simulate --method benchmarks.method_soft:Whole --validate --first-seed 100
-    hidenseek simulate --method benchmarks.method_soft:TicketFedAvg --validate --first-seed 100 --set epochs=2
+    PYTHONPATH=. hidenseek simulate --method benchmarks.method_soft:Dithered --validate --first-seed 100
+    PYTHONPATH=. hidenseek simulate --method benchmarks.method_soft:Whole --validate --first-seed 100
+    PYTHONPATH=. hidenseek simulate --method benchmarks.method_soft:TicketFedAvg --validate --first-seed 100 --set epochs=2
 
 The default recipe runs the network on signs. Here a device trains multipliers in [-room, room] of the ticket's kept
 weights, and the network of the next round has their mean. `Dithered` sends one bit a weight: whether the multiplier,

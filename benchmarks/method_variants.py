@@ -1,6 +1,6 @@
 """Ideas for the recipe that were measured and not kept: each a method for `hidenseek simulate`, in a few lines.
 
-    hidenseek simulate --method benchmarks.method_variants:Bop --validate --rounds 30
+    PYTHONPATH=. hidenseek simulate --method benchmarks.method_variants:Bop --validate --rounds 30
 
 They train in numpy on gradients of the device's runtime, so that any rule can be tried. `Plain` is the default
 recipe written that way, to compare with; `benchmarks.method_ablation` runs them all.
