@@ -30,7 +30,7 @@ from wire.personal import Personal
 from wire.prng import mix
 from wire.secure_messages import Deliveries, Invitation, Roster, Survivors
 from wire.telemetry import RoundTelemetry
-from wire.topics import Topics
+from wire.topics import DEVICE_QOS, Topics
 from wire.transport import Connected, Disconnected, monotonic_s
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Client:
         """Not to rounds before the federation is known: they would be refused, and not be said again."""
         topics = [self.topics.down(self.device.name), self.topics.announcement]
         for topic in topics if self.store.federation() is None else [*topics, self.topics.round]:
-            self.channel.subscribe(topic)
+            self.channel.subscribe(topic, qos=DEVICE_QOS)
 
     def _do(self, action: events.Action) -> None:
         match action:
@@ -199,7 +199,7 @@ class Client:
             case events.OpenBundle():
                 self._open(action.federation.bundles[self.device.hello.runtime])
             case events.Download():
-                self.channel.subscribe(self.topics.bundle(self.device.hello.runtime))
+                self.channel.subscribe(self.topics.bundle(self.device.hello.runtime), qos=DEVICE_QOS)
             case events.KeepBundle():
                 self.store.save_bundle(action.digest, action.data)
             case events.TakeVotes():

@@ -125,9 +125,9 @@ class Channel:
         self.sent_bytes += payload_bytes
         return payload_bytes
 
-    def subscribe(self, topic: str) -> None:
-        """Ask for a topic, and for the parts of what is too large for one packet."""
-        self.transport.subscribe(pattern(topic))
+    def subscribe(self, topic: str, *, qos: int = 1) -> None:
+        """Ask for a topic, and for the parts of what is too large for one packet; QoS as of `Transport.subscribe`."""
+        self.transport.subscribe(pattern(topic), qos=qos)
 
     def receive(self, timeout_s: float) -> Happening | None:
         """Wait for the next event; None if there was none, or only a part of a message."""

@@ -250,9 +250,9 @@ class MqttTransport:
                 return  # what matters is said again; receipts and votes are asked for
             time.sleep(0.01)
 
-    def subscribe(self, pattern: str) -> None:
+    def subscribe(self, pattern: str, *, qos: int = 1) -> None:
         """See `Transport.subscribe`."""
-        self._client.subscribe(pattern, qos=1)
+        self._client.subscribe(pattern, qos=qos)
 
     def receive(self, timeout_s: float) -> Event | None:
         """See `Transport.receive`."""

@@ -23,6 +23,11 @@ from wire.errors import ConfigError, WireError
 
 ROOT = "hns"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# With which devices hear. What is said to all is retained, and they ask for it with every connection; what one alone is
+# told it asks for again, or is told again, until it has it: receipts by sending a mask again, votes, refusals, the
+# steps of secure aggregation. A broker need keep nothing for a device that is away; NATS would, 0.3 MB for each filter
+# of each device (docs/scale.md).
+DEVICE_QOS = 0
 UP_KINDS = ("hello", "state", "mask", "evaluation", "missed", "telemetry", "exchange")
 
 

@@ -50,8 +50,8 @@ class Transport(Protocol):
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
         """Send at least once (QoS 1), kept and repeated while the connection is down; or once at most (QoS 0)."""
 
-    def subscribe(self, pattern: str) -> None:
-        """Ask for every topic matching an MQTT pattern, at least once each (QoS 1)."""
+    def subscribe(self, pattern: str, *, qos: int = 1) -> None:
+        """Ask for every topic matching an MQTT pattern: at least once each, also what comes while away; or QoS 0."""
 
     def receive(self, timeout_s: float) -> Event | None:
         """Wait for what happens next, at most `timeout_s` seconds; None when nothing did."""
@@ -111,7 +111,7 @@ class MemoryTransport:
         """See `Transport.publish`."""
         self.bus.deliver(topic, payload, retain)
 
-    def subscribe(self, pattern: str) -> None:
+    def subscribe(self, pattern: str, *, qos: int = 1) -> None:
         """See `Transport.subscribe`."""
         if pattern not in self.patterns:
             self.patterns.append(pattern)

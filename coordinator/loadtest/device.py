@@ -37,7 +37,7 @@ from wire.messages import (
 )
 from wire.prng import mix
 from wire.telemetry import RoundTelemetry
-from wire.topics import Topics
+from wire.topics import DEVICE_QOS, Topics
 from wire.transport import monotonic_s
 
 STEP_MS = 10.0
@@ -233,7 +233,7 @@ class ScriptedDevice:
             case Federation():
                 self._tally.federation = message.name, message.run.hex(), message.rounds
                 if self._agent.federation is None:
-                    self.link.subscribe(pattern(self._script.topics.round))  # not before: nobody was trusted yet
+                    self._listen(self._script.topics.round)  # not before: nobody was trusted yet
             case Round():
                 seen = self._tally.round(message.number)
                 seen.first_s = seen.first_s or now_s
@@ -265,7 +265,7 @@ class ScriptedDevice:
             case events.Subscribe():
                 known = (topics.round,) if self._agent.federation is not None else ()
                 for topic in (topics.down(self.name), topics.announcement, *known):
-                    self.link.subscribe(pattern(topic))
+                    self._listen(topic)
             case events.SayHello():
                 self._greetings += 1
                 self._say("hello", replace(self._agent.hello, greetings=self._greetings, connection=self._connection))
@@ -275,7 +275,7 @@ class ScriptedDevice:
                 here = self._bundle == digest and self._audience.knows_bundle(digest)
                 self._events.append((events.BundleOpened if here else events.BundleNeeded)(digest=digest))
             case events.Download():
-                self.link.subscribe(pattern(topics.bundle(self._script.runtime)))
+                self._listen(topics.bundle(self._script.runtime))
             case events.KeepBundle():
                 self._audience.read_bundle(action.digest, BundleBytes(data=action.data))
                 self._bundle = action.digest
@@ -303,6 +303,9 @@ class ScriptedDevice:
                 pass
             case events.Stop():
                 self._stop(action.error)
+
+    def _listen(self, topic: str) -> None:
+        self.link.subscribe(pattern(topic), qos=DEVICE_QOS)
 
     def _evaluate(self, announced: Round) -> None:
         tests = self._script.test_samples

@@ -126,9 +126,9 @@ class Link(asyncio.Protocol):
             self._unacknowledged[number] = packet
         self._send("publish", packet)
 
-    def subscribe(self, pattern: str) -> None:
+    def subscribe(self, pattern: str, *, qos: int = 1) -> None:
         """Ask for a pattern; nothing happens without a connection."""
-        self._send("subscribe", packets.subscribe(pattern, self._next()))
+        self._send("subscribe", packets.subscribe(pattern, self._next(), qos))
 
     @property
     def unacknowledged(self) -> int:

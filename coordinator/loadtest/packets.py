@@ -79,9 +79,9 @@ def again(packet: bytes) -> bytes:
     return bytes([packet[0] | DUPLICATE]) + packet[1:]
 
 
-def subscribe(pattern: str, number: int) -> bytes:
-    """SUBSCRIBE to one pattern with QoS 1."""
-    return _packet(SUBSCRIBE << 4 | 2, _NUMBER.pack(number) + _text(pattern) + b"\1")
+def subscribe(pattern: str, number: int, qos: int) -> bytes:
+    """SUBSCRIBE to one pattern."""
+    return _packet(SUBSCRIBE << 4 | 2, _NUMBER.pack(number) + _text(pattern) + bytes([qos]))
 
 
 def acknowledge(number: int) -> bytes:

@@ -60,7 +60,7 @@ def test_the_bytes_of_a_connection() -> None:
         b"\0\1d\0\1w\0\4gone\0\1u\0\1p"
     )
     assert packets.connect(Login(client_id="d"), None, keepalive_s=5, clean=True)[9:12] == b"\2\0\5"
-    assert packets.subscribe("a/#", 7) == b"\x82\x08\0\7\0\3a/#\1"
+    assert packets.subscribe("a/#", 7, 1) == b"\x82\x08\0\7\0\3a/#\1"
     assert packets.acknowledge(258) == b"\x40\2\1\2"
     assert packets.publish("t", b"x", number=1, retain=True) == b"\x33\6\0\1t\0\1x"
     assert packets.again(packets.publish("t", b"x", number=1)) == b"\x3a\6\0\1t\0\1x"

@@ -221,7 +221,7 @@ class Wire:
         """Must be signed by the device."""
         self.said.append((topic, unseal(topic, payload, lambda topic, message: self.key)))
 
-    def subscribe(self, pattern: str) -> None:
+    def subscribe(self, pattern: str, *, qos: int = 1) -> None:
         """Asked for."""
         self.patterns.append(pattern)
 
