@@ -160,7 +160,8 @@ class ScriptedDevice:
     @property
     def impatient(self) -> bool:
         """Whether time alone may have it do something."""
-        return self._agent.pending is not None or self._agent.asked_s is not None or self._agent.due
+        waits = self._agent.pending is not None or self._agent.asked_s is not None or self._agent.due
+        return waits or not self._agent.welcomed
 
     def tick(self) -> None:
         """Time has passed."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_client import agent
+from edge_client import agent, events
 from edge_client.agent import Device
 from tests.helpers import introduce
 from wire import mask
@@ -315,3 +315,20 @@ def test_a_device_that_does_not_stay_does_not_wait_for_the_last_votes_for_ever()
     assert kinds(actions) == [agent.AskVotes]
     _, actions = agent.handle(device, agent.Tick(), agent.ASK_AGAIN_AFTER_S)
     assert kinds(actions) == [agent.Stop]
+
+
+def test_a_device_that_is_not_let_in_asks_again_ever_more_seldom() -> None:
+    """A retained announcement, a hello or a welcome may be lost; once it is in, it is content."""
+    device, actions = agent.handle(Device(name="d", hello=HELLO), events.Online(), 0.0)
+    assert actions == [events.Subscribe()]
+    asked = []
+    for second in range(1, 500):
+        device, actions = agent.handle(device, events.Tick(), float(second))
+        if actions:
+            assert actions == [events.Subscribe()]
+            asked.append(second)
+    assert asked == [60, 180, 420]
+    device, actions = agent.handle(replace(device, ready=True), events.Tick(), 1000.0)
+    assert actions == [events.Subscribe(), events.SayHello()]
+    device, _ = agent.handle(device, Welcome(instance=HELLO.instance), 1001.0)
+    assert agent.handle(device, events.Tick(), 10_000.0) == (device, [])
