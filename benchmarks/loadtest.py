@@ -1,6 +1,6 @@
 """Load tests whose figures docs/scale.md quotes: `python -m benchmarks.loadtest NAME ...`; all by default.
 
-Each starts a broker and `hidenseek serve` of its own on the loopback, which share the machine with the scripted devices.
+Each starts a broker and `hidenseek serve` of its own on the loopback; they share the machine with the devices.
 Results: benchmarks/results/loadtest-NAME.json.
 """
 
@@ -17,10 +17,11 @@ from benchmarks import machine
 from coordinator.brokers.process import mosquitto_binary, nats_binary
 
 RESULTS = Path(__file__).parent / "results"
+SMALL = ["--per-round", "100", "--rounds", "3", "--train", "2,4"]
 TRAINED = ["--per-round", "1000", "--rounds", "3", "--train", "2,4"]
 CASES = {
-    "mosquitto-1000": ["--self", "mosquitto", "--devices", "1000", "--per-round", "100", "--rounds", "3", "--train", "2,4"],
-    "nats-1000": ["--self", "nats", "--devices", "1000", "--per-round", "100", "--rounds", "3", "--train", "2,4"],
+    "mosquitto-1000": ["--self", "mosquitto", "--devices", "1000", *SMALL],
+    "nats-1000": ["--self", "nats", "--devices", "1000", *SMALL],
     "mosquitto-10000": ["--self", "mosquitto", "--devices", "10000", *TRAINED],
     "nats-10000": ["--self", "nats", "--devices", "10000", *TRAINED],
     "mosquitto-burst": ["--self", "mosquitto", "--devices", "10000", "--per-round", "1000", "--rounds", "3"],
