@@ -11,7 +11,7 @@ from tests.chaos.network import FAIR, Weather
 
 # Kinds of step and how often each is drawn.
 SHARES = {"device": 44, "coordinator": 14, "broker": 9, "site": 7, "weather": 8, "cut": 8, "stall": 6, "clock": 5}
-LONG_CUT_S = 50.0  # longer than an MQTT keepalive of 30 s and a half: the broker gives the device up
+LONG_CUT_S = 95.0  # longer than an MQTT keepalive of 60 s and a half: the broker gives the device up
 BAD_S = (1.0, 5.0)  # how long weather and cuts last
 USUAL = Weather(loss=0.01, twice=0.01, delay_s=0.002, jitter_s=0.005)  # of every host, all the time
 WEATHERS = (
