@@ -108,7 +108,7 @@ def _memory(report: ProfileReport) -> Iterator[str]:
         yield f"  arena         {planned:,} bytes planned, {_number(used, 0)} used"
     grown = memory.heap_growth_bytes
     yield (
-        f"  after warm-up {_number(grown, 0)} bytes of heap taken and kept by {report.latency.steps // 2:,} steps; "
+        f"  after warm-up {_number(grown, 0)} bytes of heap taken and kept in the second half of the steps; "
         f"resident {_number(memory.rss_growth_kib, 0)} KiB more"
     )
 

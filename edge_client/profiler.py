@@ -64,7 +64,7 @@ class Profiler:
         x: samples to take batches from, float32 (n, *input_shape); n at least 1.
         y: labels, int64 (n,).
         data: where they are from.
-        seconds: about how long to measure; more where that is fewer than 20 steps.
+        seconds: about how long to measure; longer where that is fewer than 20 steps.
         threads: for the runtime.
         profile: kind of hardware, a name from devices.yaml.
         tell: told what is going on, in words.
@@ -98,8 +98,9 @@ class Profiler:
         open_s = time.perf_counter() - began_s
         warm_up = [_step(runtime, batches[number % len(batches)]) for number in range(WARM_UP)]
         count = int(min(max(self.seconds * (1 - TIMED_SHARE) / min(warm_up), FEWEST), MOST))
-        self.tell(f"{count:,} training steps")
+        self.tell(f"up to {count:,} training steps")
         steps_s, memory, system = self._steady(runtime, batches, count, start)
+        count = len(steps_s)
         layers, operators = self._layer_times(runtime, batches, count), self._operator_times(runtime, batches, count)
         flop = sum(layer.forward_flop + layer.backward_flop for layer in self._layers(None, 1))
         return ProfileReport(
@@ -140,18 +141,21 @@ class Profiler:
         before = readings.usage()
         meter.start()
         began_s = now_s = time.perf_counter()
-        for number in range(count):
+        half, number = False, 0
+        while number < count and (number < FEWEST or now_s - began_s < self.seconds):
             batch = batches[number % len(batches)]
             step_began_s = time.perf_counter()
             runtime.step(*batch)
             now_s = time.perf_counter()
             steps_s[number] = now_s - step_began_s
-            if number == count // 2:
-                heap = readings.heap_bytes()
+            number += 1
+            if not half and (number > count // 2 or now_s - began_s > self.seconds / 2):
+                heap, half = readings.heap_bytes(), True
             if now_s - read_s >= READ_EVERY_S:
                 meter.tick()
                 self._boards.append(readings.board(self.root))
                 read_s = now_s
+        steps_s = steps_s[:number]
         seconds, millijoules = time.perf_counter() - began_s, meter.millijoules()
         after, grown = readings.usage(), readings.heap_bytes()
         memory = readings.memory(self.root)
@@ -179,7 +183,7 @@ class Profiler:
                 written_bytes=_more(readings.written_bytes(self.root), written),
                 energy_source=meter.source,
                 energy_j=None if millijoules is None else millijoules / 1e3,
-                energy_per_step_mj=None if millijoules is None else round(millijoules / count, 4),
+                energy_per_step_mj=None if millijoules is None else round(millijoules / number, 4),
                 **self._condition(),
             ),
         )
