@@ -1,7 +1,7 @@
 """Hostile devices, as methods for `hidenseek simulate`: some of the fleet train like everyone and send something else.
 
     PYTHONPATH=. hidenseek simulate --method benchmarks.attackers:HostileHideNseek --set attack=flip --set attackers=5
-    PYTHONPATH=. hidenseek simulate --method benchmarks.attackers:HostileFedAvg --set attack=flip --set attackers=1 --set scale=10
+    PYTHONPATH=. hidenseek simulate --method benchmarks.attackers:HostileFedAvg --set attack=flip --set scale=10
 
 What they send is in `ATTACKS`. They are drawn from the seed, more of them always with the fewer among them, and
 selected for rounds like everyone. A device does not know its name, so whether it is hostile is told with what goes

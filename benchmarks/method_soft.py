@@ -2,7 +2,7 @@
 
     PYTHONPATH=. hidenseek simulate --method benchmarks.method_soft:Dithered --validate --first-seed 100
     PYTHONPATH=. hidenseek simulate --method benchmarks.method_soft:Whole --validate --first-seed 100
-    PYTHONPATH=. hidenseek simulate --method benchmarks.method_soft:TicketFedAvg --validate --first-seed 100 --set epochs=2
+    PYTHONPATH=. hidenseek simulate --method benchmarks.method_soft:TicketFedAvg --validate --set epochs=2
 
 The default recipe runs the network on signs. Here a device trains multipliers in [-room, room] of the ticket's kept
 weights, and the network of the next round has their mean. `Dithered` sends one bit a weight: whether the multiplier,
