@@ -1,8 +1,8 @@
 """Memory of a device's process: Python and all that it imports, and what a runtime takes beside its tensors.
 
 Fits to the largest resident memory (VmHWM) of fresh processes that load what `hidenseek-edge join` loads, train and
-try the network, for every network here (benchmarks/planner.py); on aarch64 under qemu-user, whose own memory is in
-the figures. What onnxruntime takes varies by a tenth from run to run: its tensors come from the C library's heap.
+try the network, for every network here on x86-64 (benchmarks/planner.py); on ARM they are assumed to hold. What
+onnxruntime takes varies by a tenth and more from run to run: its tensors come from the C library's heap.
 """
 
 from __future__ import annotations

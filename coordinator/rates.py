@@ -34,8 +34,8 @@ class Rate:
     call: float = 0
 
 
-# A Xeon of a cloud at 2.76 GHz with AVX-512, 26 November 2026: benchmarks.machine.fma_peak, benchmarks.roofline.
-REFERENCE = Core(flops=176.9e9, bandwidth=9.26e9, clock=2.76e9)
+# A Xeon of a cloud at 2.76 GHz with AVX-512, 26 November 2026, as coordinator.device_worker measures it.
+REFERENCE = Core(flops=176.9e9, bandwidth=12.2e9, clock=2.76e9)
 RATES: Mapping[str, Mapping[str, Rate]] = {
     "sparse": {
         "convolution": Rate(flop=7.97e-12, byte=4.38e-11, call=2.21e-9),
