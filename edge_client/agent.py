@@ -54,8 +54,8 @@ from wire.selection import asked
 RESEND_AFTER_S = 20.0  # an unconfirmed mask is sent again after this, then after twice as long, ...
 ASK_AGAIN_AFTER_S = 20.0  # votes that were asked for
 RESEND_AT_MOST_S = 300.0
-# Who is not let in subscribes and says hello again, after this, then after twice as long, ...: NATS was seen not to
-# deliver a retained message to a client that subscribed while it was published.
+# Who has not heard of a federation, or not got its bundle, subscribes again, after this, then after twice as long, ...:
+# NATS was seen not to deliver a retained message to a client that subscribed while it was published.
 JOIN_AGAIN_AFTER_S = 60.0
 JOIN_AGAIN_AT_MOST_S = 3600.0
 
@@ -81,7 +81,7 @@ class Device:
         tries: how often it was sent.
         confirmed: (run, number) of the newest round whose mask has a receipt; it is trained for once only.
         welcomed: the coordinator has let this instance in.
-        sought_s: when it last set out to be let in; None before the first connection.
+        sought_s: when it last asked for all that is said to it; None before the first connection.
         seeks: how often it did since it is connected.
     """
 
@@ -112,8 +112,10 @@ def handle(device: Device, event: Event, now_s: float) -> Outcome:
     """Return the next state and what to do, given what happened at `now_s` (any monotonic clock, seconds)."""
     match event:
         case Online():
-            device, actions = _seek(replace(device, seeks=0), now_s)
-            return _send_again(device, now_s, actions)
+            actions: list[Action] = [Subscribe()]
+            if device.ready:
+                actions.append(SayHello())
+            return _send_again(replace(device, sought_s=now_s, seeks=1), now_s, actions)
         case Federation():
             return _on_federation(device, event)
         case BundleNeeded():
@@ -160,8 +162,10 @@ def handle(device: Device, event: Event, now_s: float) -> Outcome:
             if device.asked_s is not None and now_s - device.asked_s >= ASK_AGAIN_AFTER_S:
                 return _ask_votes(device, [], now_s)
             join_s = min(JOIN_AGAIN_AFTER_S * 2.0 ** (device.seeks - 1), JOIN_AGAIN_AT_MOST_S)
-            if not device.welcomed and device.sought_s is not None and now_s - device.sought_s >= join_s:
-                return _seek(device, now_s)
+            if not device.ready and device.sought_s is not None and now_s - device.sought_s >= join_s:
+                seeks = min(device.seeks + 1, 16)
+                missing: list[Action] = [Subscribe()] if device.federation is None else [Subscribe(), Download()]
+                return replace(device, sought_s=now_s, seeks=seeks), missing
             wait_s = min(RESEND_AFTER_S * 2.0 ** max(device.tries - 1, 0), RESEND_AT_MOST_S)
             if device.pending is None or now_s - device.sent_s < wait_s:
                 return device, []
@@ -174,12 +178,6 @@ def handle(device: Device, event: Event, now_s: float) -> Outcome:
             return replace(device, welcomed=True), [Log(text="joined; waiting for a round")]
         case _:
             return device, []  # what other devices say is none of our business
-
-
-def _seek(device: Device, now_s: float) -> Outcome:
-    """Ask for all that is said to this device, and to be let in."""
-    actions: list[Action] = [Subscribe(), SayHello()] if device.ready else [Subscribe()]
-    return replace(device, sought_s=now_s, seeks=min(device.seeks + 1, 16)), actions
 
 
 def _key(message: MaskUpdate | Round | CatchUp | Receipt) -> tuple[bytes, int]:

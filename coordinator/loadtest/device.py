@@ -161,7 +161,7 @@ class ScriptedDevice:
     def impatient(self) -> bool:
         """Whether time alone may have it do something."""
         waits = self._agent.pending is not None or self._agent.asked_s is not None or self._agent.due
-        return waits or not self._agent.welcomed
+        return waits or not self._agent.ready
 
     def tick(self) -> None:
         """Time has passed."""

@@ -317,8 +317,8 @@ def test_a_device_that_does_not_stay_does_not_wait_for_the_last_votes_for_ever()
     assert kinds(actions) == [agent.Stop]
 
 
-def test_a_device_that_is_not_let_in_asks_again_ever_more_seldom() -> None:
-    """A retained announcement, a hello or a welcome may be lost; once it is in, it is content."""
+def test_a_device_that_hears_of_no_federation_asks_again_ever_more_seldom() -> None:
+    """A retained announcement or bundle may be lost; once both are there it is content."""
     device, actions = agent.handle(Device(name="d", hello=HELLO), events.Online(), 0.0)
     assert actions == [events.Subscribe()]
     asked = []
@@ -328,7 +328,8 @@ def test_a_device_that_is_not_let_in_asks_again_ever_more_seldom() -> None:
             assert actions == [events.Subscribe()]
             asked.append(second)
     assert asked == [60, 180, 420]
-    device, actions = agent.handle(replace(device, ready=True), events.Tick(), 1000.0)
-    assert actions == [events.Subscribe(), events.SayHello()]
-    device, _ = agent.handle(device, Welcome(instance=HELLO.instance), 1001.0)
+    device, _ = agent.handle(device, FEDERATION, 500.0)
+    _, actions = agent.handle(device, events.Tick(), 1000.0)
+    assert actions == [events.Subscribe(), events.Download()]
+    device, _ = agent.handle(device, events.BundleOpened(digest=b"\x01" * 32), 1001.0)
     assert agent.handle(device, events.Tick(), 10_000.0) == (device, [])
