@@ -87,6 +87,7 @@ class Idle:
     device_seconds: float = 0.0
     bytes: int = 0
     _before: tuple[float, int, int, int] | None = None
+    _looks: list[tuple[float, float, int]] = field(default_factory=lambda: [(0.0, 0.0, 0)])
 
     def look(self, tally: Tally, now_s: float) -> None:
         """Take what has happened since the last look, if nothing was said meanwhile and nobody came or went."""
@@ -99,14 +100,20 @@ class Idle:
                 self.seconds += now_s - since_s
                 self.device_seconds += (now_s - since_s) * tally.connected
                 self.bytes += size - had_size
+                self._looks.append((self.seconds, self.device_seconds, self.bytes))
         self._before = now_s, said, size, tally.connected
 
     @property
     def bytes_a_day(self) -> float | None:
-        """Bytes of MQTT for a device and day; None if it was not idle for long enough."""
-        if self.seconds < QUIET_KEEPALIVES * self.keepalive_s or not self.device_seconds:
+        """Bytes of MQTT for a device and day; None if it was not idle for long enough.
+
+        Of whole keepalives only, the last ones: devices that connected together ping together.
+        """
+        whole_s = self.seconds // self.keepalive_s * self.keepalive_s
+        if whole_s < QUIET_KEEPALIVES * self.keepalive_s or not self.device_seconds:
             return None
-        return self.bytes / self.device_seconds * DAY_S
+        _, seconds, size = next(look for look in reversed(self._looks) if look[0] <= self.seconds - whole_s)
+        return (self.bytes - size) / (self.device_seconds - seconds) * DAY_S
 
 
 @dataclass(kw_only=True)
