@@ -27,7 +27,7 @@ CASES = {
     "nats-10000": ["--self", "nats", "--devices", "10000", *TRAINED],
     "mosquitto-burst": ["--self", "mosquitto", "--devices", "10000", "--per-round", "1000", "--rounds", "3"],
     # Idle for longer than two keepalives: nobody is done training before it ends.
-    "mosquitto-idle": ["--self", "mosquitto", "--devices", "1000", *IDLE, "--for", "180"],
+    "mosquitto-idle": ["--self", "mosquitto", "--devices", "1000", *IDLE, "--for", "150"],
     # As many as a process may have open files here.
     "mosquitto-most": ["--self", "mosquitto", "--devices", "19900", *IDLE, "--for", "60"],
 }  # fmt: skip
