@@ -92,7 +92,7 @@ def _list(arguments: argparse.Namespace) -> int:
             raise
     table = Table(box=None, pad_edge=False)
     for title in ("device", "key", "runtime", "profile", "last hello", *(["card"] if cards else []), "may take part"):
-        table.add_column(title)
+        table.add_column(title, no_wrap=title in ("device", "key"))
     for name in sorted({*devices, *revoked, *cards}):
         hello = devices.get(name)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(seen[name])) if name in seen else ""
