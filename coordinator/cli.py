@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from coordinator import (
+    backup_command,
     broker_command,
     commands,
     devices_command,
@@ -78,6 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     devices_command.add_devices(subparsers)
     flash_command.add_flash(subparsers)
     fleet_command.add_fleet(subparsers)
+    backup_command.add_backup(subparsers)
+    backup_command.add_restore(subparsers)
     report_command.add_report(subparsers)
     freeze_command.add_freeze(subparsers)
     simulate_command.add_simulate(subparsers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 from coordinator.schema import SCHEMA, SCHEMA_VERSION, UPGRADES
 from wire.errors import StateError
 from wire.messages import Evaluation, Hello, MaskUpdate
+
+OF_RUN = ("round", "mask", "evaluation", "held_out", "telemetry", "exchange", "told")  # tables whose rows are a run's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,25 @@ class Store:
                 "INSERT INTO run VALUES (?, ?, ?, ?, ?, NULL, ?)",
                 (run, name, ticket, settings, max(time.time(), newest + 1), bundle_bytes),
             )
+
+    def renew_run(self) -> None:
+        """Let an unfinished run go on as another, which devices take for a new one: they know more of it than this.
+
+        What was said in the secure aggregation of the round that is open is dropped: its keys were for the old run.
+        """
+        known = self.unfinished_run()
+        if known is None:
+            return
+        run, newest = secrets.token_bytes(len(known.id)), self.newest_round(known.id)
+        with self._writing() as db:
+            for table in ("exchange", "told"):
+                db.execute(
+                    f"DELETE FROM {table} WHERE run = ? AND number = ?", (known.id, newest.number if newest else 0)
+                )
+            for table in OF_RUN:
+                db.execute(f"UPDATE {table} SET run = ? WHERE run = ?", (run, known.id))
+            later_s = max(time.time(), known.started_s + 1)
+            db.execute("UPDATE run SET id = ?, started_s = ? WHERE id = ?", (run, later_s, known.id))
 
     def unfinished_run(self) -> StoredRun | None:
         """The newest run that is not over, whatever the clock said when it began."""
