@@ -6,6 +6,7 @@
 #   make test-chaos [SEED=7]   kill -9, bad networks, full disks; as root, under ten minutes (docs/chaos.md)
 #   make fuzz [ARGS='--seed 7']   a million inputs for all that reads bytes from elsewhere; under five minutes
 #   make lint       format, lint, types   make clean     forget .venv and outputs
+#   make web        the web client: kernels in WebAssembly, TypeScript; needs clang, lld, wasi-libc, node, npm
 #   make executorch   the third runtime, for programs that train in apps (make test-all does it too)
 #   make wheels     dist/*.whl for x86-64, 64-bit and 32-bit ARM
 #   make bench-kernels [NETS=conv4 DENSITIES=0.05 BATCH=32]   one training step on every runtime
@@ -21,7 +22,7 @@ ARGS   ?=
 SEED   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo executorch test test-all test-arm test-chaos test-image fuzz bench-kernels bench-method bench-wire bench-attacks wheels lint clean
+.PHONY: help demo web executorch test test-all test-arm test-chaos test-image fuzz bench-kernels bench-method bench-wire bench-attacks wheels lint clean
 
 help:
 	@sed -n '/^$$/q; s/^#//p' Makefile
@@ -54,6 +55,16 @@ $(VENV)/.executorch: $(READY) edge_client/executorch/shim.cpp edge_client/execut
 
 executorch: $(VENV)/.executorch
 
+# What goes into the web client.
+WEB := $(wildcard edge_client/web/*.json edge_client/web/*.py edge_client/web/src/*/*.ts edge_client/web/check/*.ts) \
+  $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h wire/native/*.c wire/native/*.h)
+
+$(VENV)/.web: $(READY) $(WEB)
+	@$(BIN)/python -m edge_client.web.build
+	@touch $@
+
+web: $(VENV)/.web
+
 demo: $(VENV)/.kernels
 	@$(BIN)/hidenseek demo $(ARGS)
 
@@ -61,6 +72,7 @@ test: $(VENV)/.kernels
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not broker and not chaos and not image" $(ARGS)
 
 test-all: $(VENV)/.kernels $(VENV)/.executorch
+	@$(MAKE) --no-print-directory web || echo "no web client: its tests are skipped"
 	@$(BIN)/python -m pytest -n 2 -m "not arm and not chaos and not image" $(ARGS)
 
 # Debian systems of those machines, unpacked into the user's cache, under qemu-user.

@@ -3,10 +3,28 @@
  * Nothing is shared while they work, and the gradients are added up in the members' order: the same
  * batch gives the same bits every time. Started at load, asleep between steps.
  */
-#include <pthread.h>
-#include <stdlib.h>
+#include <stddef.h>
 
 #include "network.h"
+
+#if defined(__wasm__) /* a browser has none to give to a module whose memory is its own */
+
+hs_team *hs_team_start(hs_network *networks, int64_t count) {
+    (void)networks, (void)count;
+    return NULL;
+}
+
+void hs_team_stop(hs_team *team) { (void)team; }
+
+void hs_team_accumulate(hs_team *team, const float *x, const int64_t *y, const float *weights, int64_t n,
+                        double weight_sum, hs_result *result) {
+    (void)team, (void)x, (void)y, (void)weights, (void)n, (void)weight_sum, (void)result;
+}
+
+#else
+
+#include <pthread.h>
+#include <stdlib.h>
 
 typedef struct {
     hs_team *team;
@@ -107,3 +125,5 @@ void hs_team_accumulate(hs_team *team, const float *x, const int64_t *y, const f
         result->correct += team->members[i].result.correct;
     }
 }
+
+#endif

@@ -34,10 +34,11 @@ from edge_client.store import KnownFederation
 from edge_client.store import Store as DeviceStore
 from tests.golden import make, vectors
 from tests.helpers import DEVICE_KEY, federation_channel, random_ticket
-from tests.integration import kotlin
+from tests.integration import kotlin, web
 from tests.integration.fleet import write_person
 from tests.integration.kotlin import Program, needs_kotlin
 from tests.integration.test_memory_federation import Watcher, make_ticket, start_device
+from tests.integration.web import needs_web
 from wire import bits, mask, messages, signing
 from wire.bundle import Bundle
 from wire.channel import seal
@@ -67,10 +68,14 @@ def jar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return kotlin.build(tmp_path_factory.getbasetemp().parent)
 
 
-@pytest.fixture
-def echo(jar: Path) -> Iterator[Program]:
-    """The Kotlin program that answers a line for every line."""
-    program = kotlin.start(jar, "Echo")
+@pytest.fixture(params=[pytest.param("kotlin", marks=needs_kotlin), pytest.param("web", marks=needs_web)])
+def echo(request: pytest.FixtureRequest) -> Iterator[Program]:
+    """The program that answers a line for every line: the Kotlin one, and that of the web client."""
+    if request.param == "web":
+        with web.started("echo") as program:
+            yield program
+        return
+    program = kotlin.start(request.getfixturevalue("jar"), "Echo")
     yield program
     with program.process:
         pass
@@ -133,9 +138,8 @@ def test_the_check_notices_a_difference(jar: Path, tmp_path: Path, name: str) ->
 
 
 @pytest.mark.slow
-@needs_kotlin
 @pytest.mark.parametrize("model", MODELS)
-def test_kotlin_unpacks_every_models_tickets(echo: Program, model: str) -> None:
+def test_phones_unpack_every_models_tickets(echo: Program, model: str) -> None:
     """Kept places and initial weights, bit by bit; seeds of 63 bits and more, blocks, both kinds of magnitudes."""
     plan = build_plan(model)
     for seed, block, magnitudes in ((1, 4, "constant"), (2**64 - 3, 1, "normal")):
@@ -149,8 +153,7 @@ def test_kotlin_unpacks_every_models_tickets(echo: Program, model: str) -> None:
 
 
 @pytest.mark.slow
-@needs_kotlin
-def test_kotlin_codes_bits_as_python_does(echo: Program) -> None:
+def test_phones_code_bits_as_python_does(echo: Program) -> None:
     """The same bytes for arrays of every density, and the same verdict on damaged ones."""
     rng = np.random.default_rng(5)
     for n in (1, 7, 8, 64, 333, 4000):
@@ -166,8 +169,7 @@ def test_kotlin_codes_bits_as_python_does(echo: Program) -> None:
 
 
 @pytest.mark.slow
-@needs_kotlin
-def test_kotlin_codes_masks_and_votes_as_python_does(echo: Program) -> None:
+def test_phones_code_masks_and_votes_as_python_does(echo: Program) -> None:
     """The same bytes for masks of every share of flips, and the same votes of one and of many voters."""
     rng = np.random.default_rng(8)
     for n in (1, 7, 64, 1000):
@@ -190,8 +192,7 @@ def test_kotlin_codes_masks_and_votes_as_python_does(echo: Program) -> None:
 
 
 @pytest.mark.slow
-@needs_kotlin
-def test_kotlin_randomises_as_python_does(echo: Program) -> None:
+def test_phones_randomise_as_python_does(echo: Program) -> None:
     """The same signs turned by the same random bytes."""
     rng = np.random.default_rng(9)
     signs = rng.random(500) < 0.5
@@ -218,8 +219,7 @@ def _decoded(data: bytes, n: int) -> str:
 
 
 @pytest.mark.slow
-@needs_kotlin
-def test_kotlin_outlives_damaged_bytes(echo: Program) -> None:
+def test_phones_outlive_damaged_bytes(echo: Program) -> None:
     """Messages, votes and tickets with a wrong byte are read or refused, as Python does where a phone is addressed."""
     rng = np.random.default_rng(6)
     verdicts = set()
@@ -250,9 +250,8 @@ def test_kotlin_outlives_damaged_bytes(echo: Program) -> None:
 
 
 @pytest.mark.slow
-@needs_kotlin
 @pytest.mark.parametrize("stay", [True, False])
-def test_kotlin_does_what_our_agent_does(echo: Program, stay: bool) -> None:
+def test_phones_do_what_our_agent_does(echo: Program, stay: bool) -> None:
     """Whatever happens in whatever order, the same actions in the same order."""
     rng = np.random.default_rng(7 + stay)
     seen: dict[str, int] = {}
