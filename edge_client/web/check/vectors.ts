@@ -170,13 +170,17 @@ async function signing(update: MaskUpdate): Promise<void> {
 
 function messages(): void {
   const upward = ["hello", "state", "mask-update", "evaluation", "missed"];
+  const drawn = ["hello-draws", "round-drawn"]; // lots, which this client does not draw: it reads past their fields
   const downward = ["welcome", "refusal", "federation", "bundle-bytes", "round", "mask-update", "receipt", "catch-up"];
   for (const [name, node] of Object.entries<Json>(all.messages)) {
-    const expected = messageOf(name, node.fields);
+    if (name === "hello-draws") continue;
+    const { draw: _draw, below: _below, ...fields } = node.fields;
+    const expected = messageOf(name === "round-drawn" ? "round" : name, fields);
+    if (name === "round-drawn") check("message round-drawn decoded", describe(decode(fromHex(node.bytes))) === describe(expected));
     if (upward.includes(name)) check(`message ${name} encoded`, toHex(encode(expected as Upward)) === node.bytes);
     if (downward.includes(name)) check(`message ${name} decoded`, describe(decode(fromHex(node.bytes))) === describe(expected));
   }
-  check("every kind of message", equal(Object.keys(all.messages).sort(), [...new Set([...upward, ...downward])].sort()));
+  check("every kind of message", equal(Object.keys(all.messages).sort(), [...new Set([...upward, ...downward, ...drawn])].sort()));
 }
 
 const BYTES = ["instance", "run", "key", "signs", "ticket", "votes", "digest", "data"];

@@ -72,7 +72,10 @@ export interface BundleBytes {
   type: "bundle-bytes";
   data: Bytes;
 }
-/** `votes` are coded in the context of those announced with round `base`, 0: of unanimous ones. */
+/**
+ * `votes` are coded in the context of those announced with round `base`, 0: of unanimous ones. This client does not say
+ * that it draws lots, so the ids in `selected` name it where a round is drawn.
+ */
 export interface Round {
   type: "round";
   run: Bytes;
@@ -201,7 +204,7 @@ function read(kind: number, fields: Map<Value, Value>): Message {
     case 12:
       return { type: "catch-up", run: run(), number: long(2), votes: bytes(field(3)), base: long(4), digest: bytes(field(5), 8) };
     default:
-      if (kind < 1 || kind > 20) throw new WireError(`message of unknown kind ${kind}`);
+      if (kind < 1 || kind > 22) throw new WireError(`message of unknown kind ${kind}`);
       return { type: "other" };
   }
 }
