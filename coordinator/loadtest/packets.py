@@ -1,7 +1,7 @@
 """MQTT 3.1.1 packets, those that a device sends and hears (OASIS standard of 29 October 2014). No I/O.
 
 Of our own, for what a load test needs most is many connections in little: aiomqtt takes 12 kB each and wakes up every
-second for each of them, a third of a core for 20,000; gmqtt takes 19 kB (docs/scale.md, benchmarks/mqtt_clients.py).
+second for each of them, a third of a core for 20,000; gmqtt takes 19 kB.
 Devices and the coordinator themselves use paho (`wire.mqtt`).
 """
 

@@ -114,7 +114,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def signed_percent(value: float | None) -> str:
     """A deviation as a percentage with its sign."""
-    return DASH if value is None or not math.isfinite(value) else f"{value:+.0%}".replace("-", "−")
+    return DASH if value is None or not math.isfinite(value) else f"{round(value, 2) + 0.0:+.0%}".replace("-", "−")
 
 
 def number(value: float | None, digits: int = 0) -> str:
