@@ -5,6 +5,9 @@ import { EVERYONE, type CatchUp, type Federation, type Hello, type MaskUpdate, t
 const RESEND_AFTER_S = 20; // an unconfirmed mask is sent again after this, then after twice as long, ...
 const RESEND_AT_MOST_S = 300;
 const ASK_AGAIN_AFTER_S = 20; // votes that were asked for
+// Who has not heard of a federation, or not got its bundle, subscribes again, after this, then after twice as long, ...
+const JOIN_AGAIN_AFTER_S = 60;
+const JOIN_AGAIN_AT_MOST_S = 3600;
 
 /** A round of a run. */
 export interface Key {
@@ -65,6 +68,8 @@ export interface Device {
   tries: number;
   confirmed: Key | null;
   welcomed: boolean;
+  soughtS: number | null; // when it last asked for all that is said to it
+  seeks: number; // how often it did since it is connected
 }
 
 export type Outcome = [Device, Action[]];
@@ -73,13 +78,14 @@ export function newDevice(name: string, hello: Hello, stay: boolean): Device {
   return {
     name, hello, stay, federation: null, ready: false, announced: null, votes: null, askedS: null, handled: null,
     due: false, training: null, pending: null, sentS: 0, tries: 0, confirmed: null, welcomed: false,
+    soughtS: null, seeks: 0,
   };
 }
 
 export function handle(device: Device, event: Event, nowS: number): Outcome {
   switch (event.type) {
     case "online":
-      return sendAgain(device, nowS, device.ready ? [{ type: "subscribe" }, { type: "say-hello" }] : [{ type: "subscribe" }]);
+      return sendAgain({ ...device, soughtS: nowS, seeks: 1 }, nowS, device.ready ? [{ type: "subscribe" }, { type: "say-hello" }] : [{ type: "subscribe" }]);
     case "bundle-needed":
       return [device, [{ type: "download" }, { type: "log", text: "downloading the network" }]];
     case "bundle-opened": {
@@ -245,6 +251,11 @@ function askVotes(device: Device, actions: Action[], nowS: number): Outcome {
 function onTick(device: Device, nowS: number): Outcome {
   if (device.due && device.askedS === null) return actOnRound({ ...device, due: false }, [], nowS, true);
   if (device.askedS !== null && nowS - device.askedS >= ASK_AGAIN_AFTER_S) return askVotes(device, [], nowS);
+  const joinS = Math.min(JOIN_AGAIN_AFTER_S * 2 ** (device.seeks - 1), JOIN_AGAIN_AT_MOST_S);
+  if (!device.ready && device.soughtS !== null && nowS - device.soughtS >= joinS) {
+    const missing: Action[] = device.federation ? [{ type: "subscribe" }, { type: "download" }] : [{ type: "subscribe" }];
+    return [{ ...device, soughtS: nowS, seeks: Math.min(device.seeks + 1, 16) }, missing];
+  }
   const waitS = Math.min(RESEND_AFTER_S * 2 ** Math.max(device.tries - 1, 0), RESEND_AT_MOST_S);
   const early = !device.pending || nowS - device.sentS < waitS;
   return early ? [device, []] : sendAgain(device, nowS, []);
