@@ -58,6 +58,8 @@ public struct Device {
     var tries = 0
     var confirmed: Key? // newest round whose mask has a receipt; it is trained for once only
     var welcomed = false
+    var soughtS: Double? // when it last asked for all that is said to it; nil before the first connection
+    var seeks = 0 // how often it did since it is connected
 
     public init(name: String, hello: Hello, stay: Bool = true) {
         (self.name, self.hello, self.stay) = (name, hello, stay)
@@ -69,10 +71,15 @@ extension Device {
     private static let resendAfterS = 20.0 // an unconfirmed mask is sent again after this, then after twice as long, ...
     private static let resendAtMostS = 300.0
     private static let askAgainAfterS = 20.0 // votes that were asked for
+    private static let joinAgainAfterS = 60.0 // subscribe once more where nothing has come, then after twice as long, ...
+    private static let joinAgainAtMostS = 3600.0
+    private static let mostSeeks = 16
 
     public mutating func handle(_ event: Event, _ nowS: Double) -> [Action] {
         switch event {
-        case .online: return sendAgain(nowS, ready ? [.subscribe, .sayHello] : [.subscribe])
+        case .online:
+            (soughtS, seeks) = (nowS, 1)
+            return sendAgain(nowS, ready ? [.subscribe, .sayHello] : [.subscribe])
         case .bundleNeeded: return [.download, .log("downloading the bundle")]
         case .bundleOpened(let digest):
             if federation?.bundles[hello.runtime] != digest { return [] }
@@ -97,6 +104,11 @@ extension Device {
                 return actOnRound([], nowS, quiet: true)
             }
             if let askedS, nowS - askedS >= Device.askAgainAfterS { return askVotes([], nowS) }
+            let joinS = min(Device.joinAgainAfterS * pow(2.0, Double(seeks - 1)), Device.joinAgainAtMostS)
+            if !ready, let before = soughtS, nowS - before >= joinS {
+                (soughtS, seeks) = (nowS, min(seeks + 1, Device.mostSeeks))
+                return federation == nil ? [.subscribe] : [.subscribe, .download]
+            }
             let waitS = min(Device.resendAfterS * pow(2.0, Double(max(tries - 1, 0))), Device.resendAtMostS)
             return pending == nil || nowS - sentS < waitS ? [] : sendAgain(nowS, [])
         case .heard(let message):

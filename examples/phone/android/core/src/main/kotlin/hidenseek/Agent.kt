@@ -45,6 +45,8 @@ sealed class Action {
  * @property training round being trained for.
  * @property pending mask without receipt, last sent at [sentS], [tries] times.
  * @property confirmed newest round whose mask has a receipt; it is trained for once only.
+ * @property soughtS when it last asked for all that is said to it; null before the first connection.
+ * @property seeks how often it did since it is connected.
  */
 data class Device(
     val name: String,
@@ -63,6 +65,8 @@ data class Device(
     val tries: Int = 0,
     val confirmed: Pair<Bytes, Long>? = null,
     val welcomed: Boolean = false,
+    val soughtS: Double? = null,
+    val seeks: Int = 0,
 )
 
 typealias Outcome = Pair<Device, List<Action>>
@@ -72,11 +76,15 @@ object Agent {
     private const val RESEND_AFTER_S = 20.0 // an unconfirmed mask is sent again after this, then after twice as long, ...
     private const val RESEND_AT_MOST_S = 300.0
     private const val ASK_AGAIN_AFTER_S = 20.0 // votes that were asked for
+    private const val JOIN_AGAIN_AFTER_S = 60.0 // subscribe once more where nothing has come, then after twice as long, ...
+    private const val JOIN_AGAIN_AT_MOST_S = 3600.0
+    private const val MOST_SEEKS = 16
 
     fun handle(device: Device, event: Event, nowS: Double): Outcome = when (event) {
         is Event.Online -> {
             val first = listOf(Action.Subscribe)
-            sendAgain(device, nowS, if (device.ready) first + Action.SayHello else first)
+            val connected = device.copy(soughtS = nowS, seeks = 1)
+            sendAgain(connected, nowS, if (device.ready) first + Action.SayHello else first)
         }
         is Event.BundleNeeded -> device to listOf(Action.Download, Action.Log("downloading bundle ${event.digest}"))
         is Event.BundleOpened ->
@@ -215,6 +223,12 @@ object Agent {
     private fun onTick(device: Device, nowS: Double): Outcome {
         if (device.due && device.askedS == null) return actOnRound(device.copy(due = false), emptyList(), nowS, quiet = true)
         if (device.askedS != null && nowS - device.askedS >= ASK_AGAIN_AFTER_S) return askVotes(device, emptyList(), nowS)
+        val joinS = minOf(JOIN_AGAIN_AFTER_S * 2.0.pow(device.seeks - 1), JOIN_AGAIN_AT_MOST_S)
+        if (!device.ready && device.soughtS != null && nowS - device.soughtS >= joinS) {
+            val first = listOf(Action.Subscribe)
+            val seeking = device.copy(soughtS = nowS, seeks = minOf(device.seeks + 1, MOST_SEEKS))
+            return seeking to if (device.federation == null) first else first + Action.Download
+        }
         val waitS = minOf(RESEND_AFTER_S * 2.0.pow(maxOf(device.tries - 1, 0)), RESEND_AT_MOST_S)
         val early = device.pending == null || nowS - device.sentS < waitS
         return if (early) device to emptyList() else sendAgain(device, nowS, emptyList())
