@@ -19,7 +19,7 @@ class DeviceFigures:
         round: the newest round that it sent a mask for.
         mask_s: when its last mask was stored, seconds since 1970.
         accuracy: of its own signs on its own test samples, 0 to 1.
-        temperature_c: of its processor after its last training, degrees Celsius.
+        temperature_c: of its processor when it was last read, after training, degrees Celsius.
         memory_bytes: resident memory of its process then.
         profile: kind of hardware, in the device's words.
         software: what runs there, in the device's words.
@@ -137,10 +137,12 @@ class Figures(Observer):
 
     def telemetry(self, name: str, telemetry: Telemetry) -> None:
         """See `Observer.telemetry`."""
-        if telemetry.rounds:
-            device, spent = self.devices.setdefault(name, DeviceFigures()), telemetry.rounds[-1]
-            device.temperature_c = spent.temperature_c
-            device.memory_bytes = None if spent.rss_kib is None else 1024 * spent.rss_kib
+        device = self.devices.setdefault(name, DeviceFigures())
+        for spent in telemetry.rounds:  # what is slow to read is not in every round's: the last that was read stands
+            if spent.temperature_c is not None:
+                device.temperature_c = spent.temperature_c
+            if spent.rss_kib is not None:
+                device.memory_bytes = 1024 * spent.rss_kib
 
     def closed(self, number: int, voters: int, held_out: float | None) -> None:
         """See `Observer.closed`."""

@@ -35,7 +35,7 @@ def test_a_fleet_that_comes_and_goes_loses_no_mask(tmp_path: Path) -> None:
     assert "50 devices, connected within" in done.stdout
     found = json.loads(result.read_text())
     assert [one["confirmed"] for one in found["rounds"]] == [20, 20]
-    assert [one["heard"] for one in found["rounds"]] == [50, 50]
+    assert all(40 < one["heard"] <= 50 for one in found["rounds"]), "but those that are away when one opens"
     assert found["masks"]["stored"] == found["masks"]["sent"] == 40
     assert found["masks"]["lost"] == 0
     counts = found["counts"]

@@ -117,6 +117,7 @@ def test_large_fleets_have_no_series_of_their_own() -> None:
         figures.mask(f"pi-{number}", update(1), 100)
     spent = RoundTelemetry(number=1, steps=1, temperature_c=61.5, rss_kib=2048)
     figures.telemetry("pi-0", Telemetry(run=bytes(8), rounds=(spent,)))
+    figures.telemetry("pi-0", Telemetry(run=bytes(8), rounds=(RoundTelemetry(number=2, steps=1),)))  # read neither
     for number in range(50):
         metrics.refused(f"some/topic/of/mine/{number}", "invalid")
     assert not [name for name in values(metrics) if "device=" in name]

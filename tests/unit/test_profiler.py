@@ -70,7 +70,7 @@ def test_steps_are_what_percentiles_and_histogram_say() -> None:
     assert 0 < steps.p50_ms <= steps.p95_ms <= steps.p99_ms <= steps.max_ms
     last = steps.first_bucket + len(steps.bucket_counts) - 1
     assert steps.first_bucket <= bucket_of(steps.p50_ms * 1e3) <= last == bucket_of(steps.max_ms * 1e3)
-    assert steps.gflop_per_s == pytest.approx(steps.flop / steps.mean_ms * 1e-6, rel=1e-3)
+    assert steps.gflop_per_s == pytest.approx(steps.flop / steps.mean_ms * 1e-6, rel=1e-2)
 
 
 def test_memory_and_the_system_are_read() -> None:
