@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
+from coordinator.baselines.dense import Dense, Layers
 from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings, Network, adaptive_bits
 from coordinator.baselines.method import Floats, Local, Samples, Settings, State, Update
-from export.torch_net import TorchNet, forward
-from wire import bits, prng
+from export.torch_net import TorchNet
+from wire import bits
 
 SEED_BYTES = 8
 DISTANCES = 16  # contexts of the ideal code: how far the threshold lies from the multiplier before training
@@ -61,31 +61,28 @@ class Whole(HideNseek):
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Epochs of batches in torch."""
         mean = np.frombuffer(down, dtype=np.float32)
-        net, prior = TorchNet(self.ticket), torch.from_numpy(self.prior(samples))
-        units = torch.from_numpy(mean.copy()).requires_grad_()
-        optimiser = self.optimiser(units)
-        x, y = torch.from_numpy(samples.x), torch.from_numpy(samples.y)
-        loss_sum = 0.0
-        for epoch in range(self.settings.epochs):
-            order, loss_sum = prng.permutation(seed, epoch, samples.y.size), 0.0
-            for at in range(0, samples.y.size, self.settings.batch):
-                chosen = order[at : at + self.settings.batch]
-                logits = forward(self.ticket.plan, net.multiplied(units * self.settings.room), x[chosen], fast=True)
-                loss = F.cross_entropy(logits + prior, y[chosen])
-                (units.grad,) = torch.autograd.grad(loss, [units])
-                self.step(optimiser, units)
-                loss_sum += float(loss.detach()) * chosen.size
-        trained = units.detach().numpy()
-        own = Network(multipliers=trained * np.float32(self.settings.room), log_prior=prior.numpy())
-        return Local(up=self.send(trained, mean, seed), memory={}, model=own, loss=loss_sum / samples.y.size)
+        net, prior, room = TorchNet(self.ticket), self.prior(samples), self.settings.room
+        units = torch.from_numpy(mean.copy())
+        loss = Dense(self.ticket.plan).fit(
+            [units],
+            samples,
+            settings=self.settings,
+            optimiser=self.optimiser,
+            seed=seed,
+            weights=lambda layers: net.multiplied(layers[0] * room),
+            after_step=lambda: self.keep_bounds(units),
+            prior=prior,
+        )
+        trained = units.numpy()
+        own = Network(multipliers=trained * np.float32(room), log_prior=prior)
+        return Local(up=self.send(trained, mean, seed), memory={}, model=own, loss=loss)
 
-    def optimiser(self, units: Tensor) -> torch.optim.Optimizer:
+    def optimiser(self, layers: Layers) -> torch.optim.Optimizer:
         """Adam, as the default recipe has it."""
-        return torch.optim.Adam([units], lr=self.settings.learning_rate, eps=self.settings.epsilon)
+        return torch.optim.Adam(layers, lr=self.settings.learning_rate, eps=self.settings.epsilon)
 
-    def step(self, optimiser: torch.optim.Optimizer, units: Tensor) -> None:
-        """One step, and back into bounds."""
-        optimiser.step()
+    def keep_bounds(self, units: Tensor) -> None:
+        """After every step."""
         with torch.no_grad():
             units.clamp_(-1, 1)
 
@@ -147,15 +144,15 @@ class Dithered(Whole):
 class TicketFedAvg(Whole):
     """FedAvg on the kept weights: what the ticket can come to in this federation, whatever is sent."""
 
-    def optimiser(self, units: Tensor) -> torch.optim.Optimizer:
+    def optimiser(self, layers: Layers) -> torch.optim.Optimizer:
         """SGD with momentum on the weights: a step of a multiplier counts 1 / (room x weight)^2."""
-        return torch.optim.SGD([units], lr=self.settings.learning_rate, momentum=0.9)
+        (units,) = layers
+        size_squared = torch.from_numpy(self._size_squared())
+        units.register_hook(lambda gradient: gradient / size_squared)
+        return torch.optim.SGD(layers, lr=self.settings.learning_rate, momentum=0.9)
 
-    def step(self, optimiser: torch.optim.Optimizer, units: Tensor) -> None:
-        """No bounds."""
-        assert units.grad is not None
-        units.grad /= torch.from_numpy(self._size_squared())
-        optimiser.step()
+    def keep_bounds(self, units: Tensor) -> None:
+        """None."""
 
     def _size_squared(self) -> Floats:
         weights = np.concatenate([layer.weights for layer in self.ticket.kept_layers])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from coordinator.brokers import access
 from coordinator.brokers.access import COORDINATOR
-from coordinator.brokers.process import answers, end_orphan, free_port, launch, nats_binary, write_private
+from coordinator.brokers.process import answers, end, end_orphan, free_port, launch, nats_binary, write_private
 from wire.errors import BrokerUnreachable, ConfigError
 
 START_S = 15.0
@@ -85,14 +85,8 @@ class EmbeddedBroker:
         """End the server; messages and sessions stay in its folder."""
         with self._changing:
             process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end([process], within_s=10)
 
     def _keep(self, command: list[str], log: Path) -> None:
         """Start the server again whenever it ends by itself, killed for its memory for one, until `stop`."""

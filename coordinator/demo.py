@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from coordinator.broker import EmbeddedBroker
+from coordinator.brokers.process import end
 from coordinator.datasets import FederatedData, load, natural
 from coordinator.evaluate import Evaluator
 from coordinator.federation import Federation, Recipe
@@ -102,16 +104,9 @@ class DeviceProcesses:
         """Wait a moment for every device to leave by itself, then end it."""
         deadline = time.monotonic() + wait_s
         for process in self.running.values():
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=max(deadline - time.monotonic(), 0.0))
-            except subprocess.TimeoutExpired:
-                process.terminate()
-        for process in self.running.values():
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(self.running.values(), within_s=5)
 
 
 def run(settings: DemoSettings, console: Console) -> Summary:

@@ -6,16 +6,15 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from statistics import fmean
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from coordinator.fleet import Fleet
+from coordinator.live import LiveView
 from coordinator.observer import Observer
 from wire.messages import Evaluation, MaskUpdate
 
@@ -60,7 +59,7 @@ class RoundLine:
         return self.seen_right / self.seen_tried if self.seen_tried else None
 
 
-class Board(Observer):
+class Board(LiveView, Observer):
     """Shows the run while it goes on.
 
     Args:
@@ -71,29 +70,15 @@ class Board(Observer):
     """
 
     def __init__(self, console: Console, *, title: str, rounds: int, fedavg_bytes: int) -> None:
-        self._console = console
+        super().__init__(console)
         self._title = title
         self._planned = rounds
         self._fedavg_bytes = fedavg_bytes
         self._rounds: dict[int, RoundLine] = {}
         self._devices: dict[str, str] = {}
         self._remarks: list[str] = []
-        self._live: Live | None = None
         self._began_s = time.monotonic()
         self._over = False
-
-    def __enter__(self) -> Board:
-        if self._console.is_terminal:
-            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
 
     # What the coordinator tells.
 

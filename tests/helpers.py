@@ -43,6 +43,15 @@ from wire.transport import MemoryBus
 DEVICE_KEY = bytes(32)  # a private key
 
 
+def root_with(root: Path, files: dict[str, str]) -> Path:
+    """A root folder with such files, as /proc and /sys would have them."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
 def random_ticket(plan: Plan, density: float, seed: int, block: int = 4, magnitudes: str = "constant") -> Ticket:
     """A ticket with a seeded random mask at the same density in every layer; at least one block a layer.
 

@@ -79,6 +79,7 @@ class Dense:
         seed: int,
         weights: Callable[[Layers], Layers] = lambda layers: layers,
         after_step: Callable[[], None] = lambda: None,
+        prior: Floats | None = None,
     ) -> float:
         """Train `parameters` in place; return the last epoch's mean loss, nats.
 
@@ -90,6 +91,7 @@ class Dense:
             seed: of the order.
             weights: parameters -> the network's weights; by default they are the weights.
             after_step: called after every step.
+            prior: added to the logits (classes,); None: nothing is.
         """
         for parameter in parameters:
             parameter.requires_grad_()
@@ -102,7 +104,8 @@ class Dense:
             for at in range(0, count, settings.batch):
                 chosen = order[at : at + settings.batch]
                 x, y = torch.from_numpy(samples.x[chosen]), torch.from_numpy(samples.y[chosen])
-                loss = F.cross_entropy(forward(self.plan, weights(parameters), x, fast=True), y)
+                logits = forward(self.plan, weights(parameters), x, fast=True)
+                loss = F.cross_entropy(logits if prior is None else logits + torch.from_numpy(prior), y)
                 gradients = torch.autograd.grad(loss, parameters)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from shutil import which
@@ -74,6 +74,19 @@ def launch(
         cwd=folder,
         env=os.environ | (more or {}),
     )
+
+
+def end(processes: Iterable[subprocess.Popen[bytes]], within_s: float) -> None:
+    """Ask processes to end, and kill those that have not when so many seconds are over, each counted by itself."""
+    processes = list(processes)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(timeout=within_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def running(pid_file: Path, words: str) -> int | None:

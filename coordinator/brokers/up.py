@@ -16,6 +16,7 @@ from pathlib import Path
 from coordinator.brokers.deployment import Deployment, Node
 from coordinator.brokers.process import (
     answers,
+    end,
     end_orphan,
     launch,
     mosquitto_binary,
@@ -79,14 +80,7 @@ class Up:
     def stop(self) -> None:
         """End them all; messages and sessions stay."""
         self._stopping.set()
-        for process in self._processes.values():
-            process.terminate()
-        for process in self._processes.values():
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(self._processes.values(), within_s=20)
         for node in self.nodes:
             pid_file(self.folder, node).unlink(missing_ok=True)
         for thread in self._threads:

@@ -14,7 +14,7 @@ from pathlib import Path
 from coordinator.broker import EmbeddedBroker
 from coordinator.brokers.access import COORDINATOR
 from coordinator.brokers.deployment import autosave_changes
-from coordinator.brokers.process import answers, free_port, launch, mosquitto_binary, write_private
+from coordinator.brokers.process import answers, end, free_port, launch, mosquitto_binary, write_private
 from coordinator.federation import DATABASE
 from coordinator.keys import VARIABLE as KEY_VARIABLE
 from coordinator.loadtest.usage import Watched
@@ -132,13 +132,8 @@ class Stand:
 
     def stop(self) -> None:
         """End the coordinator."""
-        if self._coordinator is not None and self._coordinator.poll() is None:
-            self._coordinator.terminate()
-            try:
-                self._coordinator.wait(10)
-            except subprocess.TimeoutExpired:
-                self._coordinator.kill()
-                self._coordinator.wait()
+        if self._coordinator is not None:
+            end([self._coordinator], within_s=10)
 
 
 @contextmanager
@@ -202,9 +197,4 @@ def _mosquitto(folder: Path, devices: tuple[str, ...]) -> Iterator[tuple[int, Br
             time.sleep(0.05)
         yield process.pid, parse_url(f"mqtt://{HOST}:{port}"), {}
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end([process], within_s=20)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from coordinator.live import LiveView
 from coordinator.loadtest.result import Result, masks_of, rounds_of
 from coordinator.terminal import printable
 
@@ -19,7 +18,7 @@ ROUNDS_SHOWN = 8
 LINE_S = 5.0
 
 
-class View:
+class View(LiveView):
     """Shows a `Result` as it grows.
 
     Args:
@@ -28,26 +27,15 @@ class View:
         result: what is shown.
     """
 
+    PER_SECOND = 2
+
     def __init__(self, console: Console, title: str, result: Result) -> None:
-        self._console, self._title, self._result = console, title, result
-        self._live: Live | None = None
+        super().__init__(console)
+        self._title, self._result = title, result
         self._line_s = 0.0
         self._before: tuple[float, int] = (time.monotonic(), 0)
         self._per_s = 0.0
         self.phase = "starting"
-
-    def __enter__(self) -> View:
-        if self._console.is_terminal:
-            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
 
     def look(self) -> None:
         """The result has changed."""

@@ -17,21 +17,13 @@ from edge_client import data, memory_limits
 from edge_client.memory_limits import Limit, require
 from edge_client.runtimes import registry
 from export.bundle import make_bundle
+from tests.helpers import root_with
 from wire.errors import NotEnoughMemory
 from wire.settings import Training
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 V1 = Path("/sys/fs/cgroup/memory")
-
-
-def files(root: Path, texts: dict[str, str]) -> Path:
-    """A root folder with such files."""
-    for name, text in texts.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 def by_name(root: Path) -> dict[str, Limit]:
@@ -41,7 +33,7 @@ def by_name(root: Path) -> dict[str, Limit]:
 
 def test_every_control_group_around_the_process_counts(tmp_path: Path) -> None:
     """Version 2: a group without a limit is passed over; files that lie in memory unused are as good as free."""
-    root = files(
+    root = root_with(
         tmp_path,
         {
             "proc/self/cgroup": "0::/system.slice/hidenseek.service\n",
@@ -68,7 +60,7 @@ def test_every_control_group_around_the_process_counts(tmp_path: Path) -> None:
 
 def test_control_groups_of_version_1_count(tmp_path: Path) -> None:
     """Also where a container sees its own group as the root of all."""
-    root = files(
+    root = root_with(
         tmp_path,
         {
             "proc/self/cgroup": "4:memory:/docker/0123\n0::/\n",

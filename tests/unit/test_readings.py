@@ -9,6 +9,7 @@ import pytest
 from edge_client import readings
 from edge_client.energy import Meter, pmic_watts
 from edge_client.outbox import MOST_ROUNDS, Outbox
+from tests.helpers import root_with
 from wire.telemetry import RoundTelemetry, throttled_words
 
 STATUS = "Name:\tpython3\nVmPeak:\t  120000 kB\nVmHWM:\t   41236 kB\nVmRSS:\t   40012 kB\n"
@@ -24,18 +25,9 @@ PMIC = """ 3V3_SYS_A current(1)=0.50000000A
 """
 
 
-def board(root: Path, files: dict[str, str]) -> Path:
-    """A root folder with such files."""
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
-
-
 def test_a_raspberry_pi_is_read(tmp_path: Path) -> None:
     """Memory, bytes written, clock, temperature and throttling, in the units of their names."""
-    root = board(
+    root = root_with(
         tmp_path,
         {
             "proc/self/status": STATUS,
@@ -60,7 +52,7 @@ def test_a_bare_system_leaves_all_of_it_unknown(tmp_path: Path) -> None:
     """No file, nothing guessed; and files with nonsense are as none."""
     assert readings.board(tmp_path) == readings.Board(frequency_mhz=None, temperature_c=None, throttled=None)
     assert readings.memory(tmp_path).rss_kib is None
-    board(tmp_path, {"sys/class/thermal/thermal_zone0/temp": "hot\n", "proc/self/io": "write_bytes: many\n"})
+    root_with(tmp_path, {"sys/class/thermal/thermal_zone0/temp": "hot\n", "proc/self/io": "write_bytes: many\n"})
     assert readings.board(tmp_path).temperature_c is None
     assert readings.written_bytes(tmp_path) is None
     assert Meter(tmp_path, firmware=lambda *_: None).millijoules() is None
@@ -72,7 +64,7 @@ def test_energy_of_each_source(tmp_path: Path) -> None:
     assert pmic_watts("error=1") is None
     assert Meter(tmp_path / "pi5", firmware=lambda *_: PMIC).source == "pmic"
 
-    ina = board(
+    ina = root_with(
         tmp_path / "ina",
         {"sys/class/hwmon/hwmon0/name": "ina219\n", "sys/class/hwmon/hwmon0/power1_input": "2500000\n"},
     )
@@ -83,7 +75,7 @@ def test_energy_of_each_source(tmp_path: Path) -> None:
     assert meter.millijoules() == pytest.approx(10_000, abs=50)
 
     zone = "sys/class/powercap/intel-rapl:0/"
-    rapl = board(tmp_path / "rapl", {zone + "energy_uj": "9000000\n", zone + "max_energy_range_uj": "10000000\n"})
+    rapl = root_with(tmp_path / "rapl", {zone + "energy_uj": "9000000\n", zone + "max_energy_range_uj": "10000000\n"})
     meter = Meter(rapl, firmware=lambda *_: None)
     meter.start()
     (rapl / zone / "energy_uj").write_text("500000\n")

@@ -17,57 +17,37 @@ from tests.unit.test_report_page import words
 from wire.errors import ConfigError, OverBudget
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder with a run of six devices and three rounds."""
-    folder = tmp_path_factory.mktemp("state")
-    store = Store(folder / "coordinator.db")
-    fill(store, devices=6, rounds=3)
-    store.close()
-    return folder
-
-
-@pytest.fixture
-def summary(folder: Path) -> Summary:
-    """That run."""
-    store = Store(folder / "coordinator.db")
-    try:
-        return summarise(store)
-    finally:
-        store.close()
-
-
 def report(*arguments: object) -> int:
     """`hidenseek report`."""
     return main(["report", *map(str, arguments)])
 
 
-def test_what_the_page_says_is_what_the_store_has(folder: Path, summary: Summary) -> None:
+def test_what_the_page_says_is_what_the_store_has(run_folder: Path, run_summary: Summary) -> None:
     """Latency, memory and energy of a device, against the rows of the database."""
-    store = Store(folder / "coordinator.db")
+    store = Store(run_folder / "coordinator.db")
     rows = store.query("SELECT * FROM telemetry WHERE device = 'pi-000' ORDER BY step_p95_us")
     store.close()
-    spent = summary.spent[0]
+    spent = run_summary.spent[0]
     assert spent.step_p95_ms == pytest.approx(rows[1]["step_p95_us"] / 1e3)
     assert spent.step_max_ms == pytest.approx(max(row["step_max_us"] for row in rows) / 1e3)
     assert spent.peak_mb == pytest.approx(max(50_000, *(row["peak_kib"] for row in rows)) * 1024 / 1e6)
     assert spent.round_j == pytest.approx(sum(row["energy_mj"] for row in rows) / 3e3)
     assert not spent.energy_measured
-    text = words(render(summary))
+    text = words(render(run_summary))
     shown = [number(value, 2) for value in (spent.step_ms, spent.step_p95_ms, spent.step_p99_ms, spent.step_max_ms)]
     assert " ".join(["pi-000", *shown, number(spent.peak_mb, 1)]) in text
     assert "6 devices of 6 sent telemetry" in text
     assert f"{spent.round_j:.2f} est." in text
 
 
-def test_exports_hold_the_same_figures(folder: Path, summary: Summary, tmp_path: Path) -> None:
+def test_exports_hold_the_same_figures(run_folder: Path, run_summary: Summary, tmp_path: Path) -> None:
     """CSV and JSON, read again."""
-    assert report(folder, "-o", tmp_path / "r.html", "--csv", tmp_path / "csv", "--json", tmp_path / "r.json") == 0
+    assert report(run_folder, "-o", tmp_path / "r.html", "--csv", tmp_path / "csv", "--json", tmp_path / "r.json") == 0
     with (tmp_path / "csv" / "spent.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     told = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert told["run"] == RUN.hex()
-    for one, row, device in zip(summary.spent, rows, told["spent_by_device"], strict=True):
+    for one, row, device in zip(run_summary.spent, rows, told["spent_by_device"], strict=True):
         assert (row["name"], float(row["step_ms"])) == (one.name, one.step_ms)
         assert tuple(map(float, row["layers_us"].split())) == one.layers_us
         assert (device["peak_mb"], device["throttled"]) == (one.peak_mb, one.throttled)
@@ -79,20 +59,20 @@ def test_exports_hold_the_same_figures(folder: Path, summary: Summary, tmp_path:
 
 
 def test_check_names_device_metric_value_and_limit(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], summary: Summary
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run_summary: Summary
 ) -> None:
     """0 if all limits are kept, else 27; a device's own limit counts before everyone's."""
     budget = tmp_path / "devices.yaml"
     budget.write_text("budget: {step_ms: 1000, temperature_c: 200}\n")
-    assert report("check", folder, "--budget", budget) == 0
+    assert report("check", run_folder, "--budget", budget) == 0
     assert "all 12 limits are kept by 6 devices" in capsys.readouterr().out
     budget.write_text("budget: {step_ms: 1000}\ndevices: {pi-003: {budget: {step_ms: 1.5}}}\n")
-    assert report("check", folder, "--budget", budget) == OverBudget.exit_code
+    assert report("check", run_folder, "--budget", budget) == OverBudget.exit_code
     said = capsys.readouterr()
-    assert said.out.splitlines() == [f"pi-003: step_ms {summary.spent[3].step_ms:,.5g} ms, limit 1.5 ms"]
+    assert said.out.splitlines() == [f"pi-003: step_ms {run_summary.spent[3].step_ms:,.5g} ms, limit 1.5 ms"]
     assert "1 of 6 limits not kept" in said.err
     budget.write_text("profiles: {pi-5-4gb: {budget: {step_ms: 1}}}\n")  # none is of this profile
-    assert report("check", folder, "--budget", budget) == OverBudget.exit_code
+    assert report("check", run_folder, "--budget", budget) == OverBudget.exit_code
     assert "no limit applies" in capsys.readouterr().err
 
 
@@ -110,30 +90,32 @@ def test_check_names_device_metric_value_and_limit(
     ],
 )
 def test_wrong_budgets_are_explained(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, expected: str
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, expected: str
 ) -> None:
     """One line that names the file and what was expected."""
     budget = tmp_path / "devices.yaml"
     budget.write_text(text)
-    assert report("check", folder, "--budget", budget) == ConfigError.exit_code
+    assert report("check", run_folder, "--budget", budget) == ConfigError.exit_code
     said = capsys.readouterr().err
     assert expected in said
     assert str(budget) in said
 
 
-def test_runs_are_listed_found_and_compared(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_listed_found_and_compared(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By the first digits of an id; a run differs from itself in nothing."""
-    assert report(folder, "--list") == 0
+    assert report(run_folder, "--list") == 0
     assert RUN.hex() in capsys.readouterr().out
-    assert report(folder, "--run", "0001", "-o", tmp_path / "r.html") == 0
-    assert report(folder, "--run", "77", "-o", tmp_path / "r.html") == 12
+    assert report(run_folder, "--run", "0001", "-o", tmp_path / "r.html") == 0
+    assert report(run_folder, "--run", "77", "-o", tmp_path / "r.html") == 12
     capsys.readouterr()
-    assert report("diff", folder, "--run", "0001", "--run", RUN.hex()) == 0
+    assert report("diff", run_folder, "--run", "0001", "--run", RUN.hex()) == 0
     said = capsys.readouterr().out
     assert "bytes up per device and round" in said
     assert "+0.0%" in said
-    assert report("diff", folder) == ConfigError.exit_code
-    assert report(folder, "--budget", "x") == ConfigError.exit_code
+    assert report("diff", run_folder) == ConfigError.exit_code
+    assert report(run_folder, "--budget", "x") == ConfigError.exit_code
 
 
 def test_predictions_stand_beside_what_was_measured(

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import fill
 from coordinator.cli import main
 from coordinator.report import paper
 from coordinator.report.axes import amount_axis
 from coordinator.report.device_charts import bars, latency, memory, spark
 from coordinator.report.page import render
 from coordinator.report.spent import Spent, groups
-from coordinator.report.summary import Summary, summarise
-from coordinator.store import Store
+from coordinator.report.summary import Summary
 from tests.unit.test_profiler import bundle_of, measured
 from tests.unit.test_report_page import HOSTILE, svgs, words
 from wire.telemetry import bucket_of
@@ -27,26 +25,6 @@ from wire.telemetry import bucket_of
 def device(name: str, **figures: object) -> Spent:
     """A device that told something."""
     return Spent(name=name, profile="pi-4-4gb", runtime="sparse", train_samples=1, **figures)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder with a run of six devices and three rounds."""
-    folder = tmp_path_factory.mktemp("state")
-    store = Store(folder / "coordinator.db")
-    fill(store, devices=6, rounds=3)
-    store.close()
-    return folder
-
-
-@pytest.fixture
-def summary(folder: Path) -> Summary:
-    """That run."""
-    store = Store(folder / "coordinator.db")
-    try:
-        return summarise(store)
-    finally:
-        store.close()
 
 
 def test_latency_is_a_share_of_all_steps_of_a_kind() -> None:
@@ -95,25 +73,25 @@ def test_amounts_have_round_ticks(most: float) -> None:
     assert 3 <= len(axis.ticks) <= 8
 
 
-def test_every_device_has_a_section(summary: Summary) -> None:
+def test_every_device_has_a_section(run_summary: Summary) -> None:
     """With its own figures and charts; few devices' are printed, many are not."""
-    page = render(replace(summary, limits_mb={"pi-000": 55.0}))
+    page = render(replace(run_summary, limits_mb={"pi-000": 55.0}))
     sections = re.findall(r'<details class="device printed">.*?</details>', page, re.DOTALL)
     assert len(sections) == 6
     assert "pi-000" in sections[0]
     assert "limit 55.0" in sections[0]
     assert sections[0].count("<svg") == 2
     assert len([one for one in svgs(page) if "chart" in one.get("class", "")]) == 10
-    many = render(replace(summary, spent=[replace(summary.spent[0], name=f"pi-{n}") for n in range(40)]))
+    many = render(replace(run_summary, spent=[replace(run_summary.spent[0], name=f"pi-{n}") for n in range(40)]))
     assert '<details class="device">' in many
     assert '<details class="printed">' in many, "the table of all is"
 
 
-def test_boards_stand_side_by_side(summary: Summary) -> None:
+def test_boards_stand_side_by_side(run_summary: Summary) -> None:
     """What a report says, with hostile words shown and not run."""
     report = measured(bundle_of("mlp"))
     bad = replace(report, profile=HOSTILE, subject=replace(report.subject, network=HOSTILE, runtime=HOSTILE))
-    page = render(replace(summary, boards=[report, bad]))
+    page = render(replace(run_summary, boards=[report, bad]))
     text = words(page)
     assert f"{report.latency.p50_ms:,.2f} {report.latency.p95_ms:,.2f} {report.latency.p99_ms:,.2f}" in text
     assert "time by layer" in text
@@ -121,14 +99,16 @@ def test_boards_stand_side_by_side(summary: Summary) -> None:
     assert page.count("&lt;script&gt;") >= 3
 
 
-def test_the_command_takes_reports_of_boards(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_takes_reports_of_boards(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """From a folder; one that is no report ends with exit code 11 and its name."""
     boards, page = tmp_path / "boards", tmp_path / "r.html"
     boards.mkdir()
     (boards / "pi.json").write_text(json.dumps(asdict(measured(bundle_of("mlp")))))
     limits = tmp_path / "devices.yaml"
     limits.write_text("budget: {peak_mb: 51}\n")
-    command = ["report", str(folder), "-o", str(page), "--profile", str(boards), "--config", str(limits)]
+    command = ["report", str(run_folder), "-o", str(page), "--profile", str(boards), "--config", str(limits)]
     assert main(command) == 0
     assert "Boards profiled by themselves" in page.read_text(encoding="utf-8")
     assert "limit 51 MB" in page.read_text(encoding="utf-8")
@@ -137,20 +117,20 @@ def test_the_command_takes_reports_of_boards(folder: Path, tmp_path: Path, capsy
     assert "other.json" in capsys.readouterr().err
 
 
-def test_paper_needs_a_browser(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paper_needs_a_browser(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said before anything is written."""
     monkeypatch.setattr(paper.shutil, "which", lambda _: None)
     page = tmp_path / "r.html"
-    assert main(["report", str(folder), "-o", str(page), "--pdf", str(tmp_path / "r.pdf")]) == 23
+    assert main(["report", str(run_folder), "-o", str(page), "--pdf", str(tmp_path / "r.pdf")]) == 23
     assert not page.exists()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, paper.BROWSERS)), reason="no Chromium is installed")
-def test_a_page_is_printed(folder: Path, tmp_path: Path) -> None:
+def test_a_page_is_printed(run_folder: Path, tmp_path: Path) -> None:
     """A real PDF of more than one page, into a new folder."""
     target = tmp_path / "new" / "r.pdf"
-    assert main(["report", str(folder), "-o", str(tmp_path / "r.html"), "--pdf", str(target)]) == 0
+    assert main(["report", str(run_folder), "-o", str(tmp_path / "r.html"), "--pdf", str(target)]) == 0
     data = target.read_bytes()
     assert data.startswith(b"%PDF-")
     assert data.count(b"/Type /Page\n") + data.count(b"/Type /Page ") + data.count(b"/Type/Page") > 1
