@@ -95,6 +95,10 @@ class Fleet:
         self._online -= revoked
         return sorted(revoked - before)
 
+    def restore(self, device: str) -> None:
+        """It may take part again, before the next `revoke` says so."""
+        self.revoked -= {device}
+
     def key(self, device: str, message: Message) -> bytes:
         """The public key that a device's message must be signed with.
 

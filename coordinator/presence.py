@@ -47,6 +47,8 @@ class Presence:
         store = self.outbox.store
         if not store.knows(device):  # never seen, or a person has had it forgotten
             self.fleet.forget(device)
+        if device in self.fleet.revoked and not store.is_revoked(device):  # restored since the database was last asked
+            self.fleet.restore(device)
         answer = self.fleet.hello(device, hello)
         if isinstance(answer, Welcome):
             store.save_device(device, hello)

@@ -354,6 +354,10 @@ class Store:
         """Devices that take part no more."""
         return frozenset(row["device"] for row in self._db.execute("SELECT device FROM revoked"))
 
+    def is_revoked(self, device: str) -> bool:
+        """Whether a device takes part no more."""
+        return self._db.execute("SELECT 1 FROM revoked WHERE device = ?", (device,)).fetchone() is not None
+
     def write_rows(self, sql: str, rows: Iterable[tuple[object, ...]]) -> None:
         """Write all rows, or none; `sql` is a constant of this program."""
         with self._writing() as db:
