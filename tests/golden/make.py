@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wire import bits, envelope, mask, messages, personal, secure, signing
+from wire import bits, envelope, invite, mask, messages, personal, secure, signing
 from wire.bundle import Bundle
 from wire.channel import seal
 from wire.claim import Claim, Grant, prove, prove_grant
+from wire.invite import Invite
 from wire.layers import AvgPool, Conv, Flatten, Linear, MaxPool, Relu
 from wire.mask import Votes
 from wire.messages import (
@@ -313,6 +314,15 @@ MESSAGES["telemetry"] = Telemetry(
     ),
 )
 
+INVITE = Invite(
+    federation="demo",
+    broker="wss://broker.example:8084/mqtt",
+    device="phone-01",
+    secret="a-token-that-is-good-for-one",
+    claim=True,
+    key=bytes(range(32)),
+)
+
 
 def parts() -> list[tuple[str, bytes]]:
     """The bundle message, signed, in packets of 100 bytes."""
@@ -336,6 +346,7 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "votes-v2-crowd": lambda: mask.encode_votes(crowd(), ENDS),
     "personal-v2": lambda: personal.encode(learned()),
     "envelope-v1": lambda: _join(parts()),
+    "invite-v1": lambda: invite.encode(INVITE).encode(),
     "signs-v2-masked": masked_signs,
     "signs-v2-ballot": lambda: mask.ballot(few_flips()),
     "sealed-v2": lambda: seal(KEY, TOPIC, MESSAGES["mask-update"]),

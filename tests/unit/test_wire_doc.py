@@ -19,6 +19,7 @@ from wire import (
     bundle,
     channel,
     envelope,
+    invite,
     layers,
     mask,
     messages,
@@ -142,6 +143,19 @@ def test_a_round_s_telemetry_is_documented() -> None:
     assert f"at most {telemetry.MAX_BUCKETS} buckets" in text
     assert f"{len(messages.encode(make.MESSAGES['telemetry'])) + signing.SIGNATURE_BYTES} bytes" in text
     assert MAX_NUMBERS == plan.MAX_LAYERS
+
+
+def test_an_invitation_is_documented() -> None:
+    """Its fields and limits are those of the code, and the example is what it says."""
+    assert_in_table(invite.Invite, "Invitation")
+    assert_in_schema(invite.Invite, "invite", " ; an invitation")
+    text = re.sub(r"\s+", " ", section("Invitation"))
+    assert f"the version, {invite.VERSION}, and" in text
+    assert f"At most {invite.MAX_CHARACTERS:,} characters" in text
+    assert f"1 to {invite.MAX_SECRET} characters" in text
+    found = re.search(r"^# invitation of phone-01 .*\n(\S+)\n", section("Invitation"), re.M)
+    assert found
+    assert invite.decode(found[1]) == make.INVITE
 
 
 def test_secure_aggregation_s_constants_are_documented() -> None:
