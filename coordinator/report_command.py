@@ -154,7 +154,7 @@ def _list(folder: Path) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from coordinator.report.page import moment
+    from coordinator.report.words import moment
     from coordinator.terminal import printable
 
     table = Table("run", "name", "started", "finished", "rounds", box=None, pad_edge=False)

@@ -11,6 +11,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from markupsafe import Markup
+
 from coordinator.report.axes import Axis
 
 FONT_PX = 12  # all sizes are in viewBox units, which are CSS pixels at natural width
@@ -20,6 +22,7 @@ NAMED_PX = 500  # narrower charts name their lines in the legend only
 ROW_PX = 19
 LABEL_GAP_PX = 15
 MARKER_PX = 3.2
+SIZES = (("wide", 540, 340), ("narrow", 344, 320))  # of every chart; the style sheet shows the one that fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,11 @@ class _Pen:
         element = ET.SubElement(self.parent, tag, names)
         element.text = text
         return _Pen(element)
+
+
+def drawn(chart: Chart) -> list[Markup]:
+    """The chart at every size, for a template."""
+    return [Markup(draw(chart, width=w, height=h, css_class=f"chart {size}")) for size, w, h in SIZES]  # noqa: S704
 
 
 def draw(chart: Chart, *, width: int, height: int, css_class: str) -> str:

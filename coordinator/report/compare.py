@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from coordinator.report.page import DASH, number, percent
 from coordinator.report.spent import figure
 from coordinator.report.summary import Summary
+from coordinator.report.words import DASH, number, percent
 
 CHANGED = 1.05  # a device's step is listed from a change of 5 % on
 

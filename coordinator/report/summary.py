@@ -134,7 +134,7 @@ class Summary:
     @property
     def fedavg_bytes(self) -> int:
         """What FedAvg sends up per device and round for the same network: every weight as float32."""
-        return FLOAT_BYTES * self.ticket.plan.weights
+        return fedavg_bytes(self.ticket)
 
     def to_json(self) -> dict[str, object]:
         """The figures `hidenseek demo --json` writes."""
@@ -153,6 +153,11 @@ class Summary:
         }
 
 
+def fedavg_bytes(ticket: Ticket) -> int:
+    """What FedAvg sends up per device and round for the same network: every weight as float32."""
+    return FLOAT_BYTES * ticket.plan.weights
+
+
 def summarise(store: Store, run: StoredRun | None = None, *, known: Mapping[str, Profile] | None = None) -> Summary:
     """Read a run from the database.
 
@@ -169,7 +174,6 @@ def summarise(store: Store, run: StoredRun | None = None, *, known: Mapping[str,
         raise StateError("no run in this database yet", where=str(store.path))
     ticket = decode_ticket(run.ticket, where=f"ticket of run {run.id.hex()}")
     stored = store.rounds(run.id)
-    rounds = [_round(store, run.id, r.number, r.announced_bytes, r.opened_s, r.closed_s) for r in stored if r.closed_s]
     # Nobody trained in the final announcement; the run ends when its last evaluation is in.
     end_s = run.finished_s or max([run.started_s, *(r.closed_s for r in stored if r.closed_s)])
     devices = _devices(store, run.id)
@@ -184,35 +188,57 @@ def summarise(store: Store, run: StoredRun | None = None, *, known: Mapping[str,
         started_s=run.started_s,
         seconds=max(end_s - begin_s, 0.0),
         bundle_bytes=run.bundle_bytes,
-        rounds=rounds,
+        rounds=round_summaries(store, run.id),
         devices=devices,
         spent=spent,
         predicted=predict(ticket, training_of(run.settings), spent, known),
     )
 
 
-def _round(
-    store: Store, run: bytes, number: int, announced_bytes: int, opened_s: float, closed_s: float | None
-) -> RoundSummary:
-    masks = store.query("SELECT * FROM mask WHERE run = ? AND counted = ?", run, number)
-    # The outcome of a round is announced, and so evaluated, with the next one.
-    outcome = store.query("SELECT * FROM evaluation WHERE run = ? AND number = ?", run, number + 1)
-    asked = store.query("SELECT payload_bytes FROM evaluation WHERE run = ? AND number = ?", run, number)
-    held_out = store.query("SELECT correct, samples FROM held_out WHERE run = ? AND number = ?", run, number)
-    mask_bytes = _mean([m["payload_bytes"] for m in masks]) or 0.0
-    return RoundSummary(
-        number=number,
-        voters=len(masks),
-        seen=_share(outcome),
-        seen_devices=len(outcome),
-        unseen=held_out[0]["correct"] / held_out[0]["samples"] if held_out else None,
-        personalised=_mean([m["correct"] / m["test_samples"] for m in masks if m["test_samples"]]),
-        loss=_mean([m["loss"] for m in masks]) or 0.0,
-        up_bytes=mask_bytes + (_mean([e["payload_bytes"] for e in asked]) or 0.0),
-        mask_bytes=mask_bytes,
-        down_bytes=announced_bytes + (_mean([m["receipt_bytes"] for m in masks]) or 0.0),
-        seconds=max((closed_s or opened_s) - opened_s, 0.0),
+def round_summaries(store: Store, run: bytes) -> list[RoundSummary]:
+    """Every round that has closed, in order. The database adds up: the page asks for this while the run goes on."""
+    masks = _by_number(
+        store,
+        "SELECT counted AS number, count(*) AS voters, avg(loss) AS loss, avg(payload_bytes) AS mask_bytes, "
+        "avg(receipt_bytes) AS receipt_bytes, avg(1.0 * correct / nullif(test_samples, 0)) AS personalised "
+        "FROM mask WHERE run = ? GROUP BY counted",
+        run,
     )
+    tried = _by_number(
+        store,
+        "SELECT number, count(*) AS devices, avg(payload_bytes) AS payload_bytes, "
+        "1.0 * sum(correct) / nullif(sum(test_samples), 0) AS share FROM evaluation WHERE run = ? GROUP BY number",
+        run,
+    )
+    held_out = _by_number(store, "SELECT number, 1.0 * correct / samples AS share FROM held_out WHERE run = ?", run)
+    rounds = "SELECT number, announced_bytes, opened_s, closed_s FROM round WHERE run = ? ORDER BY number"
+    found = []
+    for number, announced_bytes, opened_s, closed_s in store.query(rounds, run):
+        if closed_s is None:
+            continue
+        mask, asked = masks.get(number), tried.get(number)
+        outcome = tried.get(number + 1)  # it is announced, and so evaluated, with the next round
+        mask_bytes = mask["mask_bytes"] if mask else 0.0
+        found.append(
+            RoundSummary(
+                number=number,
+                voters=mask["voters"] if mask else 0,
+                seen=outcome["share"] if outcome else None,
+                seen_devices=outcome["devices"] if outcome else 0,
+                unseen=held_out[number]["share"] if number in held_out else None,
+                personalised=mask["personalised"] if mask else None,
+                loss=mask["loss"] if mask else 0.0,
+                up_bytes=mask_bytes + (asked["payload_bytes"] if asked else 0.0),
+                mask_bytes=mask_bytes,
+                down_bytes=announced_bytes + (mask["receipt_bytes"] if mask else 0.0),
+                seconds=max(closed_s - opened_s, 0.0),
+            )
+        )
+    return found
+
+
+def _by_number(store: Store, sql: str, run: bytes) -> dict[int, Row]:
+    return {row["number"]: row for row in store.query(sql, run)}
 
 
 def _devices(store: Store, run: bytes) -> list[DeviceSummary]:

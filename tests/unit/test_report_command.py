@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.report import RUN, fill
 from coordinator.cli import main
-from coordinator.report.page import number, render
+from coordinator.report.page import render
 from coordinator.report.summary import Summary, summarise
+from coordinator.report.words import number
 from coordinator.store import Store
 from tests.unit.test_report_page import words
 from wire.errors import ConfigError, OverBudget

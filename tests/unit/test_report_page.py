@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.report.axes import count_axis, log_axis, share_axis
-from coordinator.report.page import duration, human_bytes, render, write_page
+from coordinator.report.page import render, write_page
 from coordinator.report.summary import DeviceSummary, RoundSummary, Summary
+from coordinator.report.words import duration, human_bytes
 from tests.helpers import random_ticket
 from wire.errors import ConfigError
 from wire.layers import Conv, Flatten, Linear, Relu
