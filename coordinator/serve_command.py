@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordinator import broker_accounts_command
 from coordinator.commands import conclude
+from coordinator.page.options import add_page_arguments, read_page
 from wire import command
 from wire.errors import ConfigError, DataError
 
@@ -30,6 +32,7 @@ examples:
   hidenseek serve --broker mqtt://192.168.1.10 --log run.jsonl  # for a log collector
   hidenseek serve --broker mqtt://192.168.1.10 --metrics         # for Prometheus, on http://127.0.0.1:9464/metrics
   hidenseek serve --broker mqtt://192.168.1.10 --home-assistant  # every device shows up there
+  hidenseek serve --broker mqtt://192.168.1.10 --page            # a page of the fleet, on http://127.0.0.1:8470/
   hidenseek serve --listen 0.0.0.0:1883                        # start one here, for devices listed in devices.yaml
   HIDENSEEK_PASSWORD=... hidenseek serve --broker mqtts://coordinator@hub.example.org --ca ca.crt
 
@@ -70,6 +73,8 @@ def add_serve(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="PREFIX",
         help=f"show every device in Home Assistant, by MQTT discovery under this prefix (default {DEFAULT_PREFIX})",
     )
+    add_page_arguments(parser)
+    broker_accounts_command.add_deploy_argument(parser)
     parser.add_argument("--check", action="store_true", help="only check the config file and say what it holds")
     parser.set_defaults(run=_serve)
 
@@ -124,6 +129,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
         evaluator = _read_unseen(arguments.unseen, federation.ticket)
     broker = _broker(arguments, settings, state)
     shown = _wanted(arguments)
+    page = read_page(arguments, state)
     with serving(
         federation,
         broker,
@@ -136,7 +142,10 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
         new=arguments.new,
         log=arguments.log,
         wanted=shown,
+        page=page,
     ) as service:
+        if service.page:
+            console.print(f"page: {service.page}", highlight=False, soft_wrap=True)
         if service.metrics:
             console.print(
                 f"metrics: {service.metrics}; for Grafana and Prometheus: {FILES / 'dashboard.json'}, alerts.yaml",

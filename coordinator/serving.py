@@ -16,6 +16,7 @@ from coordinator.event_log import EventLog
 from coordinator.federation import DATABASE, Federation, connect, prepare
 from coordinator.monitoring.watch import Wanted, Watch
 from coordinator.observer import Observer, Several
+from coordinator.page.options import PageSettings
 from coordinator.report.summary import Summary, summarise
 from coordinator.server import Coordinator
 from coordinator.store import Store
@@ -35,12 +36,14 @@ class Service:
         board: its observer.
         store: its database.
         metrics: the address of its metrics, if they were asked for.
+        page: the address of its page, with what lets in; None if there is none.
     """
 
     coordinator: Coordinator
     board: Board
     store: Store
     metrics: str | None
+    page: str | None = None
 
     def run(self) -> Summary:
         """Run all rounds, shown on the board; what they came to.
@@ -67,6 +70,7 @@ def serving(
     new: bool = False,
     log: Path | None = None,
     wanted: Wanted = NOTHING,
+    page: PageSettings | None = None,
 ) -> Iterator[Service]:
     """Open the database, start the broker if it is ours, connect; at the end close and stop all of it again.
 
@@ -82,10 +86,11 @@ def serving(
         new: abandon an unfinished run instead of taking it up.
         log: file that gets what happens as JSON lines.
         wanted: what else is shown to others.
+        page: where the live page is to be; None: nowhere.
 
     Raises:
         StateError: as `prepare`, or if the database cannot be used.
-        ConfigError: if the log cannot be opened, or the metrics' port cannot be had.
+        ConfigError: if the log cannot be opened, or the metrics' or the page's port cannot be had.
         ConfigError, RuntimeMissing, BrokerUnreachable, BrokerRefused: as starting and connecting do.
     """
     board = Board(
@@ -94,6 +99,11 @@ def serving(
     watch = Watch(federation.name, federation.schedule, state, wanted)
     with ExitStack() as stack:
         stack.enter_context(watch.serving_metrics())
+        server = None
+        if page:  # a web server is imported only where it is asked for
+            from coordinator.page.server import bound
+
+            server = stack.enter_context(bound(page))
         observers: list[Observer] = [board]
         if log:
             observers.append(stack.enter_context(closing(EventLog(log, federation.name, board.remark))))
@@ -111,8 +121,16 @@ def serving(
         stack.enter_context(watch.connected(channel, store))
         observer = Several(*observers, *watch.observers)
         coordinator = prepare(federation, store=store, channel=channel, observer=observer, evaluator=evaluator, new=new)
-        watch.know(coordinator.fleet)
-        yield Service(coordinator=coordinator, board=board, store=store, metrics=watch.address)
+        watch.know(coordinator)
+        if server:
+            stack.enter_context(server.serving(coordinator, watch.figures))
+        yield Service(
+            coordinator=coordinator,
+            board=board,
+            store=store,
+            metrics=watch.address,
+            page=server.login_url if server else None,
+        )
 
 
 @contextmanager

@@ -68,34 +68,50 @@ class Store:
         path: its file.
         committed: told of every commit how many seconds it took.
 
+    Args:
+        path: its file.
+        read_only: nothing can be written, and nothing is made of a file that is missing or of an earlier version.
+
     Raises:
         StateError: if the file is no such database, or is in use; and by every writing method if the disk is full.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._together = False
         self.committed: Callable[[float], None] = lambda seconds: None
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-            while version in UPGRADES:
-                self._db.executescript(f"BEGIN; {UPGRADES[version]} PRAGMA user_version = {version + 1}; COMMIT;")
-                version += 1
+            if read_only:
+                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=2.0)
+                self._db.row_factory = sqlite3.Row
+                (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            else:
+                version = self._open_for_writing(path)
         except sqlite3.Error as error:
             raise StateError(f"no usable database ({error})", where=str(path)) from error
-        if version not in (0, SCHEMA_VERSION):
+        if version != SCHEMA_VERSION:
+            self._db.close()
             raise StateError(
                 f"database version {version}, this program writes version {SCHEMA_VERSION}",
                 where=str(path),
                 hint="Name another folder with --state, or use the program that wrote it",
             )
+
+    def _open_for_writing(self, path: Path) -> int:
+        """Open the file, made or brought up to date if need be; its version."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            version = SCHEMA_VERSION
+        while version in UPGRADES:
+            self._db.executescript(f"BEGIN; {UPGRADES[version]} PRAGMA user_version = {version + 1}; COMMIT;")
+            version += 1
+        return version
 
     def close(self) -> None:
         """Give the file back."""

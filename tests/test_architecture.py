@@ -49,6 +49,9 @@ HEAVY = {
         "anywhere": ["coordinator/monitoring/metrics.py", "coordinator/monitoring/endpoint.py"],
         "lazily": [],
     },
+    # A coordinator without a page has no web server in its memory.
+    "starlette": {"anywhere": ["coordinator/page/*"], "lazily": []},
+    "uvicorn": {"anywhere": ["coordinator/page/server.py"], "lazily": []},
     "cbor2": {"anywhere": ["wire/*"], "lazily": []},
 }
 OPTIONAL_RUNTIMES = {"edge_client/runtimes/onnx.py", "edge_client/runtimes/executorch.py"}
@@ -235,6 +238,16 @@ def test_the_device_command_starts_without_them() -> None:
     done = _without_heavy("sys.argv = ['hidenseek-edge', '--help']\nfrom edge_client.cli import main\nmain()")
     assert done.returncode == 0, done.stderr
     assert "join" in done.stdout
+
+
+def test_a_coordinator_without_a_page_has_no_web_server() -> None:
+    """What `hidenseek serve` imports is without it until it is asked for."""
+    code = (
+        "import sys, coordinator.serving, coordinator.serve_command\n"
+        "sys.exit(bool({name.partition('.')[0] for name in sys.modules} & {'starlette', 'uvicorn', 'anyio'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_device_command_does_not_look_for_them() -> None:

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 
 from coordinator.fleet import Fleet
 from coordinator.observer import Observer
+from coordinator.store import Store
 from wire.messages import Evaluation, MaskUpdate, Telemetry
+
+_LAST_MASKS = (
+    "SELECT device, number, arrived_s, correct, test_samples FROM mask JOIN "
+    "(SELECT device, max(number) AS number FROM mask WHERE run = ? GROUP BY device) USING (device, number) "
+    "WHERE run = ?"
+)
+# With max(), SQLite takes the other columns from the row that has it.
+_LAST_SAID = "SELECT device, max(number), {0} FROM telemetry WHERE run = ? AND {0} IS NOT NULL GROUP BY device"
 
 
 @dataclass
@@ -60,7 +69,8 @@ class Figures(Observer):
     Attributes:
         round: the one that is open, or was last; 0 before the first.
         opened_s: when it was announced, seconds since 1970.
-        selected: devices that it asks.
+        asked_s: when it was announced last, to more devices maybe.
+        asked: devices that it asks.
         masks: that it has.
         held_out: accuracy on the coordinator's held-out samples, 0 to 1.
         own: accuracy of devices' own signs on their own test samples, mean over the masks of the round closed last.
@@ -69,19 +79,27 @@ class Figures(Observer):
         devices: every one that was ever seen, by id.
         revoked_devices: who takes part no more.
         online: how many devices are.
+        connected: the connection to the broker stands.
     """
 
     round: int = 0
     opened_s: float | None = None
-    selected: int = 0
+    asked_s: float | None = None
+    asked: frozenset[str] = frozenset()
     masks: int = 0
     held_out: float | None = None
     own: float | None = None
     devices: dict[str, DeviceFigures] = field(default_factory=dict)
     revoked_devices: set[str] = field(default_factory=set)
     online: int = 0
+    connected: bool = False
     _own: dict[int, Tally] = field(default_factory=dict)
     _seen: tuple[int, Tally] = field(default_factory=lambda: (0, Tally()))
+
+    @property
+    def selected(self) -> int:
+        """How many devices the round asks."""
+        return len(self.asked)
 
     @property
     def known(self) -> int:
@@ -99,6 +117,20 @@ class Figures(Observer):
             self._device(name, fleet)
         self.revoked_devices.update(fleet.revoked)
 
+    def recall(self, store: Store, run: bytes) -> None:
+        """Take over what devices did and said in a run before this start."""
+        for row in store.query(_LAST_MASKS, run, run):
+            device = self.devices.setdefault(row["device"], DeviceFigures())
+            device.round, device.mask_s = row["number"], row["arrived_s"]
+            device.accuracy = row["correct"] / row["test_samples"] if row["test_samples"] else None
+        for column in ("temperature_c", "rss_kib"):
+            for name, _, value in store.query(_LAST_SAID.format(column), run):
+                device = self.devices.setdefault(name, DeviceFigures())
+                if column == "rss_kib":
+                    device.memory_bytes = 1024 * value
+                else:
+                    device.temperature_c = value
+
     def device(self, name: str, online: bool, fleet: Fleet) -> None:
         """See `Observer.device`."""
         device = self._device(name, fleet)
@@ -113,9 +145,10 @@ class Figures(Observer):
 
     def announced(self, number: int, selected: tuple[str, ...]) -> None:
         """See `Observer.announced`."""
+        self.asked_s = time.time()
         if number != self.round:
-            self.round, self.opened_s, self.masks = number, time.time(), 0
-        self.selected = len(selected)
+            self.round, self.opened_s, self.masks = number, self.asked_s, 0
+        self.asked = frozenset(selected)
 
     def mask(self, name: str, update: MaskUpdate, payload_bytes: int) -> None:
         """See `Observer.mask`."""
@@ -143,6 +176,10 @@ class Figures(Observer):
                 device.temperature_c = spent.temperature_c
             if spent.rss_kib is not None:
                 device.memory_bytes = 1024 * spent.rss_kib
+
+    def broker(self, connected: bool) -> None:
+        """See `Observer.broker`."""
+        self.connected = connected
 
     def closed(self, number: int, voters: int, held_out: float | None) -> None:
         """See `Observer.closed`."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coordinator.fleet import Fleet
 from coordinator.monitoring import home_assistant
 from coordinator.monitoring.figures import Figures
 from coordinator.observer import Observer
 from coordinator.rounds import Schedule
+from coordinator.server import Coordinator
 from coordinator.store import Store
 from wire.channel import Channel
 from wire.transport import Will
@@ -48,6 +48,7 @@ class Watch:
 
     Attributes:
         address: where metrics are.
+        figures: how the run stands.
         observers: in the order in which they have to be told.
     """
 
@@ -57,7 +58,7 @@ class Watch:
     wanted: Wanted
     address: str | None = None
     observers: list[Observer] = field(default_factory=list)
-    _figures: Figures = field(default_factory=Figures)
+    figures: Figures = field(default_factory=Figures)
     _metrics: Metrics | None = None
     _home: home_assistant.HomeAssistant | None = None
 
@@ -73,14 +74,14 @@ class Watch:
         Raises:
             ConfigError: if the port cannot be had.
         """
-        self.observers.append(self._figures)
+        self.observers.append(self.figures)
         if self.wanted.metrics is None:
             yield
             return
         from coordinator.monitoring.endpoint import exposed
         from coordinator.monitoring.metrics import Metrics
 
-        self._metrics = Metrics(self.federation, self.schedule, self._figures)
+        self._metrics = Metrics(self.federation, self.schedule, self.figures)
         self.observers.append(self._metrics)
         with exposed(self._metrics.registry, *self.wanted.metrics) as self.address:
             yield
@@ -100,7 +101,7 @@ class Watch:
             yield
             return
         self._home = home_assistant.HomeAssistant(
-            self.federation, self.wanted.home_assistant, channel.transport, self._figures, record
+            self.federation, self.wanted.home_assistant, channel.transport, self.figures, record
         )
         self.observers.append(self._home)
         try:
@@ -108,8 +109,9 @@ class Watch:
         finally:
             self._home.close()
 
-    def know(self, fleet: Fleet) -> None:
+    def know(self, coordinator: Coordinator) -> None:
         """Take over a fleet as the coordinator has found it."""
-        self._figures.know(fleet)
+        self.figures.know(coordinator.fleet)
+        self.figures.recall(coordinator.store, coordinator.run)
         if self._home is not None:
             self._home.know()

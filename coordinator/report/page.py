@@ -5,16 +5,15 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
-from coordinator.report import device_charts
+from coordinator.report import device_charts, html
 from coordinator.report.causes import causes, hottest, slowest
 from coordinator.report.charts import drawn
 from coordinator.report.round_charts import accuracy_by_bytes, accuracy_by_round, bytes_by_round
 from coordinator.report.spent import Group, groups
 from coordinator.report.summary import LAST_ROUNDS, Summary
-from coordinator.report.words import duration, human_bytes, megabytes, moment, number, percent, signed_percent, times
 from wire.errors import ConfigError
 from wire.telemetry import throttled_words
 
@@ -74,23 +73,9 @@ def render(summary: Summary) -> str:
 @cache
 def _template() -> Template:
     folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,  # everything is escaped, whatever the template's name
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html.environment(folder)
     environment.globals["css"] = Markup((folder / "page.css").read_text(encoding="utf-8"))  # noqa: S704  # our own file
     environment.filters.update(
-        percent=percent,
-        signed_percent=signed_percent,
-        number=number,
-        size=human_bytes,
-        duration=duration,
-        megabytes=megabytes,
-        moment=moment,
-        times=times,
         bars=device_charts.bars,
         spark=device_charts.spark,
     )

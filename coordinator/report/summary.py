@@ -195,25 +195,33 @@ def summarise(store: Store, run: StoredRun | None = None, *, known: Mapping[str,
     )
 
 
-def round_summaries(store: Store, run: bytes) -> list[RoundSummary]:
-    """Every round that has closed, in order. The database adds up: the page asks for this while the run goes on."""
+def round_summaries(store: Store, run: bytes, first: int = 1) -> list[RoundSummary]:
+    """Every round from `first` on that has closed, in order.
+
+    The database adds up, not Python: a page that shows a run asks for this while the run goes on.
+    """
     masks = _by_number(
         store,
         "SELECT counted AS number, count(*) AS voters, avg(loss) AS loss, avg(payload_bytes) AS mask_bytes, "
         "avg(receipt_bytes) AS receipt_bytes, avg(1.0 * correct / nullif(test_samples, 0)) AS personalised "
-        "FROM mask WHERE run = ? GROUP BY counted",
+        "FROM mask WHERE run = ? AND counted >= ? GROUP BY counted",
         run,
+        first,
     )
     tried = _by_number(
         store,
         "SELECT number, count(*) AS devices, avg(payload_bytes) AS payload_bytes, "
-        "1.0 * sum(correct) / nullif(sum(test_samples), 0) AS share FROM evaluation WHERE run = ? GROUP BY number",
+        "1.0 * sum(correct) / nullif(sum(test_samples), 0) AS share FROM evaluation WHERE run = ? AND number >= ? "
+        "GROUP BY number",
         run,
+        first,
     )
-    held_out = _by_number(store, "SELECT number, 1.0 * correct / samples AS share FROM held_out WHERE run = ?", run)
-    rounds = "SELECT number, announced_bytes, opened_s, closed_s FROM round WHERE run = ? ORDER BY number"
+    shares = "SELECT number, 1.0 * correct / samples AS share FROM held_out WHERE run = ? AND number >= ?"
+    held_out = _by_number(store, shares, run, first)
+    columns = "number, announced_bytes, opened_s, closed_s"
+    rounds = f"SELECT {columns} FROM round WHERE run = ? AND number >= ? ORDER BY number"
     found = []
-    for number, announced_bytes, opened_s, closed_s in store.query(rounds, run):
+    for number, announced_bytes, opened_s, closed_s in store.query(rounds, run, first):
         if closed_s is None:
             continue
         mask, asked = masks.get(number), tried.get(number)
@@ -237,8 +245,8 @@ def round_summaries(store: Store, run: bytes) -> list[RoundSummary]:
     return found
 
 
-def _by_number(store: Store, sql: str, run: bytes) -> dict[int, Row]:
-    return {row["number"]: row for row in store.query(sql, run)}
+def _by_number(store: Store, sql: str, run: bytes, first: int) -> dict[int, Row]:
+    return {row["number"]: row for row in store.query(sql, run, first)}
 
 
 def _devices(store: Store, run: bytes) -> list[DeviceSummary]:

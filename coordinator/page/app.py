@@ -1,0 +1,213 @@
+"""The page's addresses, and what is answered there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+from jinja2 import Environment
+from markupsafe import Markup
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from coordinator.page import charts
+from coordinator.page.feed import Feed
+from coordinator.page.guard import COOKIE, FORM_KEY, Guard, address_of, read_form, too_many
+from coordinator.page.history import History
+from coordinator.page.login import Login
+from coordinator.page.snapshot import Source
+from coordinator.report import html
+from coordinator.report import page as report
+from wire import signing
+from wire.errors import HidenseekError, StateError
+
+FOLDER = Path(__file__).parent
+REPORT_CSS = Path(report.__file__).with_name("page.css")
+MOST_LISTED = 50  # rounds in the table of a device
+
+
+@dataclass
+class Page:
+    """All that is shown of a run.
+
+    Args:
+        source: of what is shown.
+        login: who may see it.
+        secure: it is served over HTTPS.
+    """
+
+    source: Source
+    login: Login
+    secure: bool = False
+    feed: Feed = field(init=False)
+    history: History = field(init=False)
+    _templates: Environment = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.feed, self.history = Feed(self.source), History(self.source)
+        self._templates = html.environment(FOLDER / "templates")
+
+    def app(self) -> Starlette:
+        """The page as an ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/", self._fleet),
+                Route("/charts", self._charts),
+                Route("/events", self._events),
+                Route("/api/fleet", self._api_fleet),
+                Route("/devices/{name}", self._device),
+                Route("/login", self._show_login),
+                Route("/login", self._log_in, methods=["POST"]),
+                Route("/logout", self._log_out, methods=["POST"]),
+                Route("/static/report.css", self._report_css),
+                Mount("/static", StaticFiles(directory=FOLDER / "static")),
+            ],
+            middleware=[Middleware(Guard, login=self.login)],
+            exception_handlers={HTTPException: self._failed, HidenseekError: self._failed, 500: self._failed},
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.feed.run)
+            yield
+            tasks.cancel_scope.cancel()
+
+    # What is shown. Functions without `async` run in threads of their own.
+
+    def _fleet(self, request: Request) -> Response:
+        return self._render(
+            request,
+            "fleet.html.j2",
+            run=self.source.take().run,
+            ticket=self.history.ticket(),
+            settings=_flat(json.loads(self.history.settings())),
+            charts=self._run_charts(),
+        )
+
+    def _charts(self, request: Request) -> Response:
+        return self._render(request, "charts.html.j2", charts=self._run_charts())
+
+    def _run_charts(self) -> list[tuple[str, list[Markup]]]:
+        return charts.of_run(self.history.rounds(), self.history.ticket())
+
+    def _device(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        row = self.source.take().devices.get(name)
+        if row is None:
+            raise HTTPException(404, f"no device is called '{name}' here")
+        history = self.history.device(name)
+        known = history.introduced
+        return self._render(
+            request,
+            "device.html.j2",
+            name=name,
+            state=row[0],
+            row=row,
+            known=known,
+            key=signing.fingerprint(known["key"]) if known else None,
+            rounds=history.rounds[: -MOST_LISTED - 1 : -1],
+            total=len(history.rounds),
+            total_bytes=sum(one["payload_bytes"] for one in history.rounds),
+            charts=charts.of_device(name, history.rounds),
+            card=self.source.cards().get(name),
+        )
+
+    def _api_fleet(self, _request: Request) -> Response:
+        found = self.source.take()
+        return JSONResponse({"run": vars(found.run), "devices": found.devices})
+
+    async def _events(self, _request: Request) -> Response:
+        if self.feed.full:
+            raise HTTPException(503, f"{self.feed.LISTENERS} browsers are listening already")
+        return StreamingResponse(self.feed.events(), media_type="text/event-stream")
+
+    def _report_css(self, _request: Request) -> Response:
+        return Response(REPORT_CSS.read_bytes(), media_type="text/css")
+
+    # Who may see it.
+
+    def _show_login(self, request: Request) -> Response:
+        return self._render(request, "login.html.j2", wrong=False)
+
+    async def _log_in(self, request: Request) -> Response:
+        address = address_of(request)
+        wait_s = self.login.wait_s(address)
+        if wait_s:
+            return too_many(wait_s)
+        token = (await read_form(request)).get("token", "").strip()
+        if not self.login.admits(token, address):
+            return self._render(request, "login.html.j2", status=401, wrong=True)
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(
+            COOKIE,
+            self.login.cookie(),
+            max_age=int(self.login.good_for_s),
+            httponly=True,
+            samesite="strict",
+            secure=self.secure,
+        )
+        return answer
+
+    async def _log_out(self, request: Request) -> Response:
+        await self.checked_form(request)
+        answer = RedirectResponse("/login", 303)
+        answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=self.secure)
+        return answer
+
+    async def checked_form(self, request: Request) -> dict[str, str]:
+        """The fields of a form that one of our pages made, or of whoever sends the token itself.
+
+        Raises:
+            HTTPException: 403 if another site made it; as `read_form`.
+        """
+        fields = await read_form(request)
+        ours = self.login.wrote(request.cookies.get(COOKIE, ""), fields.get(FORM_KEY, ""))
+        if not ours and "authorization" not in request.headers:  # which the guard has looked at
+            raise HTTPException(403, "this form is not from this page, or is too old: load the page again")
+        return fields
+
+    def _render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+        cookie = request.cookies.get(COOKIE, "")
+        text = self._templates.get_template(template).render(
+            federation=self.source.name, form_key=self.login.form_key(cookie) if cookie else "", **values
+        )
+        return HTMLResponse(text, status)
+
+    def _failed(self, request: Request, error: Exception) -> Response:
+        match error:
+            case HTTPException():
+                status, text = error.status_code, error.detail
+            case StateError():
+                status, text = 503, str(error)
+            case HidenseekError():
+                status, text = 400, str(error)
+            case _:
+                status, text = 500, "the page has failed; the run goes on"
+        if "text/html" not in request.headers.get("accept", ""):
+            return JSONResponse({"error": text}, status)
+        with suppress(HidenseekError):
+            return self._render(request, "error.html.j2", status=status, code=status, text=text)
+        return Response(text, status)
+
+
+def _flat(settings: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
+    """Settings and their values, those inside others with both names."""
+    found: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found += _flat(value, f"{above}{name}.")
+        elif value is not None:
+            found.append((above + name, json.dumps(value) if isinstance(value, bool | list) else str(value)))
+    return found

@@ -1,0 +1,146 @@
+"""The page on a port of this machine: in a thread of its own, from which the rounds notice nothing."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+import uvicorn
+
+from coordinator.brokers.deployment import bracketed
+from coordinator.monitoring.figures import Figures
+from coordinator.page.app import Page
+from coordinator.page.login import Login, read_token
+from coordinator.page.options import PageSettings
+from coordinator.page.snapshot import Source
+from coordinator.server import Coordinator
+from wire.errors import ConfigError
+
+START_S = 10.0
+END_S = 2
+
+
+@dataclass
+class PageServer:
+    """A port that is taken at once, and served when there is something to show.
+
+    Args:
+        settings: where.
+
+    Attributes:
+        token: what lets in.
+        url: of the page.
+
+    Raises:
+        ConfigError: if the port cannot be had, or the certificate or the token cannot be read.
+        StateError: if the token cannot be written.
+    """
+
+    settings: PageSettings
+    token: str = field(init=False, repr=False)
+    url: str = field(init=False)
+    _socket: socket.socket = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        _check_certificate(settings)
+        self.token = read_token(settings.token_file)
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((settings.host, settings.port), family=family)
+        except OSError as error:
+            raise ConfigError(
+                f"{settings.host}:{settings.port} cannot be listened on ({error.strerror or error})",
+                where="--page",
+                hint="Name another address: --page 127.0.0.1:8471",
+            ) from error
+        scheme = "https" if settings.certificate else "http"
+        host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104  # every address: name one
+        self.url = f"{scheme}://{bracketed(host)}:{self._socket.getsockname()[1]}/"
+
+    @property
+    def login_url(self) -> str:
+        """The page's address with what lets in, behind a #: no server is sent it, and none writes it into a log."""
+        return f"{self.url}login#{self.token}"
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._socket.close()
+
+    @contextmanager
+    def serving(self, coordinator: Coordinator, figures: Figures) -> Iterator[None]:
+        """A run is shown for as long as this is open.
+
+        Args:
+            coordinator: whose run; nothing of it is touched from here but its database, for reading.
+            figures: that its observer keeps.
+        """
+        source = Source(
+            name=coordinator.name,
+            run=coordinator.run,
+            database=coordinator.store.path,
+            schedule=coordinator.schedule,
+            asynchronous=coordinator.asynchrony is not None,
+            figures=figures,
+            deploy=self.settings.deploy,
+        )
+        with self.showing(source):
+            yield
+
+    @contextmanager
+    def showing(self, source: Source) -> Iterator[None]:
+        """As `serving`, of any source."""
+        page = Page(source, Login(self.token), secure=self.settings.certificate is not None)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                page.app(),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ssl_certfile=self.settings.certificate,
+                ssl_keyfile=self.settings.certificate_key,
+                timeout_graceful_shutdown=END_S,
+                limit_concurrency=500,
+                ws="none",
+            )
+        )
+        thread = threading.Thread(target=server.run, args=([self._socket],), name="page", daemon=True)
+        thread.start()
+        try:
+            deadline_s = time.monotonic() + START_S
+            while not server.started and thread.is_alive() and time.monotonic() < deadline_s:
+                time.sleep(0.01)
+            yield
+        finally:
+            page.feed.end()
+            server.should_exit = True
+            thread.join(END_S + 5)
+
+
+def _check_certificate(settings: PageSettings) -> None:
+    if settings.certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certificate, settings.certificate_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"no usable certificate with its key ({error})",
+            where=str(settings.certificate),
+            hint="Name both as PEM files: --page-cert FILE --page-key FILE",
+        ) from error
+
+
+@contextmanager
+def bound(settings: PageSettings) -> Iterator[PageServer]:
+    """The port, held for as long as this is open.
+
+    Raises:
+        ConfigError, StateError: as `PageServer`.
+    """
+    with closing(PageServer(settings)) as server:
+        yield server

@@ -1,0 +1,171 @@
+"""The run and its fleet at one moment, as the page shows them."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from coordinator.brokers import claims
+from coordinator.brokers.claims import Card
+from coordinator.monitoring.figures import DeviceFigures, Figures
+from coordinator.rounds import Schedule
+from coordinator.store import Store
+from wire.errors import StateError
+
+PACE_ROUNDS = 5  # that say how long one takes
+# One device: state, profile, temperature in degrees Celsius, memory in bytes, newest round, time of its mask in seconds
+# since 1970, accuracy in 0 to 1. A list, for a thousand of them are sent at once.
+Row: TypeAlias = tuple[str, str, float | None, int | None, int | None, float | None, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """A run. Times are seconds since 1970, None where there is none.
+
+    Attributes:
+        name: of the federation.
+        round: the one that is open; 0 before the first, one more than `rounds` at the end.
+        rounds: how many there are.
+        selected: devices that it asks.
+        masks: that it has.
+        deadline_s: when it closes, or asks more devices.
+        end_s: when the last round will close if they go on as the last five did.
+        online, known: devices.
+        own, seen, held_out: accuracies, see `Figures`.
+        connected: the connection to the broker stands.
+        now_s: of this snapshot.
+    """
+
+    name: str
+    round: int
+    rounds: int
+    selected: int
+    masks: int
+    deadline_s: float | None
+    end_s: float | None
+    online: int
+    known: int
+    own: float | None
+    seen: float | None
+    held_out: float | None
+    connected: bool
+    now_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A run, and its devices by id."""
+
+    run: RunState
+    devices: dict[str, Row]
+
+
+@dataclass(kw_only=True)
+class Source:
+    """What is shown, and where it is read: from the coordinator's figures and its database, which it never holds up.
+
+    Args:
+        name: of the federation.
+        run: which run.
+        database: its file.
+        schedule: of the run.
+        asynchronous: no deadline closes its steps.
+        figures: as the coordinator's thread keeps them.
+        deploy: folder of the broker, where flashed cards are kept.
+    """
+
+    name: str
+    run: bytes
+    database: Path
+    schedule: Schedule
+    asynchronous: bool
+    figures: Figures
+    deploy: Path | None = None
+    _cards: tuple[float, dict[str, Card]] = field(default=(-1.0, {}))
+
+    def reading(self) -> closing[Store]:
+        """The database, to be read while this is open.
+
+        Raises:
+            StateError: if it cannot be.
+        """
+        return closing(Store(self.database, read_only=True))
+
+    def take(self) -> Snapshot:
+        """How everything stands now.
+
+        Raises:
+            StateError: if the database cannot be read.
+        """
+        now_s = time.time()
+        with self.reading() as store:
+            known = dict(map(tuple, store.query("SELECT name, profile FROM device")))
+            revoked = store.revoked()
+            opened = store.query(
+                "SELECT opened_s FROM round WHERE run = ? ORDER BY number DESC LIMIT ?", self.run, PACE_ROUNDS + 1
+            )
+        figures = {name: one for name, one in self.figures.devices.copy().items() if name in known or one.online}
+        cards = self.cards()
+        devices = {
+            name: self._row(name, figures.get(name), known.get(name, ""), name in revoked, cards.get(name), now_s)
+            for name in sorted({*known, *figures, *revoked, *cards})
+        }
+        return Snapshot(run=self._run([row[0] for row in opened], now_s), devices=devices)
+
+    def cards(self) -> dict[str, Card]:
+        """Cards by device, read again when the file has changed."""
+        if self.deploy is None:
+            return {}
+        try:
+            changed_s = (self.deploy / claims.FILE).stat().st_mtime
+            if changed_s != self._cards[0]:
+                self._cards = changed_s, claims.load(self.deploy).cards
+        except (OSError, StateError):
+            return {}
+        return self._cards[1]
+
+    def _run(self, opened_s: list[float], now_s: float) -> RunState:
+        figures, rounds = self.figures, self.schedule.rounds
+        going = 0 < figures.round <= rounds
+        end_s = None
+        if going and len(opened_s) > 1:
+            pace_s = (opened_s[0] - opened_s[-1]) / (len(opened_s) - 1)
+            end_s = opened_s[0] + pace_s * (rounds - figures.round + 1)
+        deadline_s = None
+        if going and not self.asynchronous and figures.asked_s is not None:
+            deadline_s = figures.asked_s + self.schedule.deadline_s
+        return RunState(
+            name=self.name,
+            round=figures.round,
+            rounds=rounds,
+            selected=figures.selected,
+            masks=figures.masks,
+            deadline_s=deadline_s,
+            end_s=end_s,
+            online=figures.online,
+            known=figures.known,
+            own=figures.own,
+            seen=figures.seen,
+            held_out=figures.held_out,
+            connected=figures.connected,
+            now_s=now_s,
+        )
+
+    def _row(
+        self, name: str, one: DeviceFigures | None, profile: str, revoked: bool, card: Card | None, now_s: float
+    ) -> Row:
+        if revoked:
+            state = "revoked"
+        elif one is not None and one.online:
+            asked = name in self.figures.asked and self.figures.round <= self.schedule.rounds
+            state = "training" if asked and one.round != self.figures.round else "online"
+        else:
+            state = "offline"
+        if card is not None and not revoked and (one is None or card.refused):
+            state = card.in_words(now_s)  # it waits, or somebody has a copy of it
+        if one is None:
+            return state, profile, None, None, None, None, None
+        return state, profile, one.temperature_c, one.memory_bytes, one.round, one.mask_s, one.accuracy

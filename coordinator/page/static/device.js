@@ -1,0 +1,11 @@
+import { listen, refresh } from "./stream.js";
+
+const live = document.querySelector("[data-live]");
+if (live) {
+  const name = decodeURIComponent(location.pathname.split("/").pop());
+  let known = false;
+  listen(({ devices }) => {
+    if (known && name in devices) refresh(live, location.pathname, "[data-live]");
+    known = true;
+  });
+}
