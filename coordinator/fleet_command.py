@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coordinator import broker_accounts_command
+from coordinator.fleet_actions import TO_DEVICES, TO_RUNS, DeviceAction, RunAction
 from wire import command, signing
 from wire.errors import ConfigError, DataError
 
@@ -26,6 +28,8 @@ examples:
   hidenseek fleet restore pi-07              # found again
   hidenseek fleet forget pi-07               # its card was replaced: whoever joins next as pi-07 is it
   hidenseek fleet approve pi-07              # its card was refused as used before, and it is the right one
+  hidenseek fleet pause                      # no round opens after the one that is open
+  hidenseek fleet resume                     # rounds open again
 
 While hidenseek serve runs, it follows within a second. The state folder is that of hidenseek serve.
 """
@@ -35,28 +39,29 @@ def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     """`hidenseek fleet` and its actions."""
     parser = subparsers.add_parser(
         "fleet",
-        help="list the devices, revoke one, let one in again",
-        description="The devices that a coordinator has seen: list them, revoke one, let one in again, forget a key.",
+        help="list the devices, revoke one, let one in again; pause the rounds",
+        description="The devices that a coordinator has seen: list them, revoke one, let one in again, forget a key; "
+        "and pause its rounds.",
         epilog=EXAMPLES,
         formatter_class=command.HelpFormatter,
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
+    of_all = ("list", *TO_RUNS)  # name no device
     for name, text, run in (
         ("list", "show every device that was seen", _list),
-        ("revoke", "a device takes part no more, from the next round on", _revoke),
-        ("restore", "a revoked device may take part again", _restore),
-        ("forget", "forget a device's key: the next one under its id is it", _forget),
+        *((name, action.text, partial(_to_device, action)) for name, action in TO_DEVICES.items()),
         ("approve", "let a flashed card claim its account once more", _approve),
+        *((name, action.text, partial(_to_run, action)) for name, action in TO_RUNS.items()),
     ):
         action = actions.add_parser(
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
-            epilog=f"examples:\n  hidenseek fleet {name}{'' if name == 'list' else ' pi-07'}"
+            epilog=f"examples:\n  hidenseek fleet {name}{'' if name in of_all else ' pi-07'}"
             + (" --deploy deploy" if name == "approve" else " --state hidenseek-default"),
             formatter_class=command.HelpFormatter,
         )
-        if name != "list":
+        if name not in of_all:
             action.add_argument("device", metavar="ID", help="a device id")
         if name in ("list", "approve"):
             broker_accounts_command.add_deploy_argument(action)
@@ -125,24 +130,18 @@ def _approve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _revoke(arguments: argparse.Namespace) -> int:
-    return _change(arguments, lambda store, device: store.revoke(device), "is revoked", "was revoked before")
-
-
-def _restore(arguments: argparse.Namespace) -> int:
-    return _change(arguments, lambda store, device: store.restore(device), "may take part again", "was not revoked")
-
-
-def _forget(arguments: argparse.Namespace) -> int:
-    return _change(arguments, lambda store, device: store.forget_device(device), "is forgotten", "was never seen")
-
-
-def _change(arguments: argparse.Namespace, change: Callable[[Store, str], bool], done: str, nothing: str) -> int:
+def _to_device(action: DeviceAction, arguments: argparse.Namespace) -> int:
     from wire.topics import check_name
 
     device = check_name(arguments.device, "device id")
     with _store(arguments) as store:
-        print(f"{device} {done if change(store, device) else nothing}")
+        print(f"{device} {action.done if action.change(store, device) else action.nothing}")
+    return 0
+
+
+def _to_run(action: RunAction, arguments: argparse.Namespace) -> int:
+    with _store(arguments) as store:
+        print(action.done if action.change(store) else action.nothing)
     return 0
 
 

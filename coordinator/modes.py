@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from coordinator import rounds, steps
@@ -72,6 +72,9 @@ class Mode(Protocol):
     def hear(self, device: str, message: FromDevice | MaskUpdate, payload_bytes: int, now_s: float) -> list[Action]:
         """Something of secure aggregation, on disk when this returns; raises WireError if it is not wanted."""
 
+    def hold(self, held: bool) -> None:
+        """From now on no round opens after the one that is open; or again they do, at the next `rounds.Tick`."""
+
     def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
         """Count a round: the next votes, of how many masks, and remarks for people."""
 
@@ -117,6 +120,10 @@ class InRounds(Openly):
         """See `Mode.stored`."""
         return self.happened(rounds.MaskStored(device=device), now_s)
 
+    def hold(self, held: bool) -> None:
+        """See `Mode.hold`."""
+        self._rounds.held = held
+
     def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
         """See `Mode.close`."""
         ballot = self._ballot
@@ -155,6 +162,10 @@ class Asynchronously(Openly):
     def stored(self, device: str, counted: int, now_s: float) -> list[Action]:
         """See `Mode.stored`."""
         return self._after(steps.stored(self._steps, device, counted))
+
+    def hold(self, held: bool) -> None:
+        """See `Mode.hold`."""
+        self._steps = replace(self._steps, held=held)
 
     def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
         """See `Mode.close`."""

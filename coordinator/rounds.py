@@ -150,6 +150,7 @@ class Rounds:
         deadline_s: when it closes or is extended; same clock as `handle`'s `now_s`. Between rounds: when the next
             opens even if fewer devices than wanted are online.
         attempt: how often it was announced.
+        held: no round opens; the one that is open goes on.
         over: nothing more happens.
     """
 
@@ -161,6 +162,7 @@ class Rounds:
     arrived: set[str] = field(default_factory=set)
     deadline_s: float = 0.0
     attempt: int = 0
+    held: bool = False
     over: bool = False
     _missing: set[str] = field(default_factory=set)  # selected, and not arrived
     _below: int = 0  # lots that are drawn
@@ -255,6 +257,8 @@ def close(rounds: Rounds, now_s: float) -> list[Action]:
 def _go_on(rounds: Rounds, now_s: float) -> list[Action]:
     schedule = rounds.schedule
     if not rounds.open:
+        if rounds.held:
+            return []
         if rounds.number == 1:
             enough = len(rounds.online) >= schedule.start_devices
         else:  # after a restart or an outage devices come back one by one: do not open with the first alone

@@ -15,8 +15,9 @@ CREATE TABLE told (  -- payload bytes of what secure aggregation had to tell a d
 """
 CONNECTION = "ALTER TABLE device ADD COLUMN connection INTEGER NOT NULL DEFAULT 0;"
 DRAWS = "ALTER TABLE device ADD COLUMN draws INTEGER NOT NULL DEFAULT 0;"
-SCHEMA_VERSION = 6
-UPGRADES = {2: TELEMETRY, 3: SECURE, 4: CONNECTION, 5: DRAWS}  # from a version to the next: what is new in it
+PAUSED = "CREATE TABLE paused (since_s REAL NOT NULL) STRICT;"  # one row while no round is to open
+SCHEMA_VERSION = 7
+UPGRADES = {2: TELEMETRY, 3: SECURE, 4: CONNECTION, 5: DRAWS, 6: PAUSED}  # from a version to the next: what is new
 SCHEMA = f"""
 CREATE TABLE run (
     id BLOB PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, settings TEXT NOT NULL,
@@ -48,6 +49,7 @@ CREATE TABLE device (
     draws INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE revoked (device TEXT PRIMARY KEY, since_s REAL NOT NULL) STRICT;
+{PAUSED}
 {TELEMETRY}
 {SECURE}
 """

@@ -137,6 +137,10 @@ class Secretly:
             return self._collect(rounds.MaskStored(device=device), now_s)
         return self._go_on(now_s)
 
+    def hold(self, held: bool) -> None:
+        """See `coordinator.modes.Mode.hold`."""
+        self._rounds.held = held
+
     def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
         """See `coordinator.modes.Mode.close`."""
         ballot, done, counts = self._ballot, self._done, self._counts

@@ -117,6 +117,7 @@ class Coordinator:
     _intake: Intake = field(init=False)
     _limits: Limits = field(default_factory=Limits)
     _started: bool = False
+    _paused: bool = False
     _finished_s: float | None = None
     _unheard: set[str] = field(default_factory=set)  # who has not tried the result yet, once there is one
     _failure: RoundFailed | None = None
@@ -144,6 +145,7 @@ class Coordinator:
             self.run, self.ticket, self._announced, self.fleet, self._outbox, self.topics, self.observer
         )
         self._mode = self._proceed(draw)
+        self._heed_pause()
         self.channel.trust = self._trusted
         self.channel.admit = self._admit
         self.channel.max_values = MAX_VALUES
@@ -212,9 +214,18 @@ class Coordinator:
             for gone in self._presence.heed_revocations(now_s):
                 self._unheard.discard(gone.device)
                 actions += self._mode.happened(gone, now_s)
+            self._heed_pause()
             if self._started:  # not before it is known where the run stopped
                 actions += self._mode.happened(rounds.Tick(), now_s)
         return actions
+
+    def _heed_pause(self) -> None:
+        """A person may have the rounds paused, or go on."""
+        paused = self.store.paused()
+        if paused != self._paused:
+            self._paused = paused
+            self._mode.hold(paused)
+            self.observer.remark("paused: no round opens until it is resumed" if paused else "resumed")
 
     # What arrives.
 

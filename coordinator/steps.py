@@ -57,6 +57,7 @@ class Steps:
         number: the step that is open, or opens first (1, 2, ...).
         counted: by step, from the open one on, whose masks count in it.
         opened: a step was announced.
+        held: no step closes, nor does the first open; masks count in the open one as long as it is so.
         over: nothing more happens.
     """
 
@@ -65,6 +66,7 @@ class Steps:
     number: int = 1
     counted: Mapping[int, frozenset[str]] = field(default_factory=dict)
     opened: bool = False
+    held: bool = False
     over: bool = False
 
 
@@ -72,9 +74,11 @@ Outcome: TypeAlias = tuple[Steps, list[Action]]
 
 
 def begin(steps: Steps) -> Outcome:
-    """Announce the first step, unless that was done."""
-    if steps.opened:
+    """Announce the first step, unless that was done; then close what has its masks and was held."""
+    if steps.held:
         return steps, []
+    if steps.opened:
+        return _go_on(steps)
     return replace(steps, opened=True), [_announce(steps, again=False)]
 
 
@@ -124,7 +128,7 @@ def resume(steps: Steps, *, number: int, counted: Mapping[int, frozenset[str]]) 
 def _go_on(steps: Steps) -> Outcome:
     """Close steps for as long as they have their masks: later ones may have got theirs early."""
     actions: list[Action] = []
-    while len(steps.counted.get(steps.number, ())) >= steps.asynchrony.buffer:
+    while not steps.held and len(steps.counted.get(steps.number, ())) >= steps.asynchrony.buffer:
         actions.append(Close(number=steps.number))
         if steps.number == steps.rounds:
             return replace(steps, counted={}, over=True), [*actions, Finish()]

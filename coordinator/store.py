@@ -374,6 +374,21 @@ class Store:
         """Whether a device takes part no more."""
         return self._db.execute("SELECT 1 FROM revoked WHERE device = ?", (device,)).fetchone() is not None
 
+    def pause(self) -> bool:
+        """No round opens until `resume`; False if that was so already."""
+        with self._writing() as db:
+            sql = "INSERT INTO paused SELECT ? WHERE NOT EXISTS (SELECT 1 FROM paused)"
+            return db.execute(sql, (time.time(),)).rowcount == 1
+
+    def resume(self) -> bool:
+        """Rounds open again; False if they were not paused."""
+        with self._writing() as db:
+            return db.execute("DELETE FROM paused").rowcount > 0
+
+    def paused(self) -> bool:
+        """Whether no round is to open."""
+        return self._db.execute("SELECT 1 FROM paused").fetchone() is not None
+
     def write_rows(self, sql: str, rows: Iterable[tuple[object, ...]]) -> None:
         """Write all rows, or none; `sql` is a constant of this program."""
         with self._writing() as db:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,12 @@ class Visitor:
         assert self.post("/login", {"token": self.server.token}).status == 303
         assert self.cookie is not None
         return self
+
+    def form_key(self) -> str:
+        """What the forms of our pages carry for this visitor."""
+        keys = set(re.findall(r'name="form_key" value="(\w+)"', self.get("/").text))
+        assert len(keys) == 1
+        return keys.pop()
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection of its own."""

@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import anyio
 from jinja2 import Environment
 from markupsafe import Markup
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -20,7 +22,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from coordinator.fleet_actions import TO_RUNS
 from coordinator.page import charts
+from coordinator.page.actions import NAMES, Actions
 from coordinator.page.feed import Feed
 from coordinator.page.guard import COOKIE, FORM_KEY, Guard, address_of, read_form, too_many
 from coordinator.page.history import History
@@ -34,6 +38,7 @@ from wire.errors import HidenseekError, StateError
 FOLDER = Path(__file__).parent
 REPORT_CSS = Path(report.__file__).with_name("page.css")
 MOST_LISTED = 50  # rounds in the table of a device
+SAID = "hidenseek-said"  # a cookie: what was done a moment ago
 
 
 @dataclass
@@ -51,10 +56,12 @@ class Page:
     secure: bool = False
     feed: Feed = field(init=False)
     history: History = field(init=False)
+    _actions: Actions = field(init=False)
     _templates: Environment = field(init=False)
 
     def __post_init__(self) -> None:
         self.feed, self.history = Feed(self.source), History(self.source)
+        self._actions = Actions(self.source)
         self._templates = html.environment(FOLDER / "templates")
 
     def app(self) -> Starlette:
@@ -66,6 +73,8 @@ class Page:
                 Route("/events", self._events),
                 Route("/api/fleet", self._api_fleet),
                 Route("/devices/{name}", self._device),
+                Route("/devices/{name}/{action}", self._do_to_device, methods=["POST"]),
+                Route("/run/{action}", self._do_to_run, methods=["POST"]),
                 Route("/login", self._show_login),
                 Route("/login", self._log_in, methods=["POST"]),
                 Route("/logout", self._log_out, methods=["POST"]),
@@ -114,6 +123,7 @@ class Page:
             "device.html.j2",
             name=name,
             state=row[0],
+            revoked=row[0] == "revoked",
             row=row,
             known=known,
             key=signing.fingerprint(known["key"]) if known else None,
@@ -135,6 +145,31 @@ class Page:
 
     def _report_css(self, _request: Request) -> Response:
         return Response(REPORT_CSS.read_bytes(), media_type="text/css")
+
+    # What is done.
+
+    async def _do_to_device(self, request: Request) -> Response:
+        name, action = request.path_params["name"], request.path_params["action"]
+        if action not in NAMES:
+            raise HTTPException(404, f"nothing is called '{action}' here")
+        await self.checked_form(request)
+        said = await run_in_threadpool(self._actions.to_device, action, name)
+        return self._said(request, said, "/" if action == "forget" else f"/devices/{name}")
+
+    async def _do_to_run(self, request: Request) -> Response:
+        action = request.path_params["action"]
+        if action not in TO_RUNS:
+            raise HTTPException(404, f"nothing is called '{action}' here")
+        await self.checked_form(request)
+        return self._said(request, await run_in_threadpool(self._actions.to_run, action), "/")
+
+    def _said(self, request: Request, text: str, path: str) -> Response:
+        """What was done: for programs as JSON; browsers go on to a page, which says so once."""
+        if "text/html" not in request.headers.get("accept", ""):
+            return JSONResponse({"said": text})
+        answer = RedirectResponse(path, 303)
+        answer.set_cookie(SAID, quote(text), max_age=60, httponly=True, samesite="strict", secure=self.secure)
+        return answer
 
     # Who may see it.
 
@@ -180,10 +215,17 @@ class Page:
 
     def _render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         cookie = request.cookies.get(COOKIE, "")
+        said = unquote(request.cookies.get(SAID, ""))
         text = self._templates.get_template(template).render(
-            federation=self.source.name, form_key=self.login.form_key(cookie) if cookie else "", **values
+            federation=self.source.name,
+            form_key=self.login.form_key(cookie) if cookie else "",
+            said=said,
+            **values,
         )
-        return HTMLResponse(text, status)
+        answer = HTMLResponse(text, status)
+        if said:
+            answer.delete_cookie(SAID, httponly=True, samesite="strict", secure=self.secure)
+        return answer
 
     def _failed(self, request: Request, error: Exception) -> Response:
         match error:

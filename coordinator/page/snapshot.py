@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from sqlite3 import Row as SqlRow
 from typing import TypeAlias
 
 from coordinator.brokers import claims
@@ -29,6 +30,7 @@ class RunState:
         name: of the federation.
         round: the one that is open; 0 before the first, one more than `rounds` at the end.
         rounds: how many there are.
+        closed: how many of them have closed.
         selected: devices that it asks.
         masks: that it has.
         deadline_s: when it closes, or asks more devices.
@@ -36,12 +38,14 @@ class RunState:
         online, known: devices.
         own, seen, held_out: accuracies, see `Figures`.
         connected: the connection to the broker stands.
+        paused: no round opens after the one that is open.
         now_s: of this snapshot.
     """
 
     name: str
     round: int
     rounds: int
+    closed: int
     selected: int
     masks: int
     deadline_s: float | None
@@ -52,6 +56,7 @@ class RunState:
     seen: float | None
     held_out: float | None
     connected: bool
+    paused: bool
     now_s: float
 
 
@@ -86,6 +91,14 @@ class Source:
     deploy: Path | None = None
     _cards: tuple[float, dict[str, Card]] = field(default=(-1.0, {}))
 
+    def writing(self) -> closing[Store]:
+        """The database, for what a person does; as `hidenseek fleet` opens it, beside the coordinator.
+
+        Raises:
+            StateError: if it cannot be.
+        """
+        return closing(Store(self.database))
+
     def reading(self) -> closing[Store]:
         """The database, to be read while this is open.
 
@@ -104,8 +117,11 @@ class Source:
         with self.reading() as store:
             known = dict(map(tuple, store.query("SELECT name, profile FROM device")))
             revoked = store.revoked()
-            opened = store.query(
-                "SELECT opened_s FROM round WHERE run = ? ORDER BY number DESC LIMIT ?", self.run, PACE_ROUNDS + 1
+            paused = store.paused()
+            newest = store.query(
+                "SELECT number, opened_s, closed_s FROM round WHERE run = ? ORDER BY number DESC LIMIT ?",
+                self.run,
+                PACE_ROUNDS + 1,
             )
         figures = {name: one for name, one in self.figures.devices.copy().items() if name in known or one.online}
         cards = self.cards()
@@ -113,7 +129,7 @@ class Source:
             name: self._row(name, figures.get(name), known.get(name, ""), name in revoked, cards.get(name), now_s)
             for name in sorted({*known, *figures, *revoked, *cards})
         }
-        return Snapshot(run=self._run([row[0] for row in opened], now_s), devices=devices)
+        return Snapshot(run=self._run(newest, paused, now_s), devices=devices)
 
     def cards(self) -> dict[str, Card]:
         """Cards by device, read again when the file has changed."""
@@ -127,20 +143,30 @@ class Source:
             return {}
         return self._cards[1]
 
-    def _run(self, opened_s: list[float], now_s: float) -> RunState:
+    def _run(self, newest: list[SqlRow], paused: bool, now_s: float) -> RunState:
+        """The run.
+
+        Args:
+            newest: its last rounds, the newest first.
+            paused: it is.
+            now_s: seconds since 1970.
+        """
         figures, rounds = self.figures, self.schedule.rounds
-        going = 0 < figures.round <= rounds
-        end_s = None
-        if going and len(opened_s) > 1:
-            pace_s = (opened_s[0] - opened_s[-1]) / (len(opened_s) - 1)
-            end_s = opened_s[0] + pace_s * (rounds - figures.round + 1)
-        deadline_s = None
+        closed = 0
+        if newest:
+            closed = min(newest[0]["number"] - (newest[0]["closed_s"] is None), rounds)
+        going = 0 < figures.round <= rounds and closed < figures.round
+        end_s = deadline_s = None
+        if len(newest) > 1 and closed < rounds and not paused:
+            pace_s = (newest[0]["opened_s"] - newest[-1]["opened_s"]) / (len(newest) - 1)
+            end_s = newest[0]["opened_s"] + pace_s * (rounds - newest[0]["number"] + 1)
         if going and not self.asynchronous and figures.asked_s is not None:
             deadline_s = figures.asked_s + self.schedule.deadline_s
         return RunState(
             name=self.name,
             round=figures.round,
             rounds=rounds,
+            closed=closed,
             selected=figures.selected,
             masks=figures.masks,
             deadline_s=deadline_s,
@@ -151,6 +177,7 @@ class Source:
             seen=figures.seen,
             held_out=figures.held_out,
             connected=figures.connected,
+            paused=paused,
             now_s=now_s,
         )
 

@@ -83,3 +83,18 @@ def test_a_wrong_folder_or_name_is_told(
     assert run("list") == 11
     assert "hidenseek-here" in capsys.readouterr().err
     assert run("revoke", "../pi") == 10
+
+
+def test_rounds_are_paused_and_resumed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once each; said when nothing changes."""
+    for action, expected, paused in (
+        ("resume", "was not paused", False),
+        ("pause", "paused: no round opens until it is resumed", True),
+        ("pause", "was paused before", True),
+        ("resume", "resumed: the next round opens when enough devices are there", False),
+    ):
+        assert run(action, "--state", folder) == 0
+        assert capsys.readouterr().out.strip() == expected
+        store = Store(folder / "coordinator.db")
+        assert store.paused() == paused
+        store.close()

@@ -81,7 +81,7 @@ def test_logging_out_needs_a_form_of_ours(server: PageServer) -> None:
     assert visitor.post("/logout", {}).status == 403
     assert visitor.post("/logout", {"form_key": "0" * 64}).status == 403
     other = Visitor(server).log_in()
-    (key,) = re.findall(r'name="form_key" value="(\w+)"', visitor.get("/").text)
+    key = visitor.form_key()
     other.cookie = f"hidenseek-page={Login(server.token, now=lambda: 2e9).cookie()}"
     assert other.post("/logout", {"form_key": key}).status == 403, "of another visitor's page"
     assert visitor.post("/logout", {"form_key": key}).status == 303

@@ -181,3 +181,23 @@ def test_contradictory_schedules_are_refused(wrong: dict[str, float]) -> None:
     """Each names the setting."""
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Schedule(**{"rounds": 2, "per_round": 3, "quorum": 2, "deadline_s": 1.0, "start_devices": 1} | wrong)  # type: ignore[arg-type]
+
+
+def test_held_rounds_do_not_open_and_the_open_one_goes_on() -> None:
+    """The first neither; once let go, the next opens at the next tick."""
+    state, actions = gather()
+    state.held = True
+    for device in ("a", "b", "c", "d"):
+        state, actions = step(state, Appeared(device=device), 0.0)
+        assert actions == []
+    state = opened()
+    state.held = True
+    asked = state.selected
+    for device in asked:
+        state, actions = step(state, MaskStored(device=device), 1.0)
+    assert actions == [Close(number=1)]
+    state, actions = step(state, Tick(), 1000.0)
+    assert actions == []
+    state.held = False
+    state, actions = step(state, Tick(), 1001.0)
+    assert [action.number for action in actions if isinstance(action, Announce)] == [2]

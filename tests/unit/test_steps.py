@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -165,3 +167,17 @@ def test_impossible_rules_are_refused(wrong: dict[str, float]) -> None:
     """Each names the setting."""
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Asynchrony(**({"buffer": 2} | wrong))  # type: ignore[arg-type]
+
+
+def test_held_steps_do_not_close_and_lose_no_mask() -> None:
+    """Once let go, all that have their masks close at the next tick, in order; the first is not announced meanwhile."""
+    held = Steps(rounds=5, asynchrony=RULES, held=True)
+    assert steps.begin(held) == (held, [])
+    state = replace(opened(a=1), held=True)
+    for device, number in (("b", 1), ("a", 2), ("b", 2)):
+        state, actions = stored(state, device, number)
+        assert actions == []
+    assert steps.begin(state) == (state, [])
+    state, actions = steps.begin(replace(state, held=False))
+    assert actions == [Close(number=1), announcement(2), Close(number=2), announcement(3)]
+    assert steps.begin(state) == (state, [])

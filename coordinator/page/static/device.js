@@ -1,5 +1,10 @@
 import { listen, refresh } from "./stream.js";
 
+document.addEventListener("submit", (event) => {
+  const { ask } = event.target.dataset;
+  if (ask && !confirm(ask)) event.preventDefault();
+});
+
 const live = document.querySelector("[data-live]");
 if (live) {
   const name = decodeURIComponent(location.pathname.split("/").pop());

@@ -105,6 +105,7 @@ function tile(key, text, how = "") {
 
 function standing() {
   if (run.round > run.rounds) return ["finished", "over"];
+  if (run.paused) return [run.closed < run.round ? "pausing after this round" : "paused", "open"];
   if (!run.connected) return ["broker lost", "open"];
   if (run.round === 0) return ["waiting for devices", "open"];
   return ["running", "over"];
@@ -115,8 +116,9 @@ function drawRun() {
   put($("#standing"), words);
   $("#standing").className = `state ${kind}`;
   const finished = run.round > run.rounds;
-  const done = Math.max(0, Math.min(run.round - 1, run.rounds));
-  $("#progress").value = done;
+  $("#progress").value = run.closed;
+  $("#pause").hidden = run.paused || finished;
+  $("#resume").hidden = !run.paused || finished;
   tile("round", `${Math.min(run.round, run.rounds)} of ${run.rounds}`, run.end_s && !finished ? `done at about ${clock(run.end_s)}` : "");
   tile("masks", finished ? DASH : `${run.masks} of ${run.selected}`, deadline());
   tile("online", `${whole(run.online)} of ${whole(run.known)}`);
@@ -124,14 +126,16 @@ function drawRun() {
   tile("seen", percent(run.seen), "newest network, on the devices' test samples");
   tile("held_out", percent(run.held_out), "on samples that nobody trains on");
   document.title = `${Math.min(run.round, run.rounds)}/${run.rounds} ${run.name} – hidenseek`;
-  if (closed !== done) {
+  if (closed !== run.closed) {
     if (closed !== null) refresh($("#charts"), "/charts");
-    closed = done;
+    closed = run.closed;
   }
 }
 
 function deadline() {
-  if (!run?.deadline_s || run.round > run.rounds) return "";
+  if (run.closed === run.round && run.round > 0 && run.round < run.rounds)
+    return run.paused ? "no round opens until it is resumed" : "waits for devices to open the next";
+  if (!run.deadline_s) return "";
   const left = Math.round(run.deadline_s - skew - Date.now() / 1000);
   return left > 0 ? `closes in ${left} s at the latest` : "past its deadline";
 }

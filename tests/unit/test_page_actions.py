@@ -1,0 +1,137 @@
+"""What is done on the live page: to devices and to rounds, by whoever has the token and on no other site."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coordinator.brokers import claims
+from coordinator.cli import main
+from coordinator.page.server import PageServer
+from tests.page import Made, Visitor
+from wire import signing
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """Three devices."""
+    return Made(tmp_path, devices=3, rounds=1)
+
+
+@pytest.fixture
+def server(made: Made) -> Iterator[PageServer]:
+    """Their page."""
+    with made.shown() as server:
+        yield server
+
+
+def test_a_device_is_revoked_restored_and_forgotten(made: Made, server: PageServer) -> None:
+    """As by `hidenseek fleet`; what was done is said once, on the page that comes next."""
+    visitor = Visitor(server).log_in()
+    key = {"form_key": visitor.form_key()}
+    session = visitor.cookie
+    for action, said, path in (
+        ("revoke", "pi-001 is revoked", "/devices/pi-001"),
+        ("revoke", "pi-001 was revoked before", "/devices/pi-001"),
+        ("restore", "pi-001 may take part again", "/devices/pi-001"),
+        ("forget", "pi-001 is forgotten", "/"),
+    ):
+        visitor.cookie = session
+        answer = visitor.post(f"/devices/pi-001/{action}", key)
+        assert (answer.status, answer.headers["location"]) == (303, path)
+        visitor.cookie = f"{session}; {visitor.cookie}"
+        assert f'<p class="said" role="status">{said}</p>' in visitor.get(path).text
+        assert made.store.is_revoked("pi-001") == (action == "revoke")
+    assert not made.store.knows("pi-001")
+    made.figures.devices["pi-001"].online = False
+    assert Visitor(server, bearer=server.token).get("/devices/pi-001").status == 404
+    assert made.store.knows("pi-002")
+
+
+def test_a_revoked_device_is_offered_to_be_restored(made: Made, server: PageServer) -> None:
+    """And no other is."""
+    made.store.revoke("pi-002")
+    visitor = Visitor(server, bearer=server.token)
+    found = {
+        name: set(re.findall(r'action="/devices/[\w-]+/(\w+)"', visitor.get(f"/devices/{name}").text))
+        for name in ("pi-001", "pi-002")
+    }
+    assert found == {"pi-001": {"revoke", "forget"}, "pi-002": {"restore", "forget"}}
+
+
+def test_rounds_are_paused_and_resumed(made: Made, server: PageServer) -> None:
+    """The button that fits is the one that is shown."""
+    visitor = Visitor(server).log_in()
+    key = {"form_key": visitor.form_key()}
+    for action in ("pause", "resume"):
+        hidden = re.findall(r'action="/run/(\w+)" id="\w+" hidden', visitor.get("/").text)
+        assert hidden == ["resume" if action == "pause" else "pause"]
+        session = visitor.cookie
+        assert visitor.post(f"/run/{action}", key).status == 303
+        visitor.cookie = session
+        assert made.store.paused() == (action == "pause")
+
+
+@pytest.mark.parametrize("path", ["/devices/pi-001/revoke", "/run/pause", "/logout"])
+def test_other_sites_change_nothing(made: Made, server: PageServer, path: str) -> None:
+    """A form without what ours carry is refused, and one without a cookie is sent to log in; GET does nothing."""
+    visitor = Visitor(server).log_in()
+    assert visitor.post(path, {}).status == 403
+    assert visitor.post(path, {"form_key": "a" * 64}, Origin="https://elsewhere.example").status == 403
+    assert Visitor(server).post(path, {"form_key": visitor.form_key()}).headers["location"] == "/login"
+    assert visitor.get(path).status == 405
+    assert visitor.post(path, {"form_key": "a" * 10_000}).status == 413
+    assert not made.store.is_revoked("pi-001")
+    assert not made.store.paused()
+
+
+def test_programs_need_no_form(made: Made, server: PageServer) -> None:
+    """With the token as a bearer; what cannot be done is said with why."""
+    program = Visitor(server, bearer=server.token)
+    answer = program.post("/devices/pi-077/revoke", {}, Accept="application/json")
+    assert json.loads(answer.text) == {"said": "pi-077 is revoked"}
+    assert made.store.is_revoked("pi-077")
+    for path, status, why in (
+        ("/devices/pi-001/eat", 404, "nothing is called 'eat' here"),
+        ("/run/eat", 404, "nothing is called 'eat' here"),
+        ("/devices/a%20b/revoke", 400, "device id 'a b' is not 1 to 64 letters"),
+        ("/devices/pi-001/approve", 400, "no broker's folder is known here"),
+    ):
+        answer = program.post(path, {}, Accept="application/json")
+        assert answer.status == status
+        assert json.loads(answer.text)["error"].startswith(why)
+
+
+def test_cards_are_seen_and_approved(tmp_path: Path) -> None:
+    """One that waits, one that was used twice; approved, the second waits again."""
+    deploy = tmp_path / "deploy"
+    devices = ("--devices", str(tmp_path / "devices.yaml"))
+    (tmp_path / "devices.yaml").write_text("federation: {name: made-up}\ndevices: {pi-000: {}, pi-009: {}}\n")
+    assert main(["broker", "init", "--kind", "mosquitto", "--hosts", "127.0.0.1", "-o", str(deploy), *devices]) == 0
+    from coordinator.brokers import deployment as deployments
+    from coordinator.brokers.enroller import open_card
+
+    deployment = deployments.load(deploy)
+    for device in ("pi-000", "pi-009"):
+        deployment, _ = open_card(deploy, deployment, device, time.time())
+    with claims.changing(deploy) as known:
+        for private in (b"a" * 32, b"b" * 32):
+            known.decide("pi-000", signing.public_key(private), "Raspberry Pi 4", time.time())
+    made = Made(tmp_path, devices=2, rounds=1, deploy=deploy)
+    with made.shown() as server:
+        program = Visitor(server, bearer=server.token)
+        states = {name: row[0] for name, row in made.source.take().devices.items()}
+        assert states == {"pi-000": "used twice", "pi-001": "training", "pi-009": "flashed, waiting"}
+        text = program.get("/devices/pi-000").text
+        assert "Its card was used 1 more time" in text
+        assert 'action="/devices/pi-000/approve"' in text
+        assert "never" in program.get("/devices/pi-009").text
+        answer = program.post("/devices/pi-000/approve", {}, Accept="application/json")
+        assert json.loads(answer.text)["said"].endswith("forget pi-000's key, too")
+        assert claims.load(deploy).cards["pi-000"].key is None
+        assert made.source.take().devices["pi-000"][0] == "training"
