@@ -16,6 +16,7 @@ from coordinator.fleet import Fleet
 from coordinator.keys import federation_key
 from coordinator.models import build_plan
 from coordinator.observer import Observer
+from coordinator.presence import NOBODY
 from coordinator.prune import prune
 from coordinator.rounds import Schedule
 from coordinator.server import Coordinator
@@ -94,6 +95,7 @@ class Federation:
     secure_aggregation: bool = False
     allowed: frozenset[str] = frozenset()
     keys: Mapping[str, bytes] = field(default_factory=dict)
+    enrolled: Callable[[], Mapping[str, bytes]] = lambda: NOBODY
     evaluate: bool = True
     telemetry: bool = True
 
@@ -216,6 +218,7 @@ def prepare(
         defend=federation.defend,
         secure_aggregation=federation.secure_aggregation,
         evaluator=evaluator,
+        enrolled=federation.enrolled,
         evaluate=federation.evaluate,
         telemetry=federation.telemetry,
     )

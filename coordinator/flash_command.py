@@ -114,8 +114,8 @@ def _flash(arguments: argparse.Namespace) -> int:
         console.print(f"waited for: {', '.join(names)}; see them enrol with: hidenseek fleet list", highlight=False)
     for name in again:
         console.print(
-            f"{name} had enrolled with an earlier card, which is worth nothing now; have its key forgotten: "
-            f"hidenseek fleet forget {name}",
+            f"{name} had enrolled with an earlier card, which is worth nothing now; a coordinator that does not "
+            f"see {where.deploy} has to forget its key: hidenseek fleet forget {name}",
             highlight=False,
         )
     return 0

@@ -57,6 +57,7 @@ class Fleet:
         allowed: device ids that may join; empty for any.
         runtimes: runtimes a bundle is offered for.
         keys: public keys of devices that are known before they join; others are known by the first they show.
+        enrolled: the same of devices that have claimed their accounts, see `enrol`.
         revoked: ids that may take part no more.
         secure_aggregation: only devices that speak it may join.
     """
@@ -64,6 +65,7 @@ class Fleet:
     allowed: frozenset[str]
     runtimes: frozenset[str]
     keys: Mapping[str, bytes] = field(default_factory=dict)
+    enrolled: Mapping[str, bytes] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
     secure_aggregation: bool = False
     members: dict[str, Member] = field(default_factory=dict)
@@ -94,6 +96,24 @@ class Fleet:
         self.revoked = revoked
         self._online -= revoked
         return sorted(revoked - before)
+
+    def enrol(self, keys: Mapping[str, bytes]) -> list[str]:
+        """From now on these devices are known by these keys, where no others were told before.
+
+        Returns:
+            those that are forgotten, for they were known by another; they may have been online.
+        """
+        if keys is self.enrolled:
+            return []
+        self.enrolled = keys
+        others = [name for name, one in self.members.items() if one.hello.key != self._told(name, one.hello.key)]
+        for name in others:
+            self.forget(name)
+        return others
+
+    def _told(self, device: str, default: bytes) -> bytes:
+        """The key that a device is known by before it says any."""
+        return self.keys.get(device) or self.enrolled.get(device) or default
 
     def restore(self, device: str) -> None:
         """It may take part again, before the next `revoke` says so."""
@@ -181,11 +201,16 @@ class Fleet:
                 "cannot; update it, or leave it out"
             )
         member = self.members.get(device)
-        known = self.keys.get(device) or (member.hello.key if member else hello.key)
+        known = self._told(device, member.hello.key if member else hello.key)
         if hello.key != known:
+            replaced = f"hidenseek fleet forget {device}"
+            if device in self.keys:
+                replaced = "put its new key into devices.yaml"
+            elif device in self.enrolled:
+                replaced = f"hidenseek flash {device}, or hidenseek fleet approve {device}"
             return "key", (
                 f"'{device}' is known by the key {fingerprint(known)}, not {fingerprint(hello.key)}; if its card was "
-                f"replaced: hidenseek fleet forget {device}"
+                f"replaced: {replaced}"
             )
         return None
 

@@ -30,9 +30,14 @@ examples:
   hidenseek fleet approve pi-07              # its card was refused as used before, and it is the right one
   hidenseek fleet pause                      # no round opens after the one that is open
   hidenseek fleet resume                     # rounds open again
+  hidenseek fleet rename pi-07 kitchen       # in devices.yaml, the database, and the broker's accounts
 
 While hidenseek serve runs, it follows within a second. The state folder is that of hidenseek serve.
 """
+
+
+CONFIG = Path("devices.yaml")
+STATE_HELP = "state folder of hidenseek serve"
 
 
 def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -69,11 +74,58 @@ def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
             action.set_defaults(run=run)
             continue
         where = action.add_mutually_exclusive_group()
-        where.add_argument("--state", type=Path, metavar="DIR", help="state folder of hidenseek serve")
-        where.add_argument(
-            "--config", type=Path, default=Path("devices.yaml"), metavar="FILE", help="names it, without --state"
-        )
+        where.add_argument("--state", type=Path, metavar="DIR", help=STATE_HELP)
+        where.add_argument("--config", type=Path, default=CONFIG, metavar="FILE", help="names it, without --state")
         action.set_defaults(run=run)
+    _add_rename(actions)
+
+
+def _add_rename(actions: Subparsers[argparse.ArgumentParser]) -> None:
+    action = actions.add_parser(
+        "rename",
+        help="give a device another id",
+        description="Give a device another id in devices.yaml, in the coordinator's database with all its past rounds, "
+        "and among the accounts of the broker's deployment, where it keeps its password and its key. The board itself "
+        "calls itself by the old one, and is not let in, until it is told; the command says how.",
+        epilog="examples:\n  hidenseek fleet rename pi-07 kitchen\n"
+        "  hidenseek fleet rename pi-07 kitchen --state hidenseek-default --deploy deploy",
+        formatter_class=command.HelpFormatter,
+    )
+    action.add_argument("old", metavar="OLD", help="its id")
+    action.add_argument("new", metavar="NEW", help="an id that no device has had")
+    action.add_argument("--state", type=Path, metavar="DIR", help=f"{STATE_HELP} (default: as the config file says)")
+    action.add_argument("--config", type=Path, default=CONFIG, metavar="FILE", help="where devices are listed")
+    broker_accounts_command.add_deploy_argument(action)
+    action.set_defaults(run=_rename)
+
+
+def _rename(arguments: argparse.Namespace) -> int:
+    from coordinator import config, renaming
+    from coordinator.brokers import deployment as deployments
+    from coordinator.federation import DATABASE, state_folder
+
+    listed = arguments.config if arguments.config.exists() else None
+    state = arguments.state or (state_folder(config.load(listed).federation.name) if listed else None)
+    there = renaming.Places(
+        config=listed,
+        state=state if state and (state / DATABASE).exists() else None,
+        deploy=arguments.deploy if (arguments.deploy / deployments.FILE).exists() else None,
+    )
+    if arguments.state and there.state is None:
+        raise DataError(f"no {DATABASE} in this folder", where=str(state))
+    old, new = arguments.old, arguments.new
+    done = renaming.rename(there, old, new)
+    print(f"'{old}' is '{new}' in {', '.join(done.where)}")
+    print("a coordinator that is running knows of it when it is started again: hidenseek serve")
+    if done.waiting:
+        print(f"its card was not used yet, and is good for nothing now: hidenseek flash {new}")
+        return 0
+    out = f"is shut out as '{old}'" if done.account else f"goes on as '{old}', where its broker lets it"
+    print(f"the board itself {out} until it is told its new name. With a card of hidenseek flash, on the board:")
+    print(f'  sudo sed -i \'s/"device": "{old}"/"device": "{new}"/\' /etc/hidenseek/card.json')
+    print("  sudo systemctl restart hidenseek")
+    print(f"and otherwise start hidenseek-edge join with --device {new}, and the --state that it had")
+    return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -126,7 +178,7 @@ def _approve(arguments: argparse.Namespace) -> int:
     bound = enroller.approve(arguments.deploy, deployments.load(arguments.deploy), device, time.time())
     print(f"{device}: its card may claim the account once more" + ("; who had it is out" if bound else ""))
     if bound:
-        print(f"have the coordinator forget the key of who had it: hidenseek fleet forget {device}")
+        print(f"a coordinator that does not see {arguments.deploy} has to be told: hidenseek fleet forget {device}")
     return 0
 
 

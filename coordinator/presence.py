@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from coordinator.fleet import Fleet
 from coordinator.observer import Observer
@@ -13,6 +13,7 @@ from wire.messages import Hello, Refusal, State, Welcome
 from wire.topics import Topics
 
 REVOCATIONS_S = 1.0  # how often the database is asked for them
+NOBODY: Mapping[str, bytes] = {}
 
 
 @dataclass
@@ -24,19 +25,23 @@ class Presence:
         outbox: where it is written down and answered.
         topics: of the federation.
         observer: told of them.
+        enrolled: keys of devices that have claimed their accounts, as they are now.
     """
 
     fleet: Fleet
     outbox: Outbox
     topics: Topics
     observer: Observer
+    enrolled: Callable[[], Mapping[str, bytes]] = lambda: NOBODY
     _asked_s: float = 0.0
+    _replaced: list[str] = field(default_factory=list)  # enrolled with another key; not said yet
 
     def __post_init__(self) -> None:
         store = self.outbox.store
         self.fleet.revoke(store.revoked())
         for device, hello in store.devices().items():
             self.fleet.remember(device, hello)
+        self.fleet.enrol(self.enrolled())
 
     def hello(self, device: str, hello: Hello) -> Appeared | None:
         """Let a device in, or refuse it or its double; None if it is not online now.
@@ -49,6 +54,7 @@ class Presence:
             self.fleet.forget(device)
         if device in self.fleet.revoked and not store.is_revoked(device):  # restored since the database was last asked
             self.fleet.restore(device)
+        self._replaced += self.fleet.enrol(self.enrolled())
         answer = self.fleet.hello(device, hello)
         if isinstance(answer, Welcome):
             store.save_device(device, hello)
@@ -69,11 +75,17 @@ class Presence:
         self.observer.device(device, changed, self.fleet)
         return Appeared(device=device) if changed else Vanished(device=device)
 
-    def heed_revocations(self, now_s: float) -> Iterator[Vanished]:
-        """Ask the database, once a second (any monotonic clock), who was revoked; they are told."""
+    def heed_changes(self, now_s: float) -> Iterator[Vanished]:
+        """Ask, once a second (any monotonic clock), who was revoked, and told so, or has enrolled with another key."""
         if now_s - self._asked_s < REVOCATIONS_S:
             return
         self._asked_s = now_s
+        replaced, self._replaced = [*self._replaced, *self.fleet.enrol(self.enrolled())], []
+        for device in replaced:
+            self.observer.remark(f"{device} has enrolled with another key; who had the id before is out")
+            if device not in self.fleet.online:
+                self.observer.device(device, False, self.fleet)
+                yield Vanished(device=device)
         for device in self.fleet.revoke(self.outbox.store.revoked()):
             self.observer.revoked(device)
             self.observer.remark(f"{device} is revoked: it takes part no more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
             secure_aggregation=wanted.secure_aggregation,
             allowed=settings.allowed,
             keys=settings.keys,
+            enrolled=_enrolled(arguments.deploy, wanted.name),
             evaluate=wanted.evaluate,
             telemetry=wanted.telemetry,
         )
@@ -156,6 +158,21 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
             console.print(f"broker: {broker.url()}; passwords of the devices: {broker.folder / 'passwords.json'}")
         conclude(console, service.run(), state / "report.html")
     return 0
+
+
+def _enrolled(folder: Path, federation: str) -> Callable[[], Mapping[str, bytes]]:
+    """Who has claimed an account of this federation's deployment; nobody if the folder has another one, or none.
+
+    Raises:
+        StateError: if it cannot be read.
+    """
+    from coordinator.brokers import deployment as deployments
+    from coordinator.brokers.claims import Enrolled
+    from coordinator.presence import NOBODY
+
+    if (folder / deployments.FILE).exists() and deployments.load(folder).federation == federation:
+        return Enrolled(folder)
+    return lambda: NOBODY
 
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:

@@ -26,7 +26,7 @@ from coordinator.limits import Limits
 from coordinator.modes import Asynchronously, Ballot, InRounds, Mode
 from coordinator.observer import Observer
 from coordinator.outbox import Outbox
-from coordinator.presence import Presence
+from coordinator.presence import NOBODY, Presence
 from coordinator.rounds import Action, Schedule
 from coordinator.secretly import NOTICE, Secretly
 from coordinator.steps import Asynchrony
@@ -83,6 +83,7 @@ class Coordinator:
         evaluator: held-out samples, if there are any.
         evaluate: whether devices report the global network's accuracy every round.
         telemetry: whether they may say what training costs them.
+        enrolled: keys of devices that have claimed their accounts, as they are now (`coordinator.presence`).
         watch: called a few times a second; may raise to end the run.
         linger_s: seconds to wait for the last evaluations after the last round.
     """
@@ -105,6 +106,7 @@ class Coordinator:
     evaluator: Evaluator | None = None
     evaluate: bool = True
     telemetry: bool = True
+    enrolled: Callable[[], Mapping[str, bytes]] = lambda: NOBODY
     watch: Callable[[], None] = lambda: None
     linger_s: float = 10.0
     topics: Topics = field(init=False)
@@ -126,7 +128,7 @@ class Coordinator:
         self.topics = Topics(self.name)
         self._telemetry = Inbox(self.store)
         self._outbox = Outbox(self.channel, self.store)
-        self._presence = Presence(self.fleet, self._outbox, self.topics, self.observer)
+        self._presence = Presence(self.fleet, self._outbox, self.topics, self.observer, self.enrolled)
         late = self.asynchrony.staleness if self.asynchrony else 0
         self._announced = Announced(self.run, self.ticket, self.store, at_hand=min(AT_HAND + late, 2 * AT_HAND))
         named = self.secure_aggregation or self.asynchrony is not None or self.schedule.per_round <= NAMED
@@ -211,7 +213,7 @@ class Coordinator:
         self._telemetry.flush(now_s)
         actions: list[Action] = []
         with self._outbox.batch():
-            for gone in self._presence.heed_revocations(now_s):
+            for gone in self._presence.heed_changes(now_s):
                 self._unheard.discard(gone.device)
                 actions += self._mode.happened(gone, now_s)
             self._heed_pause()

@@ -15,6 +15,14 @@ from wire.errors import StateError
 from wire.messages import Evaluation, Hello, MaskUpdate
 
 OF_RUN = ("round", "mask", "evaluation", "held_out", "telemetry", "exchange", "told")  # tables whose rows are a run's
+OF_DEVICE = (  # tables and their columns with a device's id
+    ("device", "name"),
+    ("revoked", "device"),
+    ("mask", "device"),
+    ("evaluation", "device"),
+    ("telemetry", "device"),
+    ("told", "device"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,6 +354,47 @@ class Store:
             name, draws = fields.pop("name"), bool(fields.pop("draws"))
             found[name] = Hello(**fields, draws=draws)
         return found
+
+    def mentions(self, device: str) -> bool:
+        """Whether anything here is about a device, of whichever run."""
+        found = [
+            self._db.execute(f"SELECT 1 FROM {table} WHERE {column} = ?", (device,)) for table, column in OF_DEVICE
+        ]
+        return any(rows.fetchone() is not None for rows in found) or any(
+            device in selected for _, _, selected in self._selected()
+        )
+
+    def rename_device(self, old: str, new: str) -> None:
+        """Call a device otherwise, in every run; what was said in secure aggregation has the old name in it, and stays.
+
+        Raises:
+            StateError: if it takes part in secure aggregation of a round that is open, or cannot be written.
+        """
+        run = self.unfinished_run()
+        newest = self.newest_round(run.id) if run else None
+        if run and newest and newest.closed_s is None:
+            said = self.exchange(run.id, newest.number, self.newest_attempt(run.id, newest.number))
+            if any(device == old for device, _, _ in said):
+                raise StateError(
+                    f"'{old}' takes part in the secure aggregation of round {newest.number}, which is open",
+                    where=str(self.path),
+                    hint="Try again when the round is closed",
+                )
+        with self._writing() as db:
+            for table, column in OF_DEVICE:
+                db.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (new, old))
+            for of, number, selected in self._selected():
+                if old in selected:
+                    names = ",".join(new if name == old else name for name in selected)
+                    db.execute("UPDATE round SET selected = ? WHERE run = ? AND number = ?", (names, of, number))
+
+    def _selected(self) -> list[tuple[bytes, int, list[str]]]:
+        """Who was asked, in rounds without secure aggregation, of all runs."""
+        rows = self._db.execute(
+            "SELECT run, number, selected FROM round WHERE NOT EXISTS "
+            "(SELECT 1 FROM exchange WHERE exchange.run = round.run AND exchange.number = round.number)"
+        )
+        return [(row["run"], row["number"], row["selected"].split(",")) for row in rows]
 
     def forget_device(self, device: str) -> bool:
         """Let whoever comes next under this id be it, with any key; False if it was not known."""

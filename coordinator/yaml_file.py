@@ -108,6 +108,32 @@ def line_of(tree: Any, location: Location) -> int:
     return line
 
 
+def renamed(path: Path, location: Location, new: str) -> str:
+    """The file's text with another name for one of its settings; all else of it stays as it is written.
+
+    Raises:
+        ConfigError: if the file cannot be read, or the name is written in a way that only a person can change.
+    """
+    tree: Any = read(path)
+    *above, old = location
+    by_hand = ConfigError(
+        f"the name '{old}' cannot be changed here", where=f"{path}:{line_of(tree, location)}", hint=f"Make it '{new}'"
+    )
+    try:
+        for part in above:
+            tree = tree[part]
+        row, column = tree.lc.key(old)
+    except (KeyError, TypeError):  # it came by a merge, or is no text
+        raise by_hand from None
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    before, after = lines[row][:column], lines[row][column:]
+    for quote in ("", '"', "'"):
+        if after.startswith(f"{quote}{old}{quote}"):
+            lines[row] = f"{before}{quote}{new}{quote}{after.removeprefix(f'{quote}{old}{quote}')}"
+            return "".join(lines)
+    raise by_hand
+
+
 def _explain(path: Path, tree: CommentedMap, model: type[Strict], error: ErrorDetails) -> ConfigError:
     location = [part for part in error["loc"] if part != "[key]"]
     dotted = ".".join(map(str, location))

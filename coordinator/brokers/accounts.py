@@ -62,6 +62,18 @@ def keep(folder: Path, users: Iterable[str], *, renew: Iterable[str] = ()) -> di
     return wanted
 
 
+def rename(folder: Path, names: Mapping[str, str]) -> None:
+    """Call users otherwise, by their old names; each keeps its password. Those that there are not are left out.
+
+    Raises:
+        StateError: if the file is damaged or cannot be written.
+    """
+    known = load(folder)
+    wanted = {names.get(user, user): password for user, password in known.items()}
+    if wanted != known:
+        write_private(folder / FILE, json.dumps(wanted, indent=1) + "\n")
+
+
 def mosquitto_hash(user: str, password: str) -> str:
     """A password as mosquitto 2's password file has it: PBKDF2 with SHA-512.
 

@@ -7,8 +7,8 @@ token and another key has a copy of the card, is refused, and is written down.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -65,6 +65,16 @@ class Claims(BaseModel):
 
     cards: dict[str, Card] = Field(default={})
 
+    @property
+    def keys(self) -> dict[str, bytes]:
+        """Public keys of the devices that have claimed their accounts."""
+        return {name: signing.from_text(card.key, where=FILE) for name, card in self.cards.items() if card.key}
+
+    def rename(self, old: str, new: str) -> None:
+        """Call a device's card otherwise, if it has one."""
+        if old in self.cards:
+            self.cards[new] = self.cards.pop(old)
+
     def decide(self, device: str, public: bytes, hardware: str, now_s: float) -> str:
         """Bind a card to the key of whoever claims with its token, or say why not.
 
@@ -94,6 +104,38 @@ class Claims(BaseModel):
             return f"the card of '{device}' was flashed more than {GOOD_FOR_S / 86400:.0f} days ago"
         self.cards[device] = card.model_copy(update={"key": key, "claimed_s": now_s, "hardware": hardware})
         return ""
+
+
+class Enrolled:
+    """Keys of the devices that have claimed their accounts: whoever answers claims writes them down before it answers.
+
+    Args:
+        folder: the deployment's.
+
+    Raises:
+        StateError: if its cards cannot be read. Later on, what was read last counts until they can be again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read_at = self._stamp()
+        self._keys = load(folder).keys
+
+    def __call__(self) -> Mapping[str, bytes]:
+        """Public keys by device, as they are now."""
+        with suppress(StateError):
+            stamp = self._stamp()
+            if stamp != self._read_at:
+                self._keys, self._read_at = load(self._folder).keys, stamp
+        return self._keys
+
+    def _stamp(self) -> tuple[int, ...]:
+        """Another one whenever the file is another; it is always replaced whole."""
+        try:
+            found = (self._folder / FILE).stat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def load(folder: Path) -> Claims:

@@ -82,6 +82,38 @@ def approve(folder: Path, deployment: Deployment, device: str, now_s: float) -> 
     return card.key is not None
 
 
+def rename(folder: Path, deployment: Deployment, old: str, new: str) -> bool:
+    """Call a device's account otherwise, with the password that it has, and its card.
+
+    Args:
+        folder: the deployment's.
+        deployment: its settings.
+        old: the device's id until now.
+        new: its id from now on.
+
+    Returns:
+        whether its card still waits to be claimed: it is good for nothing from now on.
+
+    Raises:
+        ConfigError: if the new id is one of the broker's own accounts.
+        StateError: if something cannot be read or written.
+    """
+    changed = deployment.model_copy(
+        update={
+            "devices": {new if name == old else name: site for name, site in deployment.devices.items()},
+            "cards": sorted(new if name == old else name for name in deployment.cards),
+        }
+    )
+    deployments.check(changed)
+    with claims.changing(folder) as known:
+        accounts.rename(folder, {old: new, claim.USER + old: claim.USER + new})
+        known.rename(old, new)
+        change.write(folder, changed)
+        change.reload(folder, changed)
+        card = known.cards.get(new)
+    return card is not None and card.key is None
+
+
 def own_broker(folder: Path, deployment: Deployment) -> Broker:
     """The broker that runs on this machine, for the account that answers claims."""
     node = deployment.broker_nodes()[0]

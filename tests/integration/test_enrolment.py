@@ -15,7 +15,7 @@ from coordinator.brokers import enroller
 from edge_client import card, enrol
 from edge_client.store import PASSWORD, Store
 from tests.integration.deployed import Deployed, deployed
-from tests.integration.fleet import wait_until
+from tests.integration.fleet import Processes, wait_until
 from wire import claim
 from wire.errors import JoinRefused
 from wire.mqtt import parse_url
@@ -77,3 +77,44 @@ def test_a_card_is_good_for_one_device(tmp_path: Path, kind: str, capsys: pytest
         flashed(made, tmp_path / "new")
         with pytest.raises(JoinRefused, match="does not know the token"):
             boot(made, copy)
+
+
+CONFIG = """\
+federation: {{name: t, rounds: 2, per_round: 1, quorum: 1, start_devices: 1, deadline_s: 60}}
+devices: {{{name}: {{}}}}
+"""
+
+
+@pytest.mark.broker
+@pytest.mark.slow
+def test_an_account_is_good_with_the_key_that_enrolled_only(tmp_path: Path) -> None:
+    """Stolen before the device was ever seen: it opens nothing. Renamed, it is the same device."""
+    state = tmp_path / "state" / "pi-1"
+    state.parent.mkdir()
+    processes = Processes(tmp_path)
+    with deployed(tmp_path, "mosquitto") as made:
+        flashed(made, state)
+        boot(made, state)
+        password = (state / PASSWORD).read_text().strip()
+        ca = ["--ca", str(made.folder / "ca.crt")]
+        serve = ["--broker", made.url("coordinator"), *ca, "--deploy", str(made.folder)]
+        serving = made.password("coordinator")
+        try:
+            processes.serve(CONFIG.format(name="pi-1"), *serve, password=serving)
+            thief = ["--state", str(tmp_path / "thief"), *ca]
+            processes.edge("pi-1", made.url("pi-1"), *thief, password=password)
+            assert processes.wait("pi-1", 60) == 17
+            assert "is known by the key" in processes.log("pi-1")
+            processes.running["coordinator"].terminate()
+            processes.wait("coordinator", 20)
+
+            rename = ["--config", str(tmp_path / "devices.yaml"), "--state", str(tmp_path / "serve")]
+            assert cli.main(["fleet", "rename", "pi-1", "hall", *rename, "--deploy", str(made.folder)]) == 0
+            processes.serve(CONFIG.format(name="hall"), *serve, password=serving)
+            processes.edge("pi-1", made.url("pi-1"), *ca, password=password)
+            assert processes.wait("pi-1", 60) == 16
+            processes.edge("hall", made.url("hall"), *ca, "--state", str(state), password=password)
+            assert processes.wait("hall", 120) == 0
+            assert processes.wait("coordinator", 60) == 0
+        finally:
+            processes.stop()

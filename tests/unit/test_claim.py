@@ -91,6 +91,22 @@ def test_what_became_of_cards_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / claims.FILE).read_text() == "{"
 
 
+def test_keys_of_who_has_enrolled_are_read_again_when_they_change(tmp_path: Path) -> None:
+    """A file that is damaged later changes nothing; one that is damaged at first is an error."""
+    enrolled = claims.Enrolled(tmp_path)
+    assert enrolled() == {}
+    with claims.changing(tmp_path) as known:
+        known.cards["pi-01"] = Card(made_s=NOW)
+        known.decide("pi-01", A, "Pi", NOW)
+        known.cards["pi-02"] = Card(made_s=NOW)
+    assert enrolled() == {"pi-01": A}
+    assert enrolled() is enrolled()
+    (tmp_path / claims.FILE).write_text("{")
+    assert enrolled() == {"pi-01": A}
+    with pytest.raises(StateError, match="damaged"):
+        claims.Enrolled(tmp_path)
+
+
 def test_a_claiming_account_may_do_nothing_else() -> None:
     """Neither read nor write what is anybody else's; its name can be no device's."""
     rights, topics = access.claimant("har", "pi-01"), Topics("har")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.fleet import Fleet
+from tests.helpers import DEVICE_KEY
 from tests.helpers import introduce as hello
 from wire.errors import WireError
 from wire.messages import State, Welcome
@@ -117,6 +118,25 @@ def test_an_id_belongs_to_the_key_that_had_it_first() -> None:
     (refusal,) = listed.hello("pi", hello("a"))  # type: ignore[misc]
     assert refusal.code == "key"
     assert isinstance(listed.hello("pi", hello("b", key=bytes([1] * 32))), Welcome)
+
+
+def test_who_has_enrolled_is_known_by_that_key_alone() -> None:
+    """It needs no hello for that; who was known by another key is out; what devices.yaml says counts first."""
+    other, told = bytes([1] * 32), bytes([2] * 32)
+    own = public_key(DEVICE_KEY)
+    one = Fleet(allowed=frozenset(), runtimes=frozenset({"onnx"}), keys={"pi-3": public_key(told)})
+    one.hello("pi-1", hello("a", key=other))
+    one.hello("pi-2", hello("b"))
+    enrolled = {"pi-1": own, "pi-2": own, "pi-3": own}
+    assert one.enrol(enrolled) == ["pi-1"]
+    assert one.online == {"pi-2"}
+    (refusal,) = one.hello("pi-1", hello("a", key=other))  # type: ignore[misc]
+    assert refusal.code == "key"
+    assert "hidenseek flash pi-1" in refusal.reason
+    assert isinstance(one.hello("pi-1", hello("c")), Welcome)
+    (refusal,) = one.hello("pi-3", hello("d"))  # type: ignore[misc]
+    assert "devices.yaml" in refusal.reason
+    assert one.enrol(enrolled) == []
 
 
 def test_a_repeated_hello_is_nobody_s() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.brokers import accounts, claims
 from coordinator.cli import main
 from coordinator.store import Store
 from tests.helpers import introduce
@@ -98,3 +99,99 @@ def test_rounds_are_paused_and_resumed(folder: Path, capsys: pytest.CaptureFixtu
         store = Store(folder / "coordinator.db")
         assert store.paused() == paused
         store.close()
+
+
+CONFIG = """\
+# who there is
+federation: {name: t}
+devices:
+  pi-01: {profile: pi-4-4gb}   # in the hall
+  "pi-02": {}
+"""
+
+
+def test_a_device_is_renamed_wherever_it_is_known(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """File, database with its rounds, deployment with its password; all else stays as it was, comments among it."""
+    config, deploy = folder / "devices.yaml", folder / "deploy"
+    config.write_text(CONFIG)
+    where = ["--config", config, "--deploy", deploy, "--state", folder]
+    init = ["broker", "init", "--kind", "mosquitto", "--hosts", "localhost", "-o", deploy, "--devices", config]
+    assert main(list(map(str, init))) == 0
+    store = Store(folder / "coordinator.db")
+    store.start_run(run=bytes(8), name="t", ticket=b"", settings="", bundle_bytes=0)
+    store.open_round(bytes(8), 1, ("pi-01", "pi-02"), b"")
+    store.revoke("pi-02")
+    store.close()
+    before = accounts.load(deploy)
+    with claims.changing(deploy) as known:
+        known.cards["pi-02"] = claims.Card(made_s=0.0)
+
+    assert run("rename", "pi-01", "hall", *where) == 0
+    assert run("rename", "pi-02", "kitchen", *where) == 0
+    said = capsys.readouterr().out
+    assert f"'pi-01' is 'hall' in {config}, {folder}, {deploy}" in said
+    assert '"device": "hall"' in said
+    assert "hidenseek flash kitchen" in said
+    assert config.read_text() == CONFIG.replace("pi-01", "hall").replace("pi-02", "kitchen")
+    after = accounts.load(deploy)
+    assert (after["hall"], after["kitchen"]) == (before["pi-01"], before["pi-02"])
+    assert not {"pi-01", "pi-02"} & after.keys()
+    assert "\nhall:" in (deploy / "nodes/broker/config/passwd").read_text()
+    assert list(claims.load(deploy).cards) == ["kitchen"]
+    store = Store(folder / "coordinator.db")
+    assert list(store.devices()) == ["hall", "kitchen"]
+    assert store.revoked() == {"kitchen"}
+    (first,) = store.rounds(bytes(8))
+    assert first.selected == ("hall", "kitchen")
+    store.close()
+
+
+def test_a_rename_that_was_interrupted_is_finished_by_the_same_command(folder: Path) -> None:
+    """The database had been changed, the file not yet."""
+    config = folder / "devices.yaml"
+    config.write_text(CONFIG)
+    where = ["--config", config, "--deploy", folder / "none", "--state", folder]
+    store = Store(folder / "coordinator.db")
+    store.rename_device("pi-01", "hall")
+    store.close()
+    assert run("rename", "pi-01", "hall", *where) == 0
+    assert "  hall: {profile" in config.read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "words"),
+    [
+        ("pi-01", "pi-02", 10, "is another device"),
+        ("pi-01", "a b", 10, "is not 1 to 64"),
+        ("pi-03", "hall", 12, "Did you mean"),
+        ("pi-01", "enroller", 10, "is the broker's own account"),
+    ],
+)
+def test_what_cannot_be_renamed_stays(
+    folder: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, code: int, words: str
+) -> None:
+    """And is said before anything is changed."""
+    config, deploy = folder / "devices.yaml", folder / "deploy"
+    config.write_text(CONFIG)
+    init = ["broker", "init", "--kind", "mosquitto", "--hosts", "localhost", "-o", deploy, "--devices", config]
+    assert main(list(map(str, init))) == 0
+    assert run("rename", old, new, "--config", config, "--deploy", deploy, "--state", folder) == code
+    assert words in capsys.readouterr().err
+    assert config.read_text() == CONFIG
+    assert "pi-01" in accounts.load(deploy)
+    store = Store(folder / "coordinator.db")
+    assert store.knows("pi-01")
+    store.close()
+
+
+def test_nobody_is_renamed_who_takes_part_in_secure_aggregation_now(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was said there has names in it."""
+    store = Store(folder / "coordinator.db")
+    store.start_run(run=bytes(8), name="t", ticket=b"", settings="", bundle_bytes=0)
+    store.open_round(bytes(8), 1, ("pi-01",), b"")
+    store.add_to_exchange(bytes(8), 1, 1, "pi-01", b"", b"", 1)
+    store.close()
+    assert run("rename", "pi-01", "hall", "--config", folder / "none", "--state", folder) == 25
+    assert "round 1, which is open" in capsys.readouterr().err
