@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from benchmarks.report import RUN, fill
+from coordinator.cli import main
 from coordinator.monitoring.figures import Figures
 from coordinator.page.options import PageSettings
 from coordinator.page.server import PageServer, bound
@@ -160,6 +161,15 @@ class Made:
         with bound(PageSettings(**(wanted | settings))) as server, server.showing(self.source):
             yield server
         self.store.close()
+
+
+def deployment(folder: Path, *devices: str, kind: str = "mosquitto") -> Path:
+    """What `hidenseek broker init` writes for the made-up federation with these devices; the folder."""
+    listed = folder / "devices.yaml"
+    listed.write_text(f"federation: {{name: made-up}}\ndevices: {{{', '.join(f'{name}: {{}}' for name in devices)}}}\n")
+    options = ["--kind", kind, "--hosts", "127.0.0.1", "-o", str(folder / "deploy"), "--devices", str(listed)]
+    assert main(["broker", "init", *options]) == 0
+    return folder / "deploy"
 
 
 def until(events: Iterator[tuple[str, Any]], device: str, within_s: float = 10.0) -> Any:

@@ -52,6 +52,7 @@ HEAVY = {
     # A coordinator without a page has no web server in its memory.
     "starlette": {"anywhere": ["coordinator/page/*"], "lazily": []},
     "uvicorn": {"anywhere": ["coordinator/page/server.py"], "lazily": []},
+    "segno": {"anywhere": ["coordinator/page/invites.py"], "lazily": []},
     "cbor2": {"anywhere": ["wire/*"], "lazily": []},
 }
 OPTIONAL_RUNTIMES = {"edge_client/runtimes/onnx.py", "edge_client/runtimes/executorch.py"}

@@ -52,4 +52,4 @@ class Actions:
             raise ConfigError("no broker's folder is known here", hint="Start hidenseek serve with --deploy DIR")
         bound = enroller.approve(folder, deployments.load(folder), device, time.time())
         said = f"the card of {device} may claim its account once more"
-        return f"{said}; who had it is out: forget {device}'s key, too" if bound else said
+        return f"{said}; who had it is out" if bound else said

@@ -28,12 +28,13 @@ from coordinator.page.actions import NAMES, Actions
 from coordinator.page.feed import Feed
 from coordinator.page.guard import COOKIE, FORM_KEY, Guard, address_of, read_form, too_many
 from coordinator.page.history import History
+from coordinator.page.invites import JOIN, Inviter, phone_page
 from coordinator.page.login import Login
 from coordinator.page.snapshot import Source
 from coordinator.report import html
 from coordinator.report import page as report
 from wire import signing
-from wire.errors import HidenseekError, StateError
+from wire.errors import ConfigError, HidenseekError, StateError
 
 FOLDER = Path(__file__).parent
 REPORT_CSS = Path(report.__file__).with_name("page.css")
@@ -57,15 +58,17 @@ class Page:
     feed: Feed = field(init=False)
     history: History = field(init=False)
     _actions: Actions = field(init=False)
+    _inviter: Inviter = field(init=False)
     _templates: Environment = field(init=False)
 
     def __post_init__(self) -> None:
         self.feed, self.history = Feed(self.source), History(self.source)
-        self._actions = Actions(self.source)
+        self._actions, self._inviter = Actions(self.source), Inviter(self.source)
         self._templates = html.environment(FOLDER / "templates")
 
     def app(self) -> Starlette:
         """The page as an ASGI application."""
+        phones = phone_page()
         return Starlette(
             routes=[
                 Route("/", self._fleet),
@@ -75,6 +78,9 @@ class Page:
                 Route("/devices/{name}", self._device),
                 Route("/devices/{name}/{action}", self._do_to_device, methods=["POST"]),
                 Route("/run/{action}", self._do_to_run, methods=["POST"]),
+                Route("/invite", self._show_invite),
+                Route("/invite", self._invite, methods=["POST"]),
+                Mount(JOIN, StaticFiles(directory=phones, html=True)) if phones else Route(JOIN, self._not_built),
                 Route("/login", self._show_login),
                 Route("/login", self._log_in, methods=["POST"]),
                 Route("/logout", self._log_out, methods=["POST"]),
@@ -162,6 +168,40 @@ class Page:
             raise HTTPException(404, f"nothing is called '{action}' here")
         await self.checked_form(request)
         return self._said(request, await run_in_threadpool(self._actions.to_run, action), "/")
+
+    def _show_invite(self, request: Request) -> Response:
+        return self._render_invite(request, self._inviter.suggestion(), str(request.base_url).rstrip("/"))
+
+    async def _invite(self, request: Request) -> Response:
+        fields = await self.checked_form(request)
+        device, address = fields.get("device", ""), fields.get("address", "") or str(request.base_url)
+        try:
+            made = await run_in_threadpool(self._inviter.invite, device, address)
+        except ConfigError as error:
+            if "text/html" not in request.headers.get("accept", ""):
+                raise
+            return self._render_invite(request, device, address, status=400, wrong=str(error))
+        if "text/html" not in request.headers.get("accept", ""):
+            return JSONResponse({"device": made.device, "link": made.link, "doubts": made.doubts})
+        return self._render_invite(request, device, address, made=made)
+
+    def _render_invite(
+        self, request: Request, device: str, address: str, *, status: int = 200, wrong: str = "", made: Any = None
+    ) -> Response:
+        return self._render(
+            request,
+            "invite.html.j2",
+            status=status,
+            device=device,
+            address=address,
+            wrong=wrong,
+            made=made,
+            deploy=self.source.deploy,
+            built=phone_page() is not None,
+        )
+
+    def _not_built(self, _request: Request) -> Response:
+        raise HTTPException(404, "the page for phones is not built here: make web, and start hidenseek serve again")
 
     def _said(self, request: Request, text: str, path: str) -> Response:
         """What was done: for programs as JSON; browsers go on to a page, which says so once."""

@@ -11,12 +11,13 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coordinator.page.invites import JOIN
 from coordinator.page.login import Login
 
 COOKIE = "hidenseek-page"
 FORM_KEY = "form_key"
 LARGEST_FORM_BYTES = 8192
-OPEN = ("/login", "/static/")  # for whoever has no token yet
+OPEN = ("/login", "/static/", JOIN)  # for whoever has no token, or another one
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -26,6 +27,14 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
+}
+
+# The page for phones computes in a worker, with WebAssembly, and talks to brokers.
+JOIN_HEADERS = HEADERS | {
+    "content-security-policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
+    "style-src 'self'; img-src 'self'; manifest-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "cache-control": "no-cache",
 }
 
 
@@ -46,11 +55,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        wanted = JOIN_HEADERS if scope["path"].startswith(JOIN) else HEADERS
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                headers.update(wanted)
             await send(message)
 
         refusal = self._refusal(HTTPConnection(scope))

@@ -19,6 +19,7 @@ from coordinator.page.login import Login, read_token
 from coordinator.page.options import PageSettings
 from coordinator.page.snapshot import Source
 from coordinator.server import Coordinator
+from wire import signing
 from wire.errors import ConfigError
 
 START_S = 10.0
@@ -88,6 +89,8 @@ class PageServer:
             asynchronous=coordinator.asynchrony is not None,
             figures=figures,
             deploy=self.settings.deploy,
+            allowed=coordinator.fleet.allowed,
+            key=signing.public_key(coordinator.channel.key),
         )
         with self.showing(source):
             yield

@@ -80,6 +80,8 @@ class Source:
         asynchronous: no deadline closes its steps.
         figures: as the coordinator's thread keeps them.
         deploy: folder of the broker, where flashed cards are kept.
+        allowed: ids that may join; empty: any.
+        key: the federation's public key.
     """
 
     name: str
@@ -89,6 +91,8 @@ class Source:
     asynchronous: bool
     figures: Figures
     deploy: Path | None = None
+    allowed: frozenset[str] = frozenset()
+    key: bytes | None = None
     _cards: tuple[float, dict[str, Card]] = field(default=(-1.0, {}))
 
     def writing(self) -> closing[Store]:
@@ -159,7 +163,7 @@ class Source:
         end_s = deadline_s = None
         if len(newest) > 1 and closed < rounds and not paused:
             pace_s = (newest[0]["opened_s"] - newest[-1]["opened_s"]) / (len(newest) - 1)
-            end_s = newest[0]["opened_s"] + pace_s * (rounds - newest[0]["number"] + 1)
+            end_s = max(newest[0]["opened_s"] + pace_s * (rounds - newest[0]["number"] + 1), now_s)
         if going and not self.asynchronous and figures.asked_s is not None:
             deadline_s = figures.asked_s + self.schedule.deadline_s
         return RunState(

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from coordinator.brokers import claims
-from coordinator.cli import main
+from coordinator.brokers import deployment as deployments
+from coordinator.brokers.enroller import open_card
 from coordinator.page.server import PageServer
-from tests.page import Made, Visitor
+from tests.page import Made, Visitor, deployment
 from wire import signing
 
 
@@ -109,16 +110,10 @@ def test_programs_need_no_form(made: Made, server: PageServer) -> None:
 
 def test_cards_are_seen_and_approved(tmp_path: Path) -> None:
     """One that waits, one that was used twice; approved, the second waits again."""
-    deploy = tmp_path / "deploy"
-    devices = ("--devices", str(tmp_path / "devices.yaml"))
-    (tmp_path / "devices.yaml").write_text("federation: {name: made-up}\ndevices: {pi-000: {}, pi-009: {}}\n")
-    assert main(["broker", "init", "--kind", "mosquitto", "--hosts", "127.0.0.1", "-o", str(deploy), *devices]) == 0
-    from coordinator.brokers import deployment as deployments
-    from coordinator.brokers.enroller import open_card
-
-    deployment = deployments.load(deploy)
+    deploy = deployment(tmp_path, "pi-000", "pi-009")
+    settings = deployments.load(deploy)
     for device in ("pi-000", "pi-009"):
-        deployment, _ = open_card(deploy, deployment, device, time.time())
+        settings, _ = open_card(deploy, settings, device, time.time())
     with claims.changing(deploy) as known:
         for private in (b"a" * 32, b"b" * 32):
             known.decide("pi-000", signing.public_key(private), "Raspberry Pi 4", time.time())
@@ -132,6 +127,6 @@ def test_cards_are_seen_and_approved(tmp_path: Path) -> None:
         assert 'action="/devices/pi-000/approve"' in text
         assert "never" in program.get("/devices/pi-009").text
         answer = program.post("/devices/pi-000/approve", {}, Accept="application/json")
-        assert json.loads(answer.text)["said"].endswith("forget pi-000's key, too")
+        assert json.loads(answer.text)["said"].endswith("who had it is out")
         assert claims.load(deploy).cards["pi-000"].key is None
         assert made.source.take().devices["pi-000"][0] == "training"

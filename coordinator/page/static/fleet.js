@@ -8,7 +8,11 @@ const filter = $("#filter");
 const pager = $(".pager");
 
 const percent = (share) => (share == null ? DASH : `${(100 * share).toFixed(1)}%`);
-const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString();
+const clock = (seconds) => {
+  const when = new Date(1000 * seconds);
+  const near = Math.abs(when - Date.now()) < 12 * 3600e3;
+  return near ? when.toLocaleTimeString() : when.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+};
 const size = (bytes) => (bytes == null ? DASH : `${(bytes / 1e6).toFixed(1)} MB`);
 const whole = (number) => number.toLocaleString("en");
 
