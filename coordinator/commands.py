@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordinator.page.options import add_page_arguments, read_page
 from wire import command
 from wire.errors import ConfigError
 
@@ -22,6 +23,7 @@ DEMO_EXAMPLES = """
 examples:
   hidenseek demo                                   # 25 people, 20 rounds
   hidenseek demo --rounds 5 --json result.json
+  hidenseek demo --page                            # and watch it in a browser
   hidenseek demo --broker mqtt://127.0.0.1:1883    # through a broker of yours that lets anyone in
 """
 
@@ -45,6 +47,7 @@ def add_demo(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--broker", metavar="URL", help="use this broker instead of starting one")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where everything goes (default out/demo-DATE-TIME)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+    add_page_arguments(parser)
     parser.set_defaults(run=_demo)
 
 
@@ -67,6 +70,7 @@ def _demo(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             runtime=arguments.runtime,
             broker=arguments.broker,
+            page=read_page(arguments, out),
         ),
         console,
     )

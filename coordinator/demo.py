@@ -20,6 +20,7 @@ from coordinator.brokers.process import end
 from coordinator.datasets import FederatedData, load, natural
 from coordinator.evaluate import Evaluator
 from coordinator.federation import Federation, Recipe
+from coordinator.page.options import PageSettings
 from coordinator.report.summary import Summary
 from coordinator.rounds import Schedule
 from coordinator.serving import serving
@@ -44,6 +45,7 @@ class DemoSettings:
     seed: int = 0
     runtime: str | None = None
     broker: str | None = None
+    page: PageSettings | None = None
 
 
 @dataclass
@@ -156,9 +158,11 @@ def _serve(
             state=settings.out,
             timeout_s=CONNECT_S,
             evaluator=evaluator,
+            page=settings.page,
         ) as service,
         DeviceProcesses(broker, settings.out / "devices", settings.runtime) as processes,
     ):
+        service.announce(console)
         service.coordinator.watch = processes.check
         for device in devices:
             processes.start(device)

@@ -95,7 +95,6 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
 
     from coordinator import federation as fed
     from coordinator.broker import EmbeddedBroker
-    from coordinator.monitoring.watch import FILES
     from coordinator.serving import serving
     from wire.settings import Training
 
@@ -131,7 +130,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
         evaluator = _read_unseen(arguments.unseen, federation.ticket)
     broker = _broker(arguments, settings, state)
     shown = _wanted(arguments)
-    page = read_page(arguments, state)
+    page = read_page(arguments, state, arguments.deploy)
     with serving(
         federation,
         broker,
@@ -146,14 +145,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
         wanted=shown,
         page=page,
     ) as service:
-        if service.page:
-            console.print(f"page: {service.page}", highlight=False, soft_wrap=True)
-        if service.metrics:
-            console.print(
-                f"metrics: {service.metrics}; for Grafana and Prometheus: {FILES / 'dashboard.json'}, alerts.yaml",
-                highlight=False,
-                soft_wrap=True,
-            )
+        service.announce(console)
         if isinstance(broker, EmbeddedBroker):
             console.print(f"broker: {broker.url()}; passwords of the devices: {broker.folder / 'passwords.json'}")
         conclude(console, service.run(), state / "report.html")

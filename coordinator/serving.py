@@ -14,7 +14,7 @@ from coordinator.brokers.access import COORDINATOR
 from coordinator.evaluate import Evaluator
 from coordinator.event_log import EventLog
 from coordinator.federation import DATABASE, Federation, connect, prepare
-from coordinator.monitoring.watch import Wanted, Watch
+from coordinator.monitoring.watch import FILES, Wanted, Watch
 from coordinator.observer import Observer, Several
 from coordinator.page.options import PageSettings
 from coordinator.report.summary import Summary, summarise
@@ -44,6 +44,17 @@ class Service:
     store: Store
     metrics: str | None
     page: str | None = None
+
+    def announce(self, console: Console) -> None:
+        """Say where the page and the metrics are, if they were asked for."""
+        if self.page:
+            console.print(f"page: {self.page}", highlight=False, soft_wrap=True)
+        if self.metrics:
+            console.print(
+                f"metrics: {self.metrics}; for Grafana and Prometheus: {FILES / 'dashboard.json'}, alerts.yaml",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def run(self) -> Summary:
         """Run all rounds, shown on the board; what they came to.

@@ -49,8 +49,13 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--page-key", type=Path, metavar="FILE", help="its private key (default: in the same file)")
 
 
-def read_page(arguments: argparse.Namespace, state: Path) -> PageSettings | None:
+def read_page(arguments: argparse.Namespace, state: Path, deploy: Path | None = None) -> PageSettings | None:
     """What the options ask for; None: no page.
+
+    Args:
+        arguments: as `add_page_arguments` has them read.
+        state: the coordinator's folder.
+        deploy: where the broker may have been set up.
 
     Raises:
         ConfigError: if the address is none, or options of the page are given without one.
@@ -68,12 +73,11 @@ def read_page(arguments: argparse.Namespace, state: Path) -> PageSettings | None
     if arguments.page_key is not None and arguments.page_cert is None:
         raise ConfigError("a key without its certificate", where="--page-key", hint="Name it: --page-cert FILE")
     host, port = parse_listen(f"127.0.0.1:{at}" if at.isdigit() else at, default_port=DEFAULT_PORT, option="--page")
-    deploy: Path = arguments.deploy
     return PageSettings(
         host=host,
         port=port,
         token_file=arguments.page_token_file or state / TOKEN_FILE,
         certificate=arguments.page_cert,
         certificate_key=arguments.page_key,
-        deploy=deploy if deploy.is_dir() else None,
+        deploy=deploy if deploy and deploy.is_dir() else None,
     )
