@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -80,12 +81,12 @@ class Page:
                 Route("/run/{action}", self._do_to_run, methods=["POST"]),
                 Route("/invite", self._show_invite),
                 Route("/invite", self._invite, methods=["POST"]),
-                Mount(JOIN, StaticFiles(directory=phones, html=True)) if phones else Route(JOIN, self._not_built),
+                _packed(JOIN, StaticFiles(directory=phones, html=True)) if phones else Route(JOIN, self._not_built),
                 Route("/login", self._show_login),
                 Route("/login", self._log_in, methods=["POST"]),
                 Route("/logout", self._log_out, methods=["POST"]),
                 Route("/static/report.css", self._report_css),
-                Mount("/static", StaticFiles(directory=FOLDER / "static")),
+                _packed("/static", StaticFiles(directory=FOLDER / "static")),
             ],
             middleware=[Middleware(Guard, login=self.login)],
             exception_handlers={HTTPException: self._failed, HidenseekError: self._failed, 500: self._failed},
@@ -282,6 +283,11 @@ class Page:
         with suppress(HidenseekError):
             return self._render(request, "error.html.j2", status=status, code=status, text=text)
         return Response(text, status)
+
+
+def _packed(path: str, files: StaticFiles) -> Mount:
+    """Files below an address, compressed on their way."""
+    return Mount(path, files, middleware=[Middleware(GZipMiddleware)])
 
 
 def _flat(settings: dict[str, Any], above: str = "") -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ class Printed:
 def printed(processes: Processes) -> Printed:
     """Wait for it."""
     wait_until(lambda: "page: http" in processes.log("coordinator"), 60, "the page is served")
-    (found,) = re.findall(r"page: (http://\S+/)login#(\S+)", processes.log("coordinator"))
+    (found,) = re.findall(r"page: (https?://\S+/)login#(\S+)", processes.log("coordinator"))
     return Printed(*found)
 
 

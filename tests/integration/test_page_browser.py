@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zxingcpp
-from PIL import Image
 
 from coordinator.page.server import PageServer
 from tests.integration.browser import Browser, needs_browser, opened
@@ -147,6 +145,9 @@ def test_what_happens_is_shown_and_what_is_clicked_is_done(browser: Browser, mad
 
 def test_a_phone_can_read_the_code(browser: Browser, made: Made, server: PageServer) -> None:
     """The picture on the screen, dark or light, says what the link beside it says."""
+    import zxingcpp
+    from PIL import Image
+
     for number, view in enumerate(VIEWS.values(), 1):
         browser.run(LOG_IN, view=view, url=server.login_url)
         link, picture = browser.run(

@@ -140,6 +140,7 @@ def test_the_page_for_phones_is_open_to_all(tmp_path: Path, monkeypatch: pytest.
     phones = tmp_path / "dist"
     phones.mkdir()
     (phones / "index.html").write_text("<!doctype html><title>phone</title>")
+    (phones / "worker.js").write_text("export {};\n" * 1000)
     (tmp_path / "secret").write_text("secret")
     monkeypatch.setattr(app, "phone_page", lambda: phones)
     with made.shown() as server:
@@ -149,6 +150,9 @@ def test_the_page_for_phones_is_open_to_all(tmp_path: Path, monkeypatch: pytest.
         assert answer.headers["content-security-policy"] == JOIN_HEADERS["content-security-policy"]
         assert "unsafe-inline" not in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] == "no-cache"
+        packed = stranger.get("/join/worker.js", **{"Accept-Encoding": "gzip"})
+        assert packed.headers["content-encoding"] == "gzip"
+        assert len(packed.text) < 500
         for path in ("/join/../secret", "/join/%2e%2e/secret", "/join/none.js"):
             assert stranger.get(path).status in (303, 404), path
 
