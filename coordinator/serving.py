@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -24,6 +25,9 @@ from coordinator.terminal import Board
 from wire.envelope import DEFAULT_PACKET_BYTES
 from wire.mqtt import Broker, parse_url
 
+if TYPE_CHECKING:
+    from coordinator.page.server import PageServer
+
 NOTHING = Wanted()
 
 
@@ -36,19 +40,21 @@ class Service:
         board: its observer.
         store: its database.
         metrics: the address of its metrics, if they were asked for.
-        page: the address of its page, with what lets in; None if there is none.
+        page: the live page, if it was asked for.
     """
 
     coordinator: Coordinator
     board: Board
     store: Store
     metrics: str | None
-    page: str | None = None
+    page: PageServer | None = None
 
     def announce(self, console: Console) -> None:
         """Say where the page and the metrics are, if they were asked for."""
         if self.page:
-            console.print(f"page: {self.page}", highlight=False, soft_wrap=True)
+            console.print(f"page: {self.page.login_url}", highlight=False, soft_wrap=True)
+            if self.page.warning:
+                console.print(f"warning: {self.page.warning}", style="yellow", soft_wrap=True)
         if self.metrics:
             console.print(
                 f"metrics: {self.metrics}; for Grafana and Prometheus: {FILES / 'dashboard.json'}, alerts.yaml",
@@ -140,7 +146,7 @@ def serving(
             board=board,
             store=store,
             metrics=watch.address,
-            page=server.login_url if server else None,
+            page=server,
         )
 
 

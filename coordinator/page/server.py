@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import uvicorn
 
-from coordinator.brokers.deployment import bracketed
+from coordinator.brokers.deployment import bracketed, is_loopback
 from coordinator.monitoring.figures import Figures
 from coordinator.page.app import Page
 from coordinator.page.login import Login, read_token
@@ -68,6 +68,13 @@ class PageServer:
     def login_url(self) -> str:
         """The page's address with what lets in, behind a #: no server is sent it, and none writes it into a log."""
         return f"{self.url}login#{self.token}"
+
+    @property
+    def warning(self) -> str:
+        """What is wrong with showing it there; empty if nothing is."""
+        if self.settings.certificate is not None or is_loopback(self.settings.host):
+            return ""
+        return "the page is not encrypted: whoever is on its network can read its token; give it a --page-cert FILE"
 
     def close(self) -> None:
         """Give the port back."""

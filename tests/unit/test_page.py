@@ -199,6 +199,15 @@ def test_the_page_is_on_the_loopback_unless_told(options: list[str], address: tu
     assert settings.token_file == Path("state/page.token")
 
 
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_an_open_port_without_a_certificate_is_warned_of(tmp_path: Path, host: str, warned: bool) -> None:
+    """The token would be read on the way."""
+    with bound(PageSettings(host=host, port=0, token_file=tmp_path / "page.token")) as server:
+        assert ("--page-cert" in server.warning) == warned
+        assert server.url.startswith("http://127.0.0.1:")
+        assert server.login_url == f"{server.url}login#{server.token}"
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
