@@ -54,12 +54,16 @@ class Feed:
                     await self._look()
             await asyncio.sleep(self.EVERY_S)
 
-    def end(self) -> None:
-        """Have all streams end: the server stops. From any thread."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._end)
+    def end(self, within_s: float) -> None:
+        """Tell all how it ended, and have their streams end: the server stops. From any other thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            with suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(within_s)
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
+        if self._listeners:
+            with suppress(StateError):
+                await self._look()
         self._over = True
         self._news.set()
 
@@ -69,7 +73,7 @@ class Feed:
         try:
             await self._look()
             told = -1
-            while not self._over:
+            while not self._over or told < self._version:
                 if told < self._version:
                     text, told = self._since(told), self._version
                     yield f"event: fleet\ndata: {text}\n\n"

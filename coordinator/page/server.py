@@ -127,7 +127,7 @@ class PageServer:
                 time.sleep(0.01)
             yield
         finally:
-            page.feed.end()
+            page.feed.end(END_S)
             server.should_exit = True
             thread.join(END_S + 5)
 
