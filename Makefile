@@ -21,6 +21,9 @@ KERNELS := $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h edge_clien
 ARGS   ?=
 SEED   ?=
 
+# Tests start many processes; each would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo web executorch test test-all test-arm test-chaos test-image fuzz bench-kernels bench-method bench-wire bench-attacks wheels lint clean
 

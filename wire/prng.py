@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from wire.native.library import native
+
 # What a stream is for. Part of the wire format: never renumber.
 STREAM_SIGN = 1  # signs of the initial weights
 STREAM_MAGNITUDE = 2  # magnitudes of the initial weights
@@ -23,6 +25,7 @@ ROUNDS = 10
 MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 CHUNK = 1 << 12  # counters worked on at once: half a MB of intermediates whatever is asked for
+FIRST = 1  # counter of the first block: numpy counts before it draws
 MASK_32 = np.uint64(0xFFFFFFFF)
 
 
@@ -35,11 +38,18 @@ def words(seed: int, stream: int, index: int, count: int) -> NDArray[np.uint64]:
         index: layer index, or whatever the stream counts.
         count: how many words.
     """
+    key = (seed, (stream << 32) | index)
+    library = native()
+    return _words(key, count) if library is None else library.philox(key, FIRST, count)
+
+
+def _words(key: tuple[int, int], count: int) -> NDArray[np.uint64]:
+    """As `words`, where no library was built: 15 times slower."""
     blocks = -(-count // 4)
     out = np.empty((blocks, 4), dtype=np.uint64)
     for at in range(0, blocks, CHUNK):
-        counters = np.arange(at + 1, min(at + CHUNK, blocks) + 1, dtype=np.uint64)  # numpy counts before it draws
-        out[at : at + CHUNK] = _philox(counters, seed, (stream << 32) | index)
+        counters = np.arange(at + FIRST, min(at + CHUNK, blocks) + FIRST, dtype=np.uint64)
+        out[at : at + CHUNK] = _philox(counters, *key)
     return out.reshape(-1)[:count]
 
 

@@ -51,7 +51,7 @@ def sent(federation: Federation, store: Store, number: int) -> tuple[mask.Votes,
     return votes, {name: mask.decode_signs(one, votes, ends) for name, one in store.masks(identity, number).items()}
 
 
-@pytest.mark.parametrize("defend", [True, False])
+@pytest.mark.parametrize("defend", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_hostile_device_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defend: bool) -> None:
     """It takes part in every round and is told no other; defended, the votes are those of the others."""
     finish = Client._finish

@@ -23,7 +23,7 @@ from wire.transport import MemoryBus
 ROUNDS = 2
 
 
-@pytest.mark.parametrize("runtime", ["sparse", "onnx"])
+@pytest.mark.parametrize("runtime", ["sparse", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_what_was_learned_can_be_used(tmp_path: Path, runtime: str) -> None:
     """Personal signs are those last sent, predict and freeze count as many right as the device reported."""
     federation = Federation(

@@ -56,6 +56,7 @@ def run(folder: Path, federation: Federation) -> tuple[Votes, Store, Watcher]:
     return votes, store, watcher
 
 
+@pytest.mark.slow
 def test_the_outcome_is_that_of_the_same_masks_in_the_clear(tmp_path: Path) -> None:
     """The same devices, data and seed: votes are equal bit by bit, and the database holds no mask."""
     plain, _, _ = run(tmp_path / "plain", FEDERATION)

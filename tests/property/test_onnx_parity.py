@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -74,6 +75,7 @@ def test_gradient_equals_autograd(plan: Plan, density: float, block: int, seed: 
 
 
 # The same about ties; block 1, because a block of rows may lie across two groups of a convolution.
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(plan=graph_plans(), density=st.floats(0.05, 1), seed=st.integers(0, 1000))
 def test_gradient_of_a_graph_equals_autograd(plan: Plan, density: float, seed: int) -> None:

@@ -107,6 +107,7 @@ def _check(ticket: Ticket, batch: int, n: int, seed: int, exact: bool) -> None:
     assert np.abs(runtime.logits(x) - logits).max() <= TOLERANCE * np.abs(logits).max() + 1e-9
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(ticket=tickets("constant", plans()), batch=st.integers(1, 64), data=st.data())
 def test_constant_magnitudes_agree_with_autograd(ticket: Ticket, batch: int, data: st.DataObject) -> None:
@@ -114,6 +115,7 @@ def test_constant_magnitudes_agree_with_autograd(ticket: Ticket, batch: int, dat
     _check(ticket, batch, data.draw(st.integers(1, batch)), data.draw(st.integers(0, 1 << 30)), exact=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(ticket=tickets("normal", plans()), batch=st.integers(1, 64), data=st.data())
 def test_normal_magnitudes_agree_with_autograd(ticket: Ticket, batch: int, data: st.DataObject) -> None:

@@ -44,6 +44,7 @@ def test_plans_come_back(plan: Plan) -> None:
     assert plan_from_data(plan_to_data(plan)) == plan
 
 
+@pytest.mark.slow
 def test_drawn_plans_have_every_kind_of_layer() -> None:
     """What the other properties are tried with leaves nothing out."""
     drawn: set[object] = set()

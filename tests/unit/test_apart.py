@@ -28,6 +28,7 @@ def test_a_process_that_dies_is_told() -> None:
         apart.run(partial(os._exit, 7))
 
 
+@pytest.mark.slow
 def test_a_coordinator_prunes_without_keeping_torch() -> None:
     """The ticket is the same, and torch was never imported here."""
     code = """

@@ -113,6 +113,7 @@ def test_who_is_found_is_counted() -> None:
     assert np.array_equal(defended.aggregate(state, updates)["dissent"], method.aggregate(state, good)["dissent"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_weights_of_every_attack(attack: str) -> None:
     """What FedAvg's hostile devices send, against the step they would have made."""

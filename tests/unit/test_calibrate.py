@@ -67,6 +67,7 @@ def test_gathered_weights_make_larger_logits() -> None:
     assert logit_deviation(masked([first, gathered, last])) > 1.5 * logit_deviation(masked([first, spread, last]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("density", "magnitudes"), [(0.1, "constant"), (0.03, "constant"), (0.1, "normal")])
 def test_pruning_sets_the_last_layer_by_it(density: float, magnitudes: str) -> None:
     """Whatever the density, the logits come out as asked; 0 leaves Kaiming's scale; other layers are not touched."""

@@ -86,6 +86,7 @@ def test_floors_are_kept_whatever_they_cost() -> None:
     assert [np.flatnonzero(mask).tolist() for mask in masks] == [[int(layer.scores.argmax())] for layer in layers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_stays_below_both_ceilings(method: str) -> None:
     """A budget in multiply-adds that the method alone would exceed holds, and so does the density."""
@@ -98,6 +99,7 @@ def test_every_method_stays_below_both_ceilings(method: str) -> None:
     assert ticket.made["binds"] in ("budget", "density and budget")
 
 
+@pytest.mark.slow
 def test_half_the_work_at_the_same_density() -> None:
     """Both ceilings are met to a block: convolutions give way to the layer whose weights are used once."""
     alone = prune(HAR, density=0.1, seed=0, passes=20)

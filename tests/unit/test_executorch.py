@@ -151,6 +151,7 @@ def test_formulas_equal_autograd(name: str, parts: bool, monkeypatch: pytest.Mon
 
 
 # Derandomised for the same reason as the test of the ONNX graphs is.
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(plan=graph_plans(), density=st.floats(0.05, 1), seed=st.integers(0, 1000), parts=st.booleans())
 def test_formulas_of_a_graph_equal_autograd(plan: Plan, density: float, seed: int, parts: bool) -> None:

@@ -198,6 +198,7 @@ def test_a_runtime_that_is_not_here_is_told(
     assert "kernels are not built" in " ".join(said.split())
 
 
+@pytest.mark.slow
 def test_exports_are_small() -> None:
     """har-cnn at 0.10: sparse under 40 kB, onnx under 80 kB; conv4 at 0.05 under 1 MB each, with the ticket."""
     for model, shape, classes, density, limits in (

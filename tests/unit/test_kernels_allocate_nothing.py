@@ -53,6 +53,7 @@ for name, threads in (("har-cnn", 1), ("har-cnn", 2), ("ds-cnn", 1)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="needs gcc and Linux's preloading")
 def test_a_step_of_the_kernels_calls_no_allocator(tmp_path: Path) -> None:
     """Of steps after warm-up, with one thread and two, with normalisation and shortcuts: none."""

@@ -118,6 +118,7 @@ def profiled(path: Path, before: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v is Linux's")
 def test_a_real_address_space_is_enough_or_refused(ticket: Path) -> None:
     """64 MiB: refused before numpy fails; 160 MiB: trains."""
@@ -140,6 +141,7 @@ def group() -> Iterator[Path]:
     folder.rmdir()
 
 
+@pytest.mark.slow
 def test_a_real_control_group_is_enough_or_refused(ticket: Path, group: Path) -> None:
     """64 MiB: the sparse runtime trains inside, and what would not fit is refused, not killed."""
     limit = group / ("memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes")

@@ -189,6 +189,7 @@ def test_model_equals_torch(name: str, optimiser: str) -> None:
     assert run_check(model_ticket(name), Training(optimiser=optimiser)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_large_model_equals_torch(name: str) -> None:
     """The large convolutional networks' gradients equal torch's too."""

@@ -276,7 +276,7 @@ def test_the_sparse_tests_pass_under_sanitizers(sanitized: tuple[Path, dict[str,
     """Every test of the kernels and the coder reads and writes where it may, as C defines (ASan, UBSan)."""
     source, env = sanitized
     tests = ["tests/unit/test_sparse_runtime.py", "tests/property/test_sparse_parity.py"]
-    tests += ["tests/property/test_wire_adaptive.py", "tests/property/test_wire_mask.py"]
+    tests += ["tests/property/test_wire_adaptive.py", "tests/property/test_wire_mask.py", "tests/unit/test_prng.py"]
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=source, env=env, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

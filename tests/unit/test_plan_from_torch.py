@@ -210,7 +210,9 @@ FLAT: list[tuple[Callable[[Tensor], Tensor], Layer]] = [
 ]
 
 
-@pytest.mark.parametrize(("run", "pool"), FLAT)
+@pytest.mark.parametrize(
+    ("run", "pool"), [pytest.param(*form, marks=[pytest.mark.slow] * (number > 1)) for number, form in enumerate(FLAT)]
+)
 def test_every_way_to_flatten(run: Callable[[Tensor], Tensor], pool: Layer) -> None:
     """Means, views and flattenings of what is flat already are one pool and one Flatten."""
     found = layers_of(Run(lambda x, linear: linear(run(x)), nn.Linear(3, 5)), IMAGE)

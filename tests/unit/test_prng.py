@@ -122,3 +122,12 @@ def test_permutations_are_permutations_and_differ_by_epoch() -> None:
     assert sorted(first) == sorted(second) == list(range(100))
     assert not np.array_equal(first, second)
     assert np.array_equal(first, prng.permutation(7, 0, 100))
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(1, 4), st.integers(0, 2**32 - 1), st.integers(0, 5 * prng.CHUNK))
+@settings(max_examples=50, deadline=None)
+def test_words_are_the_same_in_python(seed: int, stream: int, index: int, count: int) -> None:
+    """A machine without the native library draws what all others do."""
+    np.testing.assert_array_equal(
+        prng.words(seed, stream, index, count), prng._words((seed, stream << 32 | index), count)
+    )

@@ -256,6 +256,7 @@ def test_an_interrupt_ends_it_at_once(tmp_path: Path) -> None:
     assert not file.exists()
 
 
+@pytest.mark.slow
 def test_models_can_all_be_measured() -> None:
     """No network of the zoo has a layer whose name or work is not known."""
     for name in MODELS:

@@ -35,7 +35,9 @@ def trained(name: str, sampler_of: str = "sparse") -> tuple[Sampler, Trained, in
     return sampler, last, len(plan.layers)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("conv")) for name in MODELS]
+)
 def test_every_layer_has_its_share_of_a_step(name: str) -> None:
     """Every network of the zoo: times of all layers, together no longer than a step; the arena is used as planned."""
     sampler, last, layers = trained(name)

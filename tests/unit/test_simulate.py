@@ -213,7 +213,9 @@ def test_a_method_can_be_pickled_after_it_has_worked(name: str) -> None:
     assert np.array_equal(copy.logits(local.model, samples.x), method.logits(local.model, samples.x))
 
 
-@every_method
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "hidenseek")) for name in baselines.names()]
+)
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Path) -> None:
     """Killed after round 2 and started again: the rows of an uninterrupted run, devices' memory included."""
     whole = simulated(maker(name), tmp_path / "whole", plan(4, 2))

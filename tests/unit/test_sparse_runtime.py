@@ -61,7 +61,9 @@ def test_steps_are_those_of_torch_optim(optimiser: str) -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize("name", ["har-cnn", "lenet", "conv2", "conv4"])
+@pytest.mark.parametrize(
+    "name", ["har-cnn", "lenet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("conv2", "conv4"))]
+)
 @pytest.mark.parametrize("block", [4, 1])
 def test_every_model_agrees_with_autograd(name: str, block: int) -> None:
     """Gradients and logits are within 1e-5 of float64 autograd's, per layer; magnitudes differ, so no sums tie."""

@@ -1,4 +1,4 @@
-"""The coder of masks and the counter of votes in C, for both sides; `wire` does without where it is not built."""
+"""The coder of masks, the counter of votes and the random words in C; `wire` does without where it is not built."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ typedef struct {
     uint32_t seen;
 } state;
 
-int64_t hs_wire_version(void) { return 1; }
+int64_t hs_wire_version(void) { return 2; }
 
 static uint32_t reciprocal[CERTAIN + 1]; /* 2^16 / (seen + 2): how far a bit moves a probability */
 

@@ -1,11 +1,11 @@
-"""The binding of the native coder: finds the library, passes arrays. Nothing is computed here."""
+"""The binding of the native library: finds the library, passes arrays. Nothing is computed here."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
-from ctypes import c_int64, c_void_p
+from ctypes import c_int64, c_uint64, c_void_p
 from functools import cache
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wire.native import FOLDER, LIBRARY
 
-VERSION = 1  # of what `wire.h` declares
+VERSION = 2  # of what `wire.h` declares
 Symbols = NDArray[np.uint8]
 
 
@@ -28,7 +28,8 @@ class Native:
         library.hs_adaptive_encode.argtypes = [array, array, array, number, number, array]
         library.hs_adaptive_decode.argtypes = [array, number, array, array, number, number, array]
         library.hs_count_votes.argtypes = [array, number, number, array]
-        library.hs_count_votes.restype = None
+        library.hs_philox.argtypes = [c_uint64, c_uint64, c_uint64, number, array]
+        library.hs_count_votes.restype = library.hs_philox.restype = None
 
     def encode(
         self, symbols: Symbols, contexts: Symbols, ends: NDArray[np.int64], bits: int, room: int
@@ -53,6 +54,12 @@ class Native:
         counts = np.zeros(64 * masks.shape[1], dtype=np.uint16)
         self._library.hs_count_votes(masks.ctypes.data, *masks.shape, counts.ctypes.data)
         return counts
+
+    def philox(self, key: tuple[int, int], first: int, count: int) -> NDArray[np.uint64]:
+        """Words of the blocks from counter `first` on: (count,)."""
+        out = np.empty(count, dtype=np.uint64)
+        self._library.hs_philox(*key, first, count, out.ctypes.data)
+        return out
 
 
 @cache

@@ -22,4 +22,7 @@ int64_t hs_adaptive_decode(const uint8_t *data, int64_t size, const uint8_t *con
 /* Add `rows` packed masks of `words` 64-bit words each to `counts`, uint16, 64 a word. rows <= 65535. */
 void hs_count_votes(const uint64_t *masks, int64_t rows, int64_t words, uint16_t *counts);
 
+/* `count` words of Philox4x64-10 under a key, from the block whose counter is `first`. */
+void hs_philox(uint64_t k0, uint64_t k1, uint64_t first, int64_t count, uint64_t *out);
+
 #endif
