@@ -4,6 +4,9 @@ One connection speaks for all devices, so what is measured is the broker and the
 run a coordinator that commits every message by itself is what to compare with.
 
     python -m benchmarks.ingest -o benchmarks/results/ingest.json
+    python -m benchmarks.ingest --workers 2        # with two workers, and in the same run without
+
+With workers masks are not looked at for hostile ones, on either side, for what workers hand on are sums.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -48,18 +52,27 @@ INFLIGHT = 100  # as `hidenseek broker init` sets it
 WAIT_S = 300.0
 
 
-def federation(rounds: int, per_round: int, devices: int) -> Federation:
+def federation(rounds: int, per_round: int, devices: int, defend: bool = True, workers: int = 0) -> Federation:
     """Of har-cnn, where every selected device is waited for."""
     schedule = Schedule(rounds=rounds, per_round=per_round, quorum=per_round, deadline_s=WAIT_S, start_devices=devices)
     return Federation(
-        name=NAME, ticket=Recipe().make(), training=Training(), schedule=schedule, runtimes=("sparse",), evaluate=False
+        name=NAME,
+        ticket=Recipe().make(),
+        training=Training(),
+        schedule=schedule,
+        runtimes=("sparse",),
+        evaluate=False,
+        defend=defend,
+        workers=workers > 0,
     )
 
 
-def serve(url: str, state: Path, batch: int, rounds: int, per_round: int, devices: int) -> None:
+def serve(
+    url: str, state: Path, batch: int, rounds: int, per_round: int, devices: int, defend: int, workers: int
+) -> None:
     """Be the coordinator, in this process."""
     server.BATCH = batch
-    wanted = federation(rounds, per_round, devices)
+    wanted = federation(rounds, per_round, devices, bool(defend), workers)
     board = Board(Console(file=sys.stderr), title=NAME, rounds=rounds, fedavg_bytes=1)
     with closing(Store(state / DATABASE)) as store:
         channel = connect(parse_url(url), NAME, wanted.ticket, timeout_s=10)
@@ -150,17 +163,27 @@ class Crowd:
 
 
 @contextmanager
-def coordinator(url: str, batch: int, rounds: int, per_round: int, devices: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A coordinator in a process of its own."""
+def coordinator(
+    url: str, batch: int, rounds: int, per_round: int, devices: int, defend: bool, workers: int
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A coordinator in a process of its own, and its workers after it, in theirs."""
     with tempfile.TemporaryDirectory() as state:
-        sizes = (batch, rounds, per_round, devices)
-        command = [sys.executable, "-m", "benchmarks.ingest", "--serve", url, state, *map(str, sizes)]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        sizes = (batch, rounds, per_round, devices, int(defend), workers)
+        commands = [["benchmarks.ingest", "--serve", url, state, *map(str, sizes)]]
+        for number in range(workers):
+            name = f"worker-{number + 1}"
+            command = ["coordinator.cli", "worker", "--broker", url, "--federation", NAME, "--name", name]
+            commands.append([*command, "--state", str(Path(state) / name)])
+        processes: list[subprocess.Popen[bytes]] = []
         try:
-            yield process
+            processes.extend(
+                subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.DEVNULL) for command in commands
+            )
+            yield processes
         finally:
-            process.kill()
-            process.wait()
+            for process in processes:
+                process.kill()
+                process.wait()
 
 
 def spent(pid: int) -> tuple[float, int]:
@@ -170,34 +193,44 @@ def spent(pid: int) -> tuple[float, int]:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), int(status["VmHWM"].split()[0]) // 1024
 
 
-def measure(batch: int, rounds: int, per_round: int, devices: int) -> dict[str, object]:
-    """One coordinator's figures."""
+def measure(
+    batch: int, rounds: int, per_round: int, devices: int, defend: bool = True, workers: int = 0
+) -> dict[str, object]:
+    """One coordinator's figures; with workers not those of the first round, in which they begin to listen."""
     names = [f"device-{number:06}" for number in range(devices)]
     with (
         tempfile.TemporaryDirectory() as folder,
         started_mosquitto(Path(folder), f"allow_anonymous true\nmax_inflight_messages {INFLIGHT}\n") as port,
-        coordinator(f"mqtt://127.0.0.1:{port}", batch, rounds, per_round, devices) as process,
+        coordinator(f"mqtt://127.0.0.1:{port}", batch, rounds, per_round, devices, defend, workers) as processes,
     ):
         transport = MqttTransport(parse_url(f"mqtt://127.0.0.1:{port}"), client_id="crowd")
         transport.connect(10)
         with closing(transport):
             crowd = Crowd(transport, federation(1, 1, 1).ticket, names)
             joined_s = crowd.introduce()
-            played, before = [], spent(process.pid)[0]
+            if workers:
+                crowd.play()
+                rounds -= 1
+            played, before = [], [spent(process.pid)[0] for process in processes]
             for _ in range(rounds):
                 played.append(crowd.play())
                 if len(played) == rounds - 1:
-                    cpu_s, peak_mb = spent(process.pid)  # after the last it ends
+                    after = [spent(process.pid) for process in processes]  # after the last it ends
+    counted = sum(one[0] for one in played[:-1])
+    cpu_us = [round((now[0] - was) / counted * 1e6) for now, was in zip(after, before, strict=True)]
     masks = sum(one[0] for one in played)
     return {
         "batch": batch,
+        "defend": defend,
+        "workers": workers,
         "devices": devices,
         "masks_a_round": per_round,
         "hellos_per_s": round(devices / joined_s),
         "masks_per_s": round(masks / sum(one[1] for one in played)),
         "round_s": round(statistics.median(one[2] for one in played), 2),
-        "cpu_us_a_mask": round((cpu_s - before) / sum(one[0] for one in played[:-1]) * 1e6),
-        "peak_mb": peak_mb,
+        "cpu_us_a_mask": cpu_us[0],
+        "workers_cpu_us_a_mask": sum(cpu_us[1:]),
+        "peak_mb": after[0][1],
     }
 
 
@@ -208,15 +241,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-round", type=int, default=1_000, help="masks a round (default 1000)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--serve", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=0, help="compare with so many instead of batches")
+    parser.add_argument("--serve", nargs=8, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
         url, state, *sizes = options.serve
         serve(url, Path(state), *map(int, sizes))
         return 0
     rows = []
-    for batch in (1, server.BATCH):
-        rows.append(measure(batch, options.rounds, options.per_round, options.devices))
+    sizes = (options.rounds, options.per_round, options.devices)
+    if options.workers:
+        runs = [partial(measure, server.BATCH, *sizes, False, workers) for workers in (0, options.workers)]
+    else:
+        runs = [partial(measure, batch, *sizes) for batch in (1, server.BATCH)]
+    for run in runs:
+        rows.append(run())
         print(rows[-1], flush=True)
     if options.output:
         versions = {name: metadata.version(name) for name in ("numpy", "paho-mqtt", "PyNaCl", "hidenseek")}

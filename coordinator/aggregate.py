@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,13 @@ DEFEND = True  # no false alarm on honest devices, whatever their data (docs/rob
 LEVELS = 15  # a blended mean is rounded to dissent 0..7 of 15: three bits a weight, before coding
 
 
-def next_votes(previous: Votes, masks: Iterable[Signs], memory: float, flip_chance: float = 0.0) -> Votes:
+def next_votes(
+    previous: Votes,
+    masks: Iterable[Signs],
+    memory: float,
+    flip_chance: float = 0.0,
+    counted: Iterable[Votes] = (),
+) -> Votes:
     """Blend a round's votes with what was announced before it.
 
     Ten devices of a hundred are a small sample, and their mean vote a noisy one; with memory m the
@@ -30,11 +36,12 @@ def next_votes(previous: Votes, masks: Iterable[Signs], memory: float, flip_chan
         masks: the round's masks, each bool (kept,).
         memory: share of the previous mean that stays, 0 <= m < 1; 0 counts this round alone.
         flip_chance: `wire.settings.Training.flip_chance`, 0 <= chance < 0.5.
+        counted: what the round's other masks add up to (`coordinator.worker`).
 
     Raises:
         ValueError: if there is no mask.
     """
-    return remember(previous, count_votes(masks, previous.signs), memory, flip_chance)
+    return remember(previous, count_votes(masks, previous.signs, counted), memory, flip_chance)
 
 
 def remember(previous: Votes, fresh: Votes, memory: float, flip_chance: float = 0.0) -> Votes:
@@ -65,6 +72,7 @@ def close_votes(
     memory: float,
     flip_chance: float = 0.0,
     defend: bool = False,
+    counted: Sequence[Votes] = (),
 ) -> tuple[Votes, tuple[str, ...]]:
     """Count a round's masks, without those that `coordinator.robust` finds hostile; where all are, nothing changes.
 
@@ -73,7 +81,8 @@ def close_votes(
         masks: device and its mask, bool (kept,); the order does not matter.
         memory: as of `next_votes`.
         flip_chance: as of `next_votes`.
-        defend: leave out what is hostile.
+        defend: leave out what is hostile; `counted` is empty then, for in a sum nobody finds it.
+        counted: what the round's other masks add up to.
 
     Returns:
         The next votes, and a line for a person about every device that was not counted.
@@ -82,7 +91,7 @@ def close_votes(
         ValueError: if there is no mask.
     """
     if not defend:
-        return next_votes(previous, (signs for _, signs in masks), memory, flip_chance), ()
+        return next_votes(previous, (signs for _, signs in masks), memory, flip_chance, counted), ()
     packed = {device: robust.pack(signs) for device, signs in masks}
     if not packed:
         raise ValueError("no masks")
@@ -90,8 +99,8 @@ def close_votes(
     remarks = tuple(finding.text for finding in judgement.findings)
     if not judgement.counted:
         return previous, (*remarks, f"none of {len(packed)} masks was counted, the votes stay as they are")
-    counted = (robust.unpack(packed[device], previous.signs.size) for device in judgement.counted)
-    return next_votes(previous, counted, memory, flip_chance), remarks
+    honest = (robust.unpack(packed[device], previous.signs.size) for device in judgement.counted)
+    return next_votes(previous, honest, memory, flip_chance), remarks
 
 
 def _undo_flips(votes: Votes, flip_chance: float) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from coordinator.announced import Announced
 from coordinator.draw import Draw
 from coordinator.fleet import Fleet
 from coordinator.outbox import Outbox
+from coordinator.store import Store
 from wire.bundle import Bundle
 from wire.messages import BundleBytes, Federation, Missed
 from wire.topics import Topics
@@ -32,7 +33,7 @@ class Announcer:
     federation: Federation
     bundles: Mapping[str, Bundle]
     announced: Announced
-    outbox: Outbox
+    outbox: Outbox[Store]
     topics: Topics
     fleet: Fleet
     draw: Draw | None

@@ -23,6 +23,7 @@ from coordinator import (
     report_command,
     serve_command,
     simulate_command,
+    worker_command,
 )
 from coordinator.datasets import command as data_command
 from wire import __version__, command
@@ -76,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     key_command.add_key(subparsers)
     broker_command.add_broker(subparsers)
     serve_command.add_serve(subparsers)
+    worker_command.add_worker(subparsers)
     devices_command.add_devices(subparsers)
     flash_command.add_flash(subparsers)
     fleet_command.add_fleet(subparsers)

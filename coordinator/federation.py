@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from coordinator import apart, secretly
+from coordinator import apart, secretly, workforce
 from coordinator.aggregate import DEFEND, MEMORY
 from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet
@@ -93,6 +93,7 @@ class Federation:
     memory: float = MEMORY
     defend: bool = DEFEND
     secure_aggregation: bool = False
+    workers: bool = False
     allowed: frozenset[str] = frozenset()
     keys: Mapping[str, bytes] = field(default_factory=dict)
     enrolled: Callable[[], Mapping[str, bytes]] = lambda: NOBODY
@@ -167,10 +168,12 @@ def prepare(
 
     Raises:
         StateError: if the unfinished run has another ticket or other settings.
-        ConfigError: if its settings do not go with secure aggregation.
+        ConfigError: if its settings do not go with secure aggregation, or with workers.
     """
     if federation.secure_aggregation:
         secretly.check(federation.schedule, federation.asynchrony, defend=federation.defend)
+    if federation.workers:
+        workforce.check(federation.asynchrony, secure_aggregation=federation.secure_aggregation)
     bundles = federation.bundles()
     unfinished = store.unfinished_run()
     if unfinished is not None and new:
@@ -217,6 +220,7 @@ def prepare(
         memory=federation.memory,
         defend=federation.defend,
         secure_aggregation=federation.secure_aggregation,
+        workers=federation.workers,
         evaluator=evaluator,
         enrolled=federation.enrolled,
         evaluate=federation.evaluate,

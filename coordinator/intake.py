@@ -10,14 +10,27 @@ from coordinator.announced import Announced
 from coordinator.fleet import Fleet
 from coordinator.observer import Observer
 from coordinator.outbox import Outbox
+from coordinator.store import Store
 from wire import mask
 from wire.errors import Mismatch, WireError
 from wire.fields import MAX_TEXT
+from wire.mask import Signs, Votes
 from wire.messages import MaskUpdate, Receipt, Refusal
 from wire.ticket import Ticket
 from wire.topics import Topics
 
 Place: TypeAlias = Callable[[str, int], int]  # as `coordinator.modes.Mode.place`
+
+
+def check_mask(update: MaskUpdate, votes: Votes, ticket: Ticket) -> Signs:
+    """A mask's signs, bool (kept,).
+
+    Raises:
+        WireError: if its figures or its signs are none.
+    """
+    if update.correct > update.test_samples or not update.train_samples:
+        raise WireError(f"mask with {update.correct} of {update.test_samples} right and {update.train_samples} samples")
+    return mask.decode_signs(update.signs, votes, ticket.ends)
 
 
 @dataclass
@@ -38,7 +51,7 @@ class Intake:
     ticket: Ticket
     announced: Announced
     fleet: Fleet
-    outbox: Outbox
+    outbox: Outbox[Store]
     topics: Topics
     observer: Observer
 
@@ -78,9 +91,5 @@ class Intake:
         if update.run != self.run:
             raise Mismatch("mask for another run", expected=self.run.hex(), got=update.run.hex())
         counted = place(device, update.number)
-        if update.correct > update.test_samples or not update.train_samples:
-            raise WireError(
-                f"mask with {update.correct} of {update.test_samples} right and {update.train_samples} samples"
-            )
-        mask.decode_signs(update.signs, self.announced[update.number], self.ticket.ends)
+        check_mask(update, self.announced[update.number], self.ticket)
         return counted

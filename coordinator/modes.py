@@ -49,9 +49,16 @@ class Ballot:
     defend: bool
 
     def read(self, masks: Iterable[StoredMask]) -> Iterator[tuple[str, Signs]]:
-        """Devices and their masks, each in the context of the votes that it began with."""
+        """Devices and their masks, each in the context of the votes that it began with; not what workers added up."""
         for one in masks:
-            yield one.device, mask.decode_signs(one.signs, self.announced[one.number], self.ticket.ends)
+            if one.signs:
+                yield one.device, mask.decode_signs(one.signs, self.announced[one.number], self.ticket.ends)
+
+    def added_up(self, number: int) -> list[Votes]:
+        """What workers have counted of a round."""
+        announced = self.announced[number]
+        coded = self.store.partials(self.run, number)
+        return [mask.decode_votes(one, self.ticket.ends, announced) for one in coded]
 
 
 class Mode(Protocol):
@@ -62,6 +69,9 @@ class Mode(Protocol):
 
     def resume(self, last: StoredRound, now_s: float) -> list[Action]:
         """Take the run up where the database says it stopped."""
+
+    def asks(self, device: str) -> bool:
+        """Whether the open round wants this device's mask."""
 
     def place(self, device: str, began: int) -> int:
         """The round in which a device's mask for round `began` counts; raises WireError if it is not wanted."""
@@ -108,6 +118,10 @@ class InRounds(Openly):
             now_s=now_s,
         )
 
+    def asks(self, device: str) -> bool:
+        """Whether the open round wants this device's mask."""
+        return self._rounds.open and self._rounds.asks(device)
+
     def place(self, device: str, began: int) -> int:
         """See `Mode.place`."""
         if not self._rounds.open or began != self._rounds.number:
@@ -134,6 +148,7 @@ class InRounds(Openly):
             memory=ballot.memory,
             flip_chance=ballot.flip_chance,
             defend=ballot.defend,
+            counted=ballot.added_up(number),
         )
         return votes, len(stored), remarks
 
@@ -154,6 +169,10 @@ class Asynchronously(Openly):
         for one in self._ballot.store.votes_in(self._ballot.run, last.number, later=True):
             counted[one.counted] |= {one.device}
         return self._after(steps.resume(self._steps, number=last.number, counted=dict(counted)))
+
+    def asks(self, device: str) -> bool:
+        """See `Mode.asks`."""
+        return True
 
     def place(self, device: str, began: int) -> int:
         """See `Mode.place`."""

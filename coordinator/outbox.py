@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from coordinator.store import Store
+from coordinator.database import Database
 from wire.channel import Channel
 from wire.messages import Message
 
+StoreT = TypeVar("StoreT", bound=Database)
+
 
 @dataclass
-class Outbox:
+class Outbox(Generic[StoreT]):
     """A channel whose messages wait for the database.
 
     Kill the process at any point and nothing has been said that the database does not know: what it does know and
@@ -24,7 +27,7 @@ class Outbox:
     """
 
     channel: Channel
-    store: Store
+    store: StoreT
     _waiting: list[Callable[[], object]] = field(default_factory=list)
 
     def send(self, topic: str, message: Message, *, retain: bool = False) -> int:

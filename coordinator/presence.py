@@ -9,6 +9,7 @@ from coordinator.fleet import Fleet
 from coordinator.observer import Observer
 from coordinator.outbox import Outbox
 from coordinator.rounds import Appeared, Vanished
+from coordinator.store import Store
 from wire.messages import Hello, Refusal, State, Welcome
 from wire.topics import Topics
 
@@ -29,7 +30,7 @@ class Presence:
     """
 
     fleet: Fleet
-    outbox: Outbox
+    outbox: Outbox[Store]
     topics: Topics
     observer: Observer
     enrolled: Callable[[], Mapping[str, bytes]] = lambda: NOBODY

@@ -16,8 +16,15 @@ CREATE TABLE told (  -- payload bytes of what secure aggregation had to tell a d
 CONNECTION = "ALTER TABLE device ADD COLUMN connection INTEGER NOT NULL DEFAULT 0;"
 DRAWS = "ALTER TABLE device ADD COLUMN draws INTEGER NOT NULL DEFAULT 0;"
 PAUSED = "CREATE TABLE paused (since_s REAL NOT NULL) STRICT;"  # one row while no round is to open
-SCHEMA_VERSION = 7
-UPGRADES = {2: TELEMETRY, 3: SECURE, 4: CONNECTION, 5: DRAWS, 6: PAUSED}  # from a version to the next: what is new
+PARTIAL = """
+CREATE TABLE partial (  -- what a worker handed on: the votes of its masks, or none where those have their signs
+    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, worker TEXT NOT NULL, batch BLOB NOT NULL,
+    votes BLOB NOT NULL, payload_bytes INTEGER NOT NULL, PRIMARY KEY (run, worker, batch)
+) STRICT;
+"""
+SCHEMA_VERSION = 8
+# From a version to the next: what is new.
+UPGRADES = {2: TELEMETRY, 3: SECURE, 4: CONNECTION, 5: DRAWS, 6: PAUSED, 7: PARTIAL}
 SCHEMA = f"""
 CREATE TABLE run (
     id BLOB PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, settings TEXT NOT NULL,
@@ -52,4 +59,5 @@ CREATE TABLE revoked (device TEXT PRIMARY KEY, since_s REAL NOT NULL) STRICT;
 {PAUSED}
 {TELEMETRY}
 {SECURE}
+{PARTIAL}
 """

@@ -108,6 +108,10 @@ class Secretly:
         announce = rounds.Announce(number=last.number, selected=last.selected, again=True)
         return [announce, *actions, *self._remind(last.selected)]
 
+    def asks(self, device: str) -> bool:
+        """See `coordinator.modes.Mode.asks`."""
+        return self._rounds.open and self._rounds.asks(device)
+
     def place(self, device: str, began: int) -> int:
         """See `coordinator.modes.Mode.place`: no mask is wanted as it is."""
         raise WireError(f"'{device}' sends a mask that everybody can read, in a run that adds them up unseen")

@@ -34,6 +34,7 @@ examples:
   hidenseek serve --broker mqtt://192.168.1.10 --metrics         # for Prometheus, on http://127.0.0.1:9464/metrics
   hidenseek serve --broker mqtt://192.168.1.10 --home-assistant  # every device shows up there
   hidenseek serve --broker mqtt://192.168.1.10 --page            # a page of the fleet, on http://127.0.0.1:8470/
+  hidenseek serve --broker mqtt://192.168.1.10 --workers         # and hidenseek worker, as often as you like
   hidenseek serve --listen 0.0.0.0:1883                        # start one here, for devices listed in devices.yaml
   HIDENSEEK_PASSWORD=... hidenseek serve --broker mqtts://coordinator@hub.example.org --ca ca.crt
 
@@ -58,6 +59,7 @@ def add_serve(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--state", type=Path, metavar="DIR", help="database and broker files (default hidenseek-NAME)")
     parser.add_argument("--unseen", type=Path, metavar="FILE", help=".npz with x and y nobody trains on, to test with")
     parser.add_argument("--new", action="store_true", help="abandon an unfinished run")
+    parser.add_argument("--workers", action="store_true", help="let hidenseek worker take masks in its place")
     parser.add_argument("--log", type=Path, metavar="FILE", help="append what happens, a JSON object a line")
     parser.add_argument(
         "--metrics",
@@ -121,6 +123,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
             memory=wanted.memory,
             defend=wanted.defends,
             secure_aggregation=wanted.secure_aggregation,
+            workers=arguments.workers,
             allowed=settings.allowed,
             keys=settings.keys,
             enrolled=_enrolled(arguments.deploy, wanted.name),

@@ -32,6 +32,7 @@ from coordinator.secretly import NOTICE, Secretly
 from coordinator.steps import Asynchrony
 from coordinator.store import Store
 from coordinator.telemetry import Inbox
+from coordinator.workforce import Workforce
 from wire import mask, signing
 from wire.bundle import Bundle
 from wire.channel import Channel, Garbled, Happening, Received
@@ -51,8 +52,9 @@ from wire.messages import (
 from wire.secure_messages import FromDevice, Reveal, RoundKeys, SealedShares
 from wire.settings import Training
 from wire.ticket import Ticket
-from wire.topics import Topics, speaker
+from wire.topics import UP_KINDS, Topics, speaker
 from wire.transport import Connected, Disconnected, monotonic_s
+from wire.worker_messages import Report, Tally
 
 TICK_S = 0.25
 BATCH = 500  # messages that are committed together at most,
@@ -80,6 +82,7 @@ class Coordinator:
         memory: share of the previous mean vote that stays (`coordinator.aggregate`).
         defend: hostile masks are not counted (`coordinator.robust`).
         secure_aggregation: masks are added up unseen (`coordinator.secretly`).
+        workers: others may take masks in its place (`coordinator.worker`).
         evaluator: held-out samples, if there are any.
         evaluate: whether devices report the global network's accuracy every round.
         telemetry: whether they may say what training costs them.
@@ -103,6 +106,7 @@ class Coordinator:
     memory: float = 0.0
     defend: bool = DEFEND
     secure_aggregation: bool = False
+    workers: bool = False
     evaluator: Evaluator | None = None
     evaluate: bool = True
     telemetry: bool = True
@@ -113,10 +117,11 @@ class Coordinator:
     _mode: Mode = field(init=False)
     _telemetry: Inbox = field(init=False)
     _announced: Announced = field(init=False)
-    _outbox: Outbox = field(init=False)
+    _outbox: Outbox[Store] = field(init=False)
     _announcer: Announcer = field(init=False)
     _presence: Presence = field(init=False)
     _intake: Intake = field(init=False)
+    _workforce: Workforce | None = field(init=False)
     _limits: Limits = field(default_factory=Limits)
     _started: bool = False
     _paused: bool = False
@@ -146,11 +151,24 @@ class Coordinator:
         self._intake = Intake(
             self.run, self.ticket, self._announced, self.fleet, self._outbox, self.topics, self.observer
         )
+        self._workforce = self._workers() if self.workers else None
         self._mode = self._proceed(draw)
         self._heed_pause()
         self.channel.trust = self._trusted
         self.channel.admit = self._admit
         self.channel.max_values = MAX_VALUES
+
+    def _workers(self) -> Workforce:
+        return Workforce(
+            self.run,
+            self.ticket,
+            self._announced,
+            self.fleet,
+            self._outbox,
+            self.topics,
+            self.observer,
+            sums=not self.defend,
+        )
 
     def _proceed(self, draw: Draw | None) -> Mode:
         ballot = Ballot(
@@ -217,6 +235,8 @@ class Coordinator:
                 self._unheard.discard(gone.device)
                 actions += self._mode.happened(gone, now_s)
             self._heed_pause()
+            if self._workforce is not None:
+                self._workforce.tick(now_s)
             if self._started:  # not before it is known where the run stopped
                 actions += self._mode.happened(rounds.Tick(), now_s)
         return actions
@@ -275,7 +295,13 @@ class Coordinator:
 
     def _on_connected(self) -> list[Action]:
         self.observer.broker(True)
-        self.channel.subscribe(self.topics.all_up)
+        if self._workforce is None:
+            self.channel.subscribe(self.topics.all_up)
+        else:
+            for kind in UP_KINDS:
+                if kind != "mask":
+                    self.channel.subscribe(self.topics.every(kind))
+            self._workforce.connected()
         self._announcer.introduce()
         last = self.store.newest_round(self.run)
         if self._started:
@@ -295,11 +321,15 @@ class Coordinator:
         return self._mode.resume(last, monotonic_s())
 
     def _trusted(self, topic: str, message: Message) -> bytes:
+        if self._workforce is not None and self.topics.worker(topic) is not None:
+            return signing.public_key(self.channel.key)
         return self.fleet.key(self.topics.sender(topic), message)
 
     def _admit(self, topic: str) -> bool:
         """Whether a device may be listened to now: nobody is heard more often than a device at work speaks."""
         device = speaker(topic)  # also of a topic that is none, which is refused later
+        if self._workforce is not None and self._workforce.hears(topic):
+            return False
         admitted, first = self._limits.admit(device, monotonic_s())
         if first:
             self.observer.remark(
@@ -311,6 +341,8 @@ class Coordinator:
 
     def _on_received(self, received: Received) -> list[Action]:
         try:
+            if self._workforce is not None and (worker := self.topics.worker(received.topic)) is not None:
+                return self._on_worker(self._workforce, worker, received)
             device = self.topics.sender(received.topic)
             match received.message:
                 case Hello() as hello:
@@ -337,8 +369,25 @@ class Coordinator:
             self.observer.remark(f"ignored a message on {received.topic}: {error}")
         return []
 
+    def _on_worker(self, workforce: Workforce, worker: str, received: Received) -> list[Action]:
+        match received.message:
+            case Report() as report:
+                workforce.report(worker, report, monotonic_s())
+            case Tally() as tally:
+                for device in workforce.take(worker, tally, received.payload_bytes, self._mode.place):
+                    # What closes the round closes it with all of them: they are written down together.
+                    if actions := self._mode.stored(device, tally.number, monotonic_s()):
+                        return actions
+            case other:
+                raise WireError(f"a worker does not send {type(other).__name__}")
+        return []
+
     def _happened(self, event: rounds.Event | None) -> list[Action]:
-        return [] if event is None else self._mode.happened(event, monotonic_s())
+        if event is None:
+            return []
+        if self._workforce is not None and isinstance(event, rounds.Appeared) and self._mode.asks(event.device):
+            self._workforce.asks(event.device)
+        return self._mode.happened(event, monotonic_s())
 
     def _on_exchange(self, device: str, said: FromDevice | MaskUpdate, payload_bytes: int) -> list[Action]:
         """A step of secure aggregation (`coordinator.secretly`)."""
@@ -405,6 +454,8 @@ class Coordinator:
                     self.store.add_told(self.run, action.number, action.device, sent)
 
     def _open(self, number: int, selected: tuple[str, ...]) -> None:
+        if self._workforce is not None:
+            self._workforce.open(number, selected)
         self._announcer.open(number, selected)
         asked = tuple(sorted(self.fleet.online)) if EVERYONE in selected else selected
         self._outbox.then(lambda: self.observer.announced(number, asked))

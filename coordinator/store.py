@@ -5,16 +5,17 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.database import Database
 from coordinator.schema import SCHEMA, SCHEMA_VERSION, UPGRADES
 from wire.errors import StateError
 from wire.messages import Evaluation, Hello, MaskUpdate
 
-OF_RUN = ("round", "mask", "evaluation", "held_out", "telemetry", "exchange", "told")  # tables whose rows are a run's
+# Tables whose rows are a run's.
+OF_RUN = ("round", "mask", "evaluation", "held_out", "telemetry", "exchange", "told", "partial")
 OF_DEVICE = (  # tables and their columns with a device's id
     ("device", "name"),
     ("revoked", "device"),
@@ -58,7 +59,7 @@ class StoredMask:
         device: whose.
         number: the round whose votes it was trained from.
         counted: the round it is a vote in; a later one only where masks may be late (`coordinator.steps`).
-        signs: coded in the context of the votes announced with round `number`.
+        signs: coded in the context of the votes announced with round `number`; empty if a worker has added it up.
     """
 
     device: str
@@ -67,63 +68,19 @@ class StoredMask:
     signs: bytes
 
 
-class Store:
+class Store(Database):
     """The database of one coordinator.
-
-    Every writing method has committed, to disk, when it returns; inside of `together`, when `together` is left.
-
-    Attributes:
-        path: its file.
-        committed: told of every commit how many seconds it took.
 
     Args:
         path: its file.
-        read_only: nothing can be written, and nothing is made of a file that is missing or of an earlier version.
+        read_only: as of `Database`.
 
     Raises:
-        StateError: if the file is no such database, or is in use; and by every writing method if the disk is full.
+        StateError: as `Database`.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self.path = path
-        self._together = False
-        self.committed: Callable[[float], None] = lambda seconds: None
-        try:
-            if read_only:
-                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=2.0)
-                self._db.row_factory = sqlite3.Row
-                (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            else:
-                version = self._open_for_writing(path)
-        except sqlite3.Error as error:
-            raise StateError(f"no usable database ({error})", where=str(path)) from error
-        if version != SCHEMA_VERSION:
-            self._db.close()
-            raise StateError(
-                f"database version {version}, this program writes version {SCHEMA_VERSION}",
-                where=str(path),
-                hint="Name another folder with --state, or use the program that wrote it",
-            )
-
-    def _open_for_writing(self, path: Path) -> int:
-        """Open the file, made or brought up to date if need be; its version."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-            version = SCHEMA_VERSION
-        while version in UPGRADES:
-            self._db.executescript(f"BEGIN; {UPGRADES[version]} PRAGMA user_version = {version + 1}; COMMIT;")
-            version += 1
-        return version
-
-    def close(self) -> None:
-        """Give the file back."""
-        self._db.close()
+        super().__init__(path, SCHEMA, SCHEMA_VERSION, UPGRADES, read_only=read_only)
 
     def start_run(self, *, run: bytes, name: str, ticket: bytes, settings: str, bundle_bytes: int) -> None:
         """Write down a new run; it begins after all others, even if the clock was set back."""
@@ -266,6 +223,26 @@ class Store:
             (run, number),
         )
         return [StoredMask(**dict(row)) for row in rows]
+
+    def add_partial(self, run: bytes, number: int, worker: str, batch: bytes, votes: bytes, payload_bytes: int) -> None:
+        """Keep what a worker's masks add up to; the masks themselves are kept by `add_mask`."""
+        with self._writing() as db:
+            values = (run, number, worker, batch, votes, payload_bytes)
+            db.execute(f"INSERT INTO partial VALUES ({_marks(6)})", values)
+
+    def has_partial(self, run: bytes, worker: str, batch: bytes) -> bool:
+        """Whether this was kept."""
+        values = (run, worker, batch)
+        found = self._db.execute("SELECT 1 FROM partial WHERE run = ? AND worker = ? AND batch = ?", values)
+        return found.fetchone() is not None
+
+    def partials(self, run: bytes, number: int) -> list[bytes]:
+        """What workers have added up for a round: coded votes, in the context of those announced with it."""
+        rows = self._db.execute(
+            "SELECT votes FROM partial WHERE run = ? AND number = ? AND votes != x'' ORDER BY worker, batch",
+            (run, number),
+        )
+        return [row["votes"] for row in rows]
 
     def masks(self, run: bytes, number: int) -> dict[str, bytes]:
         """Coded signs of a round by device, in order of device id."""
@@ -446,51 +423,6 @@ class Store:
     def query(self, sql: str, *values: object) -> list[sqlite3.Row]:
         """Rows for a report; `sql` is a constant of this program."""
         return self._db.execute(sql, values).fetchall()
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Commit all that is written inside at once, or nothing of it; what is read inside is what was written.
-
-        A commit waits for the disk, some milliseconds, whatever it holds.
-        """
-        self._together = True
-        try:
-            with self._failing():
-                yield
-                self._commit()
-        finally:
-            self._together = False
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._failing():
-            if not self._db.in_transaction:
-                self._db.execute("BEGIN IMMEDIATE")
-            yield self._db
-            if not self._together:
-                self._commit()
-
-    def _commit(self) -> None:
-        if self._db.in_transaction:
-            began_s = time.perf_counter()
-            self._db.execute("COMMIT")
-            self.committed(time.perf_counter() - began_s)
-
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            self._undo()
-            hint = "Make room on that disk, then start again: a run goes on where it stopped"
-            raise StateError(f"cannot be written ({error})", where=str(self.path), hint=hint) from error
-        except BaseException:
-            self._undo()
-            raise
-
-    def _undo(self) -> None:
-        if self._db.in_transaction:  # a full disk has ended it already
-            self._db.execute("ROLLBACK")
 
 
 def _marks(count: int) -> str:

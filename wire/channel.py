@@ -129,6 +129,10 @@ class Channel:
         """Ask for a topic, and for the parts of what is too large for one packet; QoS as of `Transport.subscribe`."""
         self.transport.subscribe(pattern(topic), qos=qos)
 
+    def unsubscribe(self, topic: str) -> None:
+        """Take back what `subscribe` asked for."""
+        self.transport.unsubscribe(pattern(topic))
+
     def receive(self, timeout_s: float) -> Happening | None:
         """Wait for the next event; None if there was none, or only a part of a message."""
         event = self.transport.receive(timeout_s)

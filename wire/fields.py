@@ -132,6 +132,12 @@ def _texts(label: str, value: object) -> tuple[str, ...]:
     return tuple(_text(label, one) for one in value)
 
 
+def _many_bytes(label: str, value: object) -> tuple[bytes, ...]:
+    if not isinstance(value, list) or len(value) > MAX_ITEMS:
+        raise _wrong(label, f"a list of at most {MAX_ITEMS} byte strings", value)
+    return tuple(_bytes(label, one) for one in value)
+
+
 def _ints(label: str, value: object) -> tuple[int, ...]:
     if not isinstance(value, list) or len(value) > MAX_NUMBERS:
         raise _wrong(label, f"a list of at most {MAX_NUMBERS} whole numbers", value)
@@ -187,6 +193,7 @@ _CHECKS: dict[Any, Check] = {
     bytes: _bytes,
     tuple[str, ...]: _texts,
     tuple[int, ...]: _ints,
+    tuple[bytes, ...]: _many_bytes,
     Mapping[str, bytes]: _hashes,
     Training: _training,
 }

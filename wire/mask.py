@@ -62,6 +62,12 @@ class Votes:
         margin = 1.0 - 2.0 * self.dissent.astype(np.float32) / np.float32(self.voters)
         return np.where(self.signs, margin, -margin).astype(np.float32)
 
+    @property
+    def ayes(self) -> NDArray[np.uint32]:
+        """How many voters said +1, uint32 (kept,)."""
+        dissent = self.dissent.astype(np.uint32)
+        return np.where(self.signs, self.voters - dissent, dissent).astype(np.uint32)
+
     @cached_property
     def levels(self) -> NDArray[np.uint8]:
         """The voters for +1 in sixteen steps, uint8 (kept,): 0 none, 15 all; 8 and more where the agreed sign is +1."""
@@ -94,14 +100,22 @@ def certain(signs: Signs) -> Votes:
     return Votes(signs=signs, dissent=np.zeros(signs.size, dtype=np.uint16), voters=1)
 
 
-def count_votes(masks: Iterable[Signs], previous: Signs) -> Votes:
+def count_votes(masks: Iterable[Signs], previous: Signs, counted: Iterable[Votes] = ()) -> Votes:
     """Add up masks, each bool (kept,), one vote each; a tie keeps `previous`, bool (kept,).
+
+    Args:
+        masks: to count.
+        previous: signs that a tie keeps.
+        counted: what other masks add up to, each on as many weights.
 
     Raises:
         ValueError: if there is no mask, or more than 65535, or one of another length.
     """
     ayes = np.zeros(previous.size, dtype=np.uint32)
     voters = 0
+    for part in counted:
+        ayes += part.ayes
+        voters += part.voters
     remaining = iter(masks)
     while chunk := list(islice(remaining, CHUNK)):
         for mask in chunk:

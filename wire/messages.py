@@ -24,6 +24,7 @@ from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKe
 from wire.settings import Training
 from wire.signing import KEY_BYTES
 from wire.telemetry import RoundTelemetry
+from wire.worker_messages import Report, Settled, Shift, Tally
 
 MAGIC = b"HN"
 VERSION = 2
@@ -285,6 +286,10 @@ Message: TypeAlias = (
     | Reveal
     | Claim
     | Grant
+    | Report
+    | Shift
+    | Tally
+    | Settled
 )
 KINDS: dict[int, type[Message]] = {
     1: Hello,
@@ -309,6 +314,10 @@ KINDS: dict[int, type[Message]] = {
     20: Reveal,
     21: Claim,
     22: Grant,
+    23: Report,
+    24: Shift,
+    25: Tally,
+    26: Settled,
 }
 _SINGLE = struct.Struct("<f")
 _NUMBER_OF = {cls: number for number, cls in KINDS.items()}

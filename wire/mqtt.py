@@ -254,6 +254,10 @@ class MqttTransport:
         """See `Transport.subscribe`."""
         self._client.subscribe(pattern, qos=qos)
 
+    def unsubscribe(self, pattern: str) -> None:
+        """See `Transport.unsubscribe`."""
+        self._client.unsubscribe(pattern)
+
     def receive(self, timeout_s: float) -> Event | None:
         """See `Transport.receive`."""
         if self._first is not None:

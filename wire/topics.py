@@ -8,6 +8,7 @@
     hns/<federation>/down/<device>           coordinator -> one device
     hns/<federation>/home/status | federation | devices/<device>   retained, coordinator -> home automation, JSON
     hns/<federation>/up/<device>/hello | state | mask | evaluation | missed | telemetry | exchange
+    hns/<federation>/work/<worker>/up | down       a worker <-> the coordinator
     hns/<federation>/claim/<device>/request | answer      a flashed device <-> whoever keeps the broker's accounts
 
 A message too large for one packet is sent in parts on `<topic>/<part number>` (`wire.envelope`).
@@ -123,6 +124,28 @@ class Topics:
             ):
                 return device
         raise WireError(f"'{topic:.120}' is not a claim's topic of federation '{self.federation}'")
+
+    def work(self, worker: str, direction: str) -> str:
+        """What a worker and the coordinator say to each other; `direction` is "up" or "down"."""
+        return f"{ROOT}/{self.federation}/work/{check_name(worker, 'worker name')}/{direction}"
+
+    def worker(self, topic: str) -> str | None:
+        """Return the name of the worker who speaks on a topic; None if it is none of theirs."""
+        match topic.split("/"):
+            case [root, federation, "work", worker, "up", *part] if (
+                root == ROOT and federation == self.federation and _NAME.fullmatch(worker) and len(part) <= 1
+            ):
+                return worker
+        return None
+
+    @property
+    def all_work(self) -> str:
+        """Filter for everything any worker says."""
+        return f"{ROOT}/{self.federation}/work/+/up/#"
+
+    def every(self, kind: str) -> str:
+        """Filter for what devices say of one kind, parts included."""
+        return f"{ROOT}/{self.federation}/up/+/{kind}/#"
 
     @property
     def all_up(self) -> str:

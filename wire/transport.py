@@ -53,6 +53,9 @@ class Transport(Protocol):
     def subscribe(self, pattern: str, *, qos: int = 1) -> None:
         """Ask for every topic matching an MQTT pattern: at least once each, also what comes while away; or QoS 0."""
 
+    def unsubscribe(self, pattern: str) -> None:
+        """Take a subscription back; what came before may still be received."""
+
     def receive(self, timeout_s: float) -> Event | None:
         """Wait for what happens next, at most `timeout_s` seconds; None when nothing did."""
 
@@ -118,6 +121,11 @@ class MemoryTransport:
         for topic, payload in list(self.bus.retained.items()):
             if matches(pattern, topic):
                 self.inbox.put(self._packet(topic, payload))
+
+    def unsubscribe(self, pattern: str) -> None:
+        """See `Transport.unsubscribe`."""
+        if pattern in self.patterns:
+            self.patterns.remove(pattern)
 
     def receive(self, timeout_s: float) -> Event | None:
         """See `Transport.receive`."""

@@ -48,6 +48,7 @@ from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKe
 from wire.settings import Training
 from wire.telemetry import RoundTelemetry, histogram
 from wire.ticket import Keep, Ticket
+from wire.worker_messages import Report, Settled, Shift, Tally
 
 FOLDER = Path(__file__).parent
 KEPT = 100
@@ -274,6 +275,33 @@ _CLAIM = Claim(key=signing.public_key(KEY), proof=bytes(32), hardware=_HARDWARE,
 MESSAGES["claim"] = replace(_CLAIM, proof=prove(TOKEN, CARD, _CLAIM))
 _GRANT = Grant(key=bytes(range(32)), proof=bytes(32), sealed=bytes(range(72)), refused="")
 MESSAGES["grant"] = replace(_GRANT, proof=prove_grant(TOKEN, CARD, _CLAIM, _GRANT))
+_BODY = messages.encode(replace(MESSAGES["mask-update"], signs=b""))
+WORKERS: dict[str, Message] = {
+    "report": Report(instance=INSTANCE, shift=1_790_000_000_000),
+    "shift": Shift(
+        run=RUN,
+        number=3,
+        shift=1_790_000_000_000,
+        sums=True,
+        votes=mask.encode_votes(votes(), ENDS),
+        ticket=b"",
+        devices=("pi-01", "pi_2"),
+        keys=bytes(range(64)),
+        instances=bytes(range(16)),
+    ),
+    "tally": Tally(
+        run=RUN,
+        number=3,
+        batch=bytes(range(8)),
+        votes=mask.encode_votes(mask.count_votes([few_flips(), few_flips()], votes().signs), ENDS, votes()),
+        devices=("pi-01", "pi_2"),
+        updates=(_BODY, _BODY),
+        sizes=(188, 190),
+        receipt_bytes=81,
+    ),
+    "settled": Settled(batch=bytes(range(8)), refused=("pi-01",)),
+}
+MESSAGES |= WORKERS
 MESSAGES["telemetry"] = Telemetry(
     run=RUN,
     rounds=(

@@ -47,6 +47,8 @@ class Stage:
         acts: what happens when a round is announced, before the honest devices send their masks.
         rounds: how many there are.
         deadline_s: of a round.
+        workers: others may take masks (`coordinator.worker`).
+        defend: hostile masks are looked for.
         observer: watches in the watcher's place.
         before: called before anybody says hello, once the coordinator listens.
     """
@@ -56,6 +58,8 @@ class Stage:
     rounds: int = 2
     deadline_s: float = 60.0
     observer: Observer | None = None
+    workers: bool = False
+    defend: bool = False
     before: Callable[[Stage], None] = lambda stage: None
     watcher: Watcher = field(default_factory=Watcher)
     keys: dict[str, bytes] = field(default_factory=dict)  # of devices that have others than `key_of` says
@@ -76,7 +80,8 @@ class Stage:
             ),
             runtimes=("sparse",),
             evaluate=False,
-            defend=False,
+            defend=self.defend,
+            workers=self.workers,
         )
         self.memory = federation.memory
         self.coordinator = prepare(

@@ -142,6 +142,7 @@ _FIELD: dict[Any, Callable[[int | None], st.SearchStrategy[Any]]] = {
     bytes: lambda size: st.binary(min_size=size or 0, max_size=20 if size is None else size),
     tuple[str, ...]: lambda size: st.lists(NAMES, max_size=5).map(tuple),
     tuple[int, ...]: lambda size: st.lists(st.integers(0, MAX_INT), max_size=6).map(tuple),
+    tuple[bytes, ...]: lambda size: st.lists(st.binary(max_size=20), max_size=5).map(tuple),
     tuple[RoundTelemetry, ...]: lambda size: st.lists(records(RoundTelemetry), max_size=3).map(tuple),
     Mapping[str, bytes]: lambda size: st.dictionaries(NAMES, st.binary(min_size=32, max_size=32), max_size=4),
     Training: lambda size: trainings(),

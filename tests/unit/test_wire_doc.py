@@ -54,6 +54,7 @@ TYPES = {
     bytes: "bytes",
     tuple[str, ...]: "list of text",
     tuple[int, ...]: "list of uint",
+    tuple[bytes, ...]: "list of bytes",
     tuple[RoundTelemetry, ...]: "list of round",
     Mapping[str, bytes]: "map text: bytes (32)",
     Training: "training",
@@ -66,6 +67,7 @@ CDDL_TYPES = {
     bytes: "bstr",
     tuple[str, ...]: "[* text512]",
     tuple[int, ...]: "[*256 uint53]",
+    tuple[bytes, ...]: "[* bstr]",
     tuple[RoundTelemetry, ...]: "[*16 round-telemetry]",
     Mapping[str, bytes]: "{ * tstr => bstr .size 32 }",
     Training: "training",
@@ -219,6 +221,7 @@ def test_every_topic_is_documented() -> None:
     topics = Topics("FEDERATION")
     built = [topics.announcement, topics.round, topics.bundle("RUNTIME"), topics.down("DEVICE")]
     built += [topics.up("DEVICE", kind) for kind in UP_KINDS]
+    built += [topics.work("WORKER", "up"), topics.work("WORKER", "down")]
     built += [topics.claim("DEVICE"), topics.claim_answer("DEVICE")]
     documented = re.findall(r"^hns/\S+", section("Topics"), re.M)
     assert documented == [re.sub(r"[A-Z]{3,}", lambda found: f"<{found[0].lower()}>", topic) for topic in built]

@@ -1,0 +1,133 @@
+"""All a worker must not forget: masks that it has confirmed, until the coordinator has them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from coordinator.database import Database
+from wire import messages
+from wire.messages import MaskUpdate
+from wire.worker_messages import BATCH_BYTES
+
+DATABASE = "worker.db"
+SCHEMA = """
+CREATE TABLE held (  -- batch: the tally that names it, if any; settled: the coordinator has answered that
+    run BLOB NOT NULL, number INTEGER NOT NULL, device TEXT NOT NULL, body BLOB NOT NULL, signs BLOB NOT NULL,
+    payload_bytes INTEGER NOT NULL, receipt_bytes INTEGER NOT NULL, batch BLOB, settled INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (run, number, device)
+) STRICT;
+CREATE INDEX held_in_batch ON held (settled, batch);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A mask that is confirmed to its device.
+
+    Attributes:
+        run: which run.
+        number: which round.
+        device: whose.
+        body: its `MaskUpdate`, encoded, without signs.
+        signs: coded.
+        payload_bytes: of its message.
+        receipt_bytes: of what confirmed it.
+    """
+
+    run: bytes
+    number: int
+    device: str
+    body: bytes
+    signs: bytes
+    payload_bytes: int
+    receipt_bytes: int
+
+    @property
+    def whole(self) -> bytes:
+        """The `MaskUpdate` with its signs, encoded."""
+        update = messages.decode(self.body)
+        assert isinstance(update, MaskUpdate)
+        return messages.encode(replace(update, signs=self.signs))
+
+
+class WorkerStore(Database):
+    """The database of one worker.
+
+    Raises:
+        StateError: as `Database`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, SCHEMA, 1, {})
+
+    def add(self, device: str, update: MaskUpdate, payload_bytes: int, receipt_bytes: int) -> None:
+        """Keep a mask that is not kept yet."""
+        body = messages.encode(replace(update, signs=b""))
+        values = (update.run, update.number, device, body, update.signs, payload_bytes, receipt_bytes)
+        with self._writing() as db:
+            db.execute("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 0)", values)
+
+    def has(self, run: bytes, number: int, device: str) -> bool:
+        """Whether a device's mask for a round was kept."""
+        values = (run, number, device)
+        found = self._db.execute("SELECT 1 FROM held WHERE run = ? AND number = ? AND device = ?", values)
+        return found.fetchone() is not None
+
+    def unsettled(self) -> int:
+        """How many masks the coordinator has not answered for."""
+        (count,) = self._db.execute("SELECT count(*) FROM held WHERE settled = 0").fetchone()
+        return int(count)
+
+    def batch(self, most: int, most_bytes: int) -> tuple[bytes, list[Held]] | None:
+        """The tally to tell of next: one that was not settled, or a new one of masks of one round; None if all are.
+
+        Args:
+            most: masks in a new one.
+            most_bytes: of their messages together; one is taken in any case.
+        """
+        row = self._db.execute("SELECT batch FROM held WHERE settled = 0 AND batch IS NOT NULL LIMIT 1").fetchone()
+        if row:
+            return row["batch"], self._held("settled = 0 AND batch = ? ORDER BY device", row["batch"])
+        free = "settled = 0 AND batch IS NULL"
+        first = self._held(f"{free} ORDER BY rowid LIMIT 1")
+        if not first:
+            return None
+        run, number = first[0].run, first[0].number
+        found = self._held(f"{free} AND run = ? AND number = ? ORDER BY rowid LIMIT ?", run, number, most)
+        chosen, taken = found[:1], found[0].payload_bytes
+        for one in found[1:]:
+            taken += one.payload_bytes
+            if taken > most_bytes:
+                break
+            chosen.append(one)
+        batch = secrets.token_bytes(BATCH_BYTES)
+        with self._writing() as db:
+            sql = "UPDATE held SET batch = ? WHERE run = ? AND number = ? AND device = ?"
+            db.executemany(sql, [(batch, run, number, one.device) for one in chosen])
+        return batch, sorted(chosen, key=lambda one: one.device)
+
+    def settle(self, batch: bytes, refused: Iterable[str]) -> int:
+        """The coordinator has answered a tally; how many masks it has taken, 0 if that was known.
+
+        Of one with refused devices none is counted: those are done with, the others are for another tally.
+        """
+        with self._writing() as db:
+            away = [(batch, device) for device in refused]
+            if away:
+                db.executemany("UPDATE held SET settled = 1 WHERE batch = ? AND device = ?", away)
+                db.execute("UPDATE held SET batch = NULL WHERE batch = ? AND settled = 0", (batch,))
+                return 0
+            return db.execute("UPDATE held SET settled = 1 WHERE batch = ? AND settled = 0", (batch,)).rowcount
+
+    def forget(self, run: bytes, number: int) -> None:
+        """Drop what is settled, but for one round's, whose devices may ask again whether their masks came."""
+        with self._writing() as db:
+            db.execute("DELETE FROM held WHERE settled = 1 AND NOT (run = ? AND number = ?)", (run, number))
+
+    def _held(self, condition: str, *values: object) -> list[Held]:
+        columns = "run, number, device, body, signs, payload_bytes, receipt_bytes"
+        rows = self._db.execute(f"SELECT {columns} FROM held WHERE {condition}", values)
+        return [Held(**dict(row)) for row in rows]
