@@ -6,7 +6,8 @@
 #   make test-chaos [SEED=7]   kill -9, bad networks, full disks; as root, under ten minutes (docs/chaos.md)
 #   make fuzz [ARGS='--seed 7']   a million inputs for all that reads bytes from elsewhere; under five minutes
 #   make lint       format, lint, types   make clean     forget .venv and outputs
-#   make web        the web client: kernels in WebAssembly, TypeScript; needs clang, lld, wasi-libc, node, npm
+#   make web        the page for phones: kernels in WebAssembly, TypeScript; needs clang, lld, wasi-libc, node, npm
+#   make test-web   phones in a real Chromium: federations, bad days, accessibility; needs mosquitto and chromium too
 #   make executorch   the third runtime, for programs that train in apps (make test-all does it too)
 #   make wheels     dist/*.whl for x86-64, 64-bit and 32-bit ARM
 #   make bench-kernels [NETS=conv4 DENSITIES=0.05 BATCH=32]   one training step on every runtime
@@ -25,7 +26,7 @@ SEED   ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo web executorch test test-all test-arm test-chaos test-image fuzz bench-kernels bench-method bench-wire bench-attacks wheels lint clean
+.PHONY: help demo web test-web executorch test test-all test-arm test-chaos test-image fuzz bench-kernels bench-method bench-wire bench-attacks wheels lint clean
 
 help:
 	@sed -n '/^$$/q; s/^#//p' Makefile
@@ -59,7 +60,7 @@ $(VENV)/.executorch: $(READY) edge_client/executorch/shim.cpp edge_client/execut
 executorch: $(VENV)/.executorch
 
 # What goes into the web client.
-WEB := $(wildcard edge_client/web/*.json edge_client/web/*.py edge_client/web/src/*/*.ts edge_client/web/check/*.ts) \
+WEB := $(wildcard edge_client/web/*.json edge_client/web/*.py edge_client/web/src/*/* edge_client/web/check/*.ts) \
   $(wildcard edge_client/kernels/*.c edge_client/kernels/*.h wire/native/*.c wire/native/*.h)
 
 $(VENV)/.web: $(READY) $(WEB)
@@ -67,6 +68,9 @@ $(VENV)/.web: $(READY) $(WEB)
 	@touch $@
 
 web: $(VENV)/.web
+
+test-web: $(VENV)/.kernels $(VENV)/.web
+	@$(BIN)/python -m pytest tests/integration/test_phone_page.py tests/integration/test_web_kernels.py tests/unit/test_web_command.py $(ARGS)
 
 demo: $(VENV)/.kernels
 	@$(BIN)/hidenseek demo $(ARGS)
@@ -143,5 +147,5 @@ lint: $(READY)
 	@$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist out edge_client/web/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find edge_client wire -name '*.so' -delete

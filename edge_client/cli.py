@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from edge_client import card_command, memory_limits
+from edge_client import card_command, memory_limits, web_command
 from edge_client.profile_command import add_profile
 from wire import __version__, command
 
@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_profile(commands)
     _add_key(commands)
     card_command.add_card(commands)
+    web_command.add(commands)
     return parser
 
 

@@ -8,14 +8,16 @@ The TypeScript needs node 20 and npm, which fetches the packages that package-lo
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from edge_client.kernels import build as kernels
-from edge_client.web import FOLDER
+from edge_client.web import FOLDER, PAGE
 from wire.compiler import Compiler, put_library, tell
 from wire.native import FOLDER as CODER
 
@@ -28,6 +30,7 @@ COMPILER = Compiler(
 )
 NPM = Compiler(language="TypeScript", variable="NPM", programs=("npm",), where="page", otherwise="go without the page")
 TARGET = FOLDER / "src" / "kernels.wasm"
+STATIC = ("index.html", "style.css", "manifest.webmanifest", "icon.svg", "icon-192.png", "icon-512.png")
 CHECKS = FOLDER / "check" / "out"  # programs for the tests
 EXPORTS = (
     *("hs_vector_width", "hs_struct_bytes", "hs_check", "hs_load_scores", "hs_step", "hs_gradient", "hs_logits"),
@@ -64,6 +67,29 @@ def build_kernels(target: Path = TARGET, *, compiler: str | None = None) -> Path
     return target
 
 
+def build_page(npm: Sequence[str], target: Path = PAGE) -> Path:
+    """Put the page together: its files, programs and kernels, and a service worker that knows the bytes of them all.
+
+    Raises:
+        RuntimeMissing: if npm fails.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-", suffix=".tmp") as name:
+        draft = Path(name) / target.name
+        draft.mkdir()
+        for file in STATIC:
+            shutil.copyfile(FOLDER / "src" / "page" / file, draft / file)
+        shutil.copyfile(TARGET, draft / TARGET.name)
+        NPM.run([*npm, "run", "page", "--", f"--outdir={draft}"])
+        files = sorted(file.name for file in draft.iterdir())
+        version = sha256(b"".join((draft / file).read_bytes() for file in files)).hexdigest()[:16]
+        known = {"FILES": ["./", *files], "VERSION": version}
+        defined = [f"--define:{name}={json.dumps(value)}" for name, value in known.items()]
+        NPM.run([*npm, "run", "service-worker", "--", *defined, f"--outfile={draft / 'sw.js'}"])
+        shutil.rmtree(target, ignore_errors=True)
+        draft.rename(target)
+    return target
+
+
 def build() -> list[Path]:
     """Compile everything, after the source tree's own TypeScript.
 
@@ -77,7 +103,7 @@ def build() -> list[Path]:
         NPM.run([*npm, "ci", "--no-audit", "--no-fund"])
     shutil.rmtree(CHECKS, ignore_errors=True)
     NPM.run([*npm, "run", "check"])
-    return [made, CHECKS]
+    return [made, build_page(npm), CHECKS]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

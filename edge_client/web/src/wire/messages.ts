@@ -24,7 +24,10 @@ export interface Training {
   privacyEpsilon: number;
 }
 
-/** On every connect; `instance` is of this process, `started` counted on disk, `greetings` in this process. */
+/**
+ * On every connect; `instance` is of this process, `started` counted on disk, `greetings` in this process, and
+ * `connection` says on which of its connections.
+ */
 export interface Hello {
   type: "hello";
   instance: Bytes;
@@ -36,12 +39,14 @@ export interface Hello {
   key: Bytes;
   started: number;
   greetings: number;
+  connection: number;
 }
 /** Retained, and the last will. */
 export interface State {
   type: "state";
   instance: Bytes;
   online: boolean;
+  connection: number;
 }
 export interface Welcome {
   type: "welcome";
@@ -127,22 +132,39 @@ export interface CatchUp {
   base: number;
   digest: Bytes;
 }
+/** For the account that an invitation is for, with its token (`wire/claim`). */
+export interface Claim {
+  type: "claim";
+  key: Bytes;
+  proof: Bytes;
+  hardware: string;
+  nonce: Bytes;
+}
+/** The answer: the password, sealed for the claim's key, or why there is none. */
+export interface Grant {
+  type: "grant";
+  key: Bytes;
+  proof: Bytes;
+  sealed: Bytes;
+  refused: string;
+}
 /** What others say to each other. */
 export interface Other {
   type: "other";
 }
-export type Upward = Hello | State | MaskUpdate | Evaluation | Missed;
+export type Upward = Hello | State | MaskUpdate | Evaluation | Missed | Claim;
 export type Message =
-  | Upward | Welcome | Refusal | Federation | BundleBytes | Round | Receipt | CatchUp | Other;
+  | Upward | Welcome | Refusal | Federation | BundleBytes | Round | Receipt | CatchUp | Grant | Other;
 
 /** Encode what a device says. */
 export function encode(message: Upward): Bytes {
   const m = message;
   switch (m.type) {
     case "hello":
-      return pack(1, m.instance, m.software, m.runtime, m.profile, m.trainSamples, m.testSamples, m.key, m.started, m.greetings);
+      return pack(1, m.instance, m.software, m.runtime, m.profile, m.trainSamples, m.testSamples, m.key, m.started, m.greetings,
+        undefined, m.connection || undefined);
     case "state":
-      return pack(2, m.instance, m.online);
+      return pack(2, m.instance, m.online, m.connection || undefined);
     case "mask-update":
       return pack(8, m.run, m.number, m.signs, m.trainSamples, new Float(m.loss), m.correct, m.testSamples,
         new Float(m.trainS), new Float(m.stepMs), m.peakMemoryKb);
@@ -150,6 +172,8 @@ export function encode(message: Upward): Bytes {
       return pack(9, m.run, m.number, m.correct, m.testSamples);
     case "missed":
       return pack(11, m.run, m.number, m.have);
+    case "claim":
+      return pack(21, m.key, m.proof, m.hardware, m.nonce);
   }
 }
 
@@ -203,6 +227,8 @@ function read(kind: number, fields: Map<Value, Value>): Message {
       return { type: "receipt", run: run(), number: long(2) };
     case 12:
       return { type: "catch-up", run: run(), number: long(2), votes: bytes(field(3)), base: long(4), digest: bytes(field(5), 8) };
+    case 22:
+      return { type: "grant", key: bytes(field(1), 32), proof: bytes(field(2), 32), sealed: bytes(field(3)), refused: text(field(4), MAX_TEXT) };
     default:
       if (kind < 1 || kind > 22) throw new WireError(`message of unknown kind ${kind}`);
       return { type: "other" };
@@ -227,7 +253,8 @@ function training(value: Value | undefined): Training {
   return { optimiser, learningRate, beta1, beta2, epsilon, clip, start, epochs, batch, privacyEpsilon };
 }
 
-function pack(kind: number, ...values: Value[]): Bytes {
+/** Values of the fields 1, 2, ...; undefined: one that is left out. */
+function pack(kind: number, ...values: (Value | undefined)[]): Bytes {
   const head = Uint8Array.of("H".charCodeAt(0), "N".charCodeAt(0), VERSION, kind);
-  return concat(head, encodeCbor(new Map(values.map((value, i) => [i + 1, value]))));
+  return concat(head, encodeCbor(new Map(values.flatMap((value, i) => (value === undefined ? [] : [[i + 1, value]])))));
 }
