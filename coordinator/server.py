@@ -328,8 +328,6 @@ class Coordinator:
     def _admit(self, topic: str) -> bool:
         """Whether a device may be listened to now: nobody is heard more often than a device at work speaks."""
         device = speaker(topic)  # also of a topic that is none, which is refused later
-        if self._workforce is not None and self._workforce.hears(topic):
-            return False
         admitted, first = self._limits.admit(device, monotonic_s())
         if first:
             self.observer.remark(

@@ -143,11 +143,6 @@ class Workforce:
         crew = self._crews.get(self._dealt.get(device, ""))
         return crew is not None and device in crew.listening
 
-    def hears(self, topic: str) -> bool:
-        """Whether what comes on a topic is a mask that a worker hears too."""
-        levels = topic.split("/")
-        return len(levels) >= 5 and levels[2] == "up" and levels[4] == "mask" and self.covers(levels[3])
-
     def take(self, worker: str, tally: Tally, payload_bytes: int, place: Place) -> tuple[str, ...]:
         """Write a tally down, or refuse it; the devices that are counted by it and were not before.
 
