@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from coordinator import broker_accounts_command
 from coordinator.fleet_actions import TO_DEVICES, TO_RUNS, DeviceAction, RunAction
+from coordinator.fleet_update_command import add_update
 from wire import command, signing
 from wire.errors import ConfigError, DataError
 
@@ -31,6 +32,7 @@ examples:
   hidenseek fleet pause                      # no round opens after the one that is open
   hidenseek fleet resume                     # rounds open again
   hidenseek fleet rename pi-07 kitchen       # in devices.yaml, the database, and the broker's accounts
+  hidenseek fleet update --broker mqtt://192.168.1.10 --percent 10   # another version of the client, for a tenth first
 
 While hidenseek serve runs, it follows within a second. The state folder is that of hidenseek serve.
 """
@@ -78,6 +80,7 @@ def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         where.add_argument("--config", type=Path, default=CONFIG, metavar="FILE", help="names it, without --state")
         action.set_defaults(run=run)
     _add_rename(actions)
+    add_update(actions)
 
 
 def _add_rename(actions: Subparsers[argparse.ArgumentParser]) -> None:
@@ -148,12 +151,24 @@ def _list(arguments: argparse.Namespace) -> int:
         if not cards:
             raise
     table = Table(box=None, pad_edge=False)
-    for title in ("device", "key", "runtime", "profile", "last hello", *(["card"] if cards else []), "may take part"):
+    for title in (
+        "device",
+        "key",
+        "client",
+        "runtime",
+        "profile",
+        "last hello",
+        *(["card"] if cards else []),
+        "may take part",
+    ):
         table.add_column(title, no_wrap=title in ("device", "key"))
     for name in sorted({*devices, *revoked, *cards}):
         hello = devices.get(name)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(seen[name])) if name in seen else ""
-        facts = (signing.fingerprint(hello.key), hello.runtime, hello.profile) if hello else ("", "", "")
+        facts = ("", "", "", "")
+        if hello:
+            client = hello.software.removeprefix("hidenseek-edge ")
+            facts = (signing.fingerprint(hello.key), client, hello.runtime, hello.profile)
         card = ([cards[name].in_words(time.time()) if name in cards else ""]) if cards else []
         may = "revoked" if name in revoked else "yes"
         table.add_row(name, *(Text(printable(fact)) for fact in facts), when, *card, may)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_client import card_command, memory_limits, web_command
 from edge_client.profile_command import add_profile
-from wire import __version__, command
+from wire import command
 
 EXAMPLES = """
 examples:
@@ -111,6 +111,9 @@ def _add_join(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument(
         "--no-telemetry", action="store_true", help="do not tell the coordinator what training costs this device"
     )
+    parser.add_argument(
+        "--no-updates", action="store_true", help="run this version, whatever hidenseek fleet update says"
+    )
     parser.add_argument("--verbose", action="store_true", help="say more")
     parser.set_defaults(run=_join)
 
@@ -119,8 +122,10 @@ def _join(arguments: argparse.Namespace) -> int:
     # Imported here so that --help and usage errors answer at once on a slow board.
     from edge_client import agent, data
     from edge_client.client import Client
+    from edge_client.releases import Releases
     from edge_client.runtimes import registry
     from edge_client.store import Store
+    from edge_client.updates import Updater
     from wire import messages, mqtt, signing
     from wire.channel import Channel, seal
     from wire.messages import Hello, State
@@ -129,19 +134,23 @@ def _join(arguments: argparse.Namespace) -> int:
     command.log_to_terminal(verbose=arguments.verbose)
     device = check_name(arguments.device, "device id")
     topics = Topics(arguments.federation)
+    state_folder: Path = arguments.state or _state_folder(device)
+    releases = Releases(state_folder)
+    if not arguments.no_updates:
+        releases.hand_over()
     broker = command.read_broker(arguments)
     runtime = registry.pick(arguments.runtime)
     samples = data.load(arguments.data)
     peers = _read_peers(arguments) if arguments.peers else None
     trusted = signing.from_text(arguments.trust, where="--trust") if arguments.trust else None
     instance = secrets.token_bytes(messages.INSTANCE_BYTES)
-    with closing(Store(arguments.state or _state_folder(device))) as store:
+    with closing(Store(state_folder)) as store:
         key, started = store.key(), store.count_start()
         if trusted is not None:
             store.trust(trusted)
         hello = Hello(
             instance=instance,
-            software=f"hidenseek-edge {__version__}",
+            software=releases.software,
             runtime=runtime,
             profile=arguments.profile,
             train_samples=int(samples.y_train.size),
@@ -165,9 +174,11 @@ def _join(arguments: argparse.Namespace) -> int:
             arguments.connect_timeout,
             waiting=lambda reason: print(f"waiting for {broker}: {reason}", file=sys.stderr),
         )
+        channel = Channel(transport, key)
+        updates = None if arguments.no_updates else Updater(device, releases, channel, topics)
         Client(
             device=agent.Device(name=device, hello=hello, stay=not arguments.once),
-            channel=Channel(transport, key),
+            channel=channel,
             topics=topics,
             data=samples,
             store=store,
@@ -175,7 +186,10 @@ def _join(arguments: argparse.Namespace) -> int:
             hide_among=arguments.hide_among,
             peers=peers,
             telemetry=not arguments.no_telemetry,
+            updates=updates,
         ).run()
+    if updates is not None and updates.restart:
+        releases.start_again()
     return 0
 
 

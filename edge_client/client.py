@@ -21,6 +21,7 @@ from edge_client.runtimes.registry import open_runtime
 from edge_client.sampler import Sampler
 from edge_client.store import KnownFederation, Store
 from edge_client.supervisor import Supervisor
+from edge_client.updates import Updater
 from wire import mask, signing
 from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
@@ -32,6 +33,7 @@ from wire.secure_messages import Deliveries, Invitation, Roster, Survivors
 from wire.telemetry import RoundTelemetry
 from wire.topics import DEVICE_QOS, Topics
 from wire.transport import Connected, Disconnected, monotonic_s
+from wire.update import Update, WheelPart
 
 if TYPE_CHECKING:
     from edge_client.secure_vote import SecureVote
@@ -55,6 +57,7 @@ class Client:
         hide_among: give masks only to sums of so many devices at least; 0: also as they are, where that is asked.
         peers: public keys of the devices that count for that; None: all do.
         telemetry: say what training costs, where the federation wants to know.
+        updates: brings the client up to date; None: nobody does.
     """
 
     device: agent.Device
@@ -66,6 +69,7 @@ class Client:
     hide_among: int = 0
     peers: frozenset[bytes] | None = None
     telemetry: bool = True
+    updates: Updater | None = None
     _bundle: Bundle | None = None
     _runtime: Runtime | None = None
     _training: Iterator[trainer.Trained | None] | None = None
@@ -104,6 +108,7 @@ class Client:
                 self._listen()
                 self._train_one_step()
                 self._tell()
+                self._update()
         finally:
             self._announce(online=False)
             self.channel.transport.close()
@@ -132,6 +137,8 @@ class Client:
                     self._introduced(happened.message)
                 if isinstance(happened.message, Invitation | Roster | Deliveries | Survivors):
                     self._secure_vote().hear(happened.message)
+                elif isinstance(happened.message, Update | WheelPart):
+                    self._hear_update(happened.message)
                 else:
                     self._events.append(happened.message)
         while self._events and self._stop is None:
@@ -143,6 +150,22 @@ class Client:
                 except WireError as error:
                     # Whoever sent it, a device outlives a bad announcement: the next one may be good.
                     log.warning("ignored: %s", error)
+
+    def _hear_update(self, said: Update | WheelPart) -> None:
+        if self.updates is None:
+            return
+        try:
+            self.updates.hear(said)
+        except WireError as error:
+            log.warning("ignored: %s", error)
+
+    def _update(self) -> None:
+        """Leave for another version of this program, when no training is lost by it."""
+        if self.updates is None:
+            return
+        self.updates.tick(joined=self.device.welcomed)
+        if self.updates.restart and self._training is None:
+            self._stop = self._stop or events.Stop(error=None)
 
     def _trusted(self, topic: str, message: Message) -> bytes:
         """Whose word this device takes: that of the federation it was told to trust, or of the first it met."""
@@ -186,6 +209,8 @@ class Client:
         topics = [self.topics.down(self.device.name), self.topics.announcement]
         for topic in topics if self.store.federation() is None else [*topics, self.topics.round]:
             self.channel.subscribe(topic, qos=DEVICE_QOS)
+        if self.updates is not None and self.store.federation() is not None:
+            self.updates.subscribe()
 
     def _do(self, action: events.Action) -> None:
         match action:

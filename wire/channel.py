@@ -139,7 +139,7 @@ class Channel:
         if not isinstance(event, Packet):
             return event
         self.received_bytes += len(event.payload)
-        if not self.admit(event.topic):
+        if not event.payload or not self.admit(event.topic):  # empty: what was retained there is gone
             event.acknowledge()
             return None
         try:

@@ -24,6 +24,7 @@ from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKe
 from wire.settings import Training
 from wire.signing import KEY_BYTES
 from wire.telemetry import RoundTelemetry
+from wire.update import Update, WheelPart
 from wire.worker_messages import Report, Settled, Shift, Tally
 
 MAGIC = b"HN"
@@ -290,6 +291,8 @@ Message: TypeAlias = (
     | Shift
     | Tally
     | Settled
+    | Update
+    | WheelPart
 )
 KINDS: dict[int, type[Message]] = {
     1: Hello,
@@ -318,6 +321,8 @@ KINDS: dict[int, type[Message]] = {
     24: Shift,
     25: Tally,
     26: Settled,
+    27: Update,
+    28: WheelPart,
 }
 _SINGLE = struct.Struct("<f")
 _NUMBER_OF = {cls: number for number, cls in KINDS.items()}

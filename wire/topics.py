@@ -5,6 +5,8 @@
     hns/<federation>/all/federation          retained, coordinator -> all
     hns/<federation>/all/round               retained, coordinator -> all
     hns/<federation>/all/bundle/<runtime>    retained, coordinator -> all
+    hns/<federation>/all/update              retained, coordinator -> all
+    hns/<federation>/all/wheel/<digest>/<part>   retained, coordinator -> all
     hns/<federation>/down/<device>           coordinator -> one device
     hns/<federation>/home/status | federation | devices/<device>   retained, coordinator -> home automation, JSON
     hns/<federation>/up/<device>/hello | state | mask | evaluation | missed | telemetry | exchange
@@ -76,6 +78,15 @@ class Topics:
     def bundle(self, runtime: str) -> str:
         """Where the bundle for one runtime is retained."""
         return f"{ROOT}/{self.federation}/all/bundle/{check_name(runtime, 'runtime')}"
+
+    @property
+    def update(self) -> str:
+        """Where the client's version is retained that devices shall run."""
+        return f"{ROOT}/{self.federation}/all/update"
+
+    def wheel_part(self, digest: bytes, number: int) -> str:
+        """Where one part of a wheel with this SHA-256 is retained."""
+        return f"{ROOT}/{self.federation}/all/wheel/{digest.hex()[:16]}/{number}"
 
     def down(self, device: str) -> str:
         """What one device alone is told."""

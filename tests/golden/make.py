@@ -48,6 +48,7 @@ from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKe
 from wire.settings import Training
 from wire.telemetry import RoundTelemetry, histogram
 from wire.ticket import Keep, Ticket
+from wire.update import Update, WheelPart
 from wire.worker_messages import Report, Settled, Shift, Tally
 
 FOLDER = Path(__file__).parent
@@ -302,6 +303,15 @@ WORKERS: dict[str, Message] = {
     "settled": Settled(batch=bytes(range(8)), refused=("pi-01",)),
 }
 MESSAGES |= WORKERS
+MESSAGES["update"] = Update(
+    version="0.2.0",
+    issued=1_700_000_000_000,
+    wheels={"aarch64": bytes(range(32)), "x86_64": bytes(range(32, 64))},
+    sizes=(1_029_920, 1_100_000),
+    share=1_000,
+    seed=bytes(range(16)),
+)
+MESSAGES["wheel-part"] = WheelPart(wheel=bytes(range(32)), number=15, data=b"PK\x05\x06")
 MESSAGES["telemetry"] = Telemetry(
     run=RUN,
     rounds=(

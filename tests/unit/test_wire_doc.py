@@ -219,7 +219,12 @@ def test_training_settings_are_in_their_order() -> None:
 def test_every_topic_is_documented() -> None:
     """The list of topics is what `wire.topics` builds, with placeholders in the place of names."""
     topics = Topics("FEDERATION")
-    built = [topics.announcement, topics.round, topics.bundle("RUNTIME"), topics.down("DEVICE")]
+    built = [topics.announcement, topics.round, topics.bundle("RUNTIME")]
+    built += [
+        topics.update,
+        topics.wheel_part(bytes(32), 0).replace("0" * 16 + "/0", "<digest>/<part>"),
+        topics.down("DEVICE"),
+    ]
     built += [topics.up("DEVICE", kind) for kind in UP_KINDS]
     built += [topics.work("WORKER", "up"), topics.work("WORKER", "down")]
     built += [topics.claim("DEVICE"), topics.claim_answer("DEVICE")]
