@@ -132,12 +132,11 @@ def _rename(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from coordinator.brokers import claims
-    from coordinator.terminal import printable
+    from coordinator.terminal import printable, wide
 
     cards = claims.load(arguments.deploy).cards
     revoked: frozenset[str] = frozenset()
@@ -172,7 +171,7 @@ def _list(arguments: argparse.Namespace) -> int:
         card = ([cards[name].in_words(time.time()) if name in cards else ""]) if cards else []
         may = "revoked" if name in revoked else "yes"
         table.add_row(name, *(Text(printable(fact)) for fact in facts), when, *card, may)
-    console = Console()
+    console = wide()
     console.print(table if table.rows else "no device was seen yet")
     for name, one in sorted(cards.items()):
         for attempt in one.refused:

@@ -220,6 +220,7 @@ def test_motion_is_recorded_at_fifty_hertz(page: str, phones: Phones, broker: De
     phone.wait("What to train on")
     phone.do("check", what="input[value=motion]")
     phone.do("click", what="#record")
+    phone.wait("Stop recording")
     phone.do("script", code=SENSORS)
     phone.do("click", what="text=Stop recording")
     # 16 s of 50 readings: (800 - 128) / 64 + 1 windows, give or take the one at the end.

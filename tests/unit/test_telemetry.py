@@ -65,7 +65,7 @@ def test_a_database_of_the_version_before_gets_the_table(store: Store) -> None:
     path = store.path
     store.close()
     with sqlite3.connect(path) as old:
-        for table in ("telemetry", "exchange", "told", "paused"):
+        for table in ("telemetry", "exchange", "told", "paused", "partial"):
             old.execute(f"DROP TABLE {table}")
         for column in ("connection", "draws"):
             old.execute(f"ALTER TABLE device DROP COLUMN {column}")
