@@ -29,7 +29,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.machine import commit, describe
-from coordinator import server
+from coordinator import outbox
 from coordinator.federation import DATABASE, Federation, Recipe, connect, prepare
 from coordinator.rounds import Schedule
 from coordinator.store import Store
@@ -71,7 +71,7 @@ def serve(
     url: str, state: Path, batch: int, rounds: int, per_round: int, devices: int, defend: int, workers: int
 ) -> None:
     """Be the coordinator, in this process."""
-    server.BATCH = batch
+    outbox.BATCH = batch
     wanted = federation(rounds, per_round, devices, bool(defend), workers)
     board = Board(Console(file=sys.stderr), title=NAME, rounds=rounds, fedavg_bytes=1)
     with closing(Store(state / DATABASE)) as store:
@@ -251,9 +251,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     sizes = (options.rounds, options.per_round, options.devices)
     if options.workers:
-        runs = [partial(measure, server.BATCH, *sizes, False, workers) for workers in (0, options.workers)]
+        runs = [partial(measure, outbox.BATCH, *sizes, False, workers) for workers in (0, options.workers)]
     else:
-        runs = [partial(measure, batch, *sizes) for batch in (1, server.BATCH)]
+        runs = [partial(measure, batch, *sizes) for batch in (1, outbox.BATCH)]
     for run in runs:
         rows.append(run())
         print(rows[-1], flush=True)

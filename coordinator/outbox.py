@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from coordinator.database import Database
-from wire.channel import Channel
+from wire.channel import Channel, Happening
 from wire.messages import Message
+from wire.transport import monotonic_s
+
+BATCH = 500  # messages that are committed together at most,
+BATCH_S = 0.1  # and for so long they are collected while there are more
 
 StoreT = TypeVar("StoreT", bound=Database)
 
@@ -39,6 +43,17 @@ class Outbox(Generic[StoreT]):
     def then(self, effect: Callable[[], object]) -> None:
         """Do something else at the end of this batch, in order."""
         self._waiting.append(effect)
+
+    def arriving(self, timeout_s: float) -> Iterator[Happening]:
+        """What the channel has for one batch, one after the other; waits for the first only."""
+        happened, began_s = self.channel.receive(timeout_s), monotonic_s()
+        for arrived in range(1, BATCH + 1):
+            if happened is None:
+                return
+            yield happened
+            if arrived == BATCH or monotonic_s() - began_s > BATCH_S:
+                return
+            happened = self.channel.receive(0)
 
     @contextmanager
     def batch(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ these and a mask is either sent again or found stored already.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -57,8 +57,6 @@ from wire.transport import Connected, Disconnected, monotonic_s
 from wire.worker_messages import Report, Tally
 
 TICK_S = 0.25
-BATCH = 500  # messages that are committed together at most,
-BATCH_S = 0.1  # and for so long they are collected while there are more
 MAX_VALUES = 1_000  # of a device's message: before its signature is checked, little is to be done for it
 
 
@@ -255,22 +253,11 @@ class Coordinator:
         """Deal with what has arrived, in one commit, up to a message that something follows from."""
         actions: list[Action] = []
         with self._outbox.batch():
-            for happened in self._arriving():
+            for happened in self._outbox.arriving(TICK_S):
                 actions = self._heed(happened)
                 if actions:
                     break
         self._apply(actions)
-
-    def _arriving(self) -> Iterator[Happening]:
-        """What the channel has, one after the other; waits for the first only."""
-        happened, began_s = self.channel.receive(TICK_S), monotonic_s()
-        for arrived in range(1, BATCH + 1):
-            if happened is None:
-                return
-            yield happened
-            if arrived == BATCH or monotonic_s() - began_s > BATCH_S:
-                return
-            happened = self.channel.receive(0)
 
     def _heed(self, happened: Happening) -> list[Action]:
         match happened:

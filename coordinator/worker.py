@@ -29,7 +29,6 @@ from wire.worker_messages import Report, Settled, Shift, Tally
 TICK_S = 0.25
 REPORT_S = 1.0
 TELL_AGAIN_S = 3.0  # a tally that is not settled
-BATCH, BATCH_S = 500, 0.1  # messages that are committed together at most, and how long they are collected
 TALLY = 200  # masks of one, so that the coordinator takes it for a message (`coordinator.server.MAX_VALUES`)
 TALLY_BYTES = 256 * 1024
 
@@ -86,14 +85,8 @@ class Worker:
     def step(self, timeout_s: float) -> None:
         """Deal with what has arrived, wait for it so long at most; then say what is to be said."""
         with self._outbox.batch():
-            happened, began_s = self.channel.receive(timeout_s), monotonic_s()
-            for _ in range(BATCH):
-                if happened is None:
-                    break
+            for happened in self._outbox.arriving(timeout_s):
                 self._heed(happened)
-                if monotonic_s() - began_s > BATCH_S:
-                    break
-                happened = self.channel.receive(0)
         now_s = monotonic_s()
         with self._outbox.batch():
             self._tell(now_s)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import server
+from coordinator import outbox, server
 from tests.integration.stage import HONEST, Stage
 from wire.messages import Hello, Receipt, Round
 from wire.transport import Connected
@@ -15,7 +15,7 @@ from wire.transport import Connected
 @pytest.mark.parametrize("batch", [1, 2, 500])
 def test_nothing_is_lost_where_a_batch_ends(tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every mask of every round is counted and confirmed once, however messages fall into batches."""
-    monkeypatch.setattr(server, "BATCH", batch)
+    monkeypatch.setattr(outbox, "BATCH", batch)
     stage = Stage(tmp_path, rounds=3)
     assert stage.play().digest == stage.expected().digest
     receipts = sorted(

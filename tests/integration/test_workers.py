@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import workforce
+from coordinator import outbox, workforce
 from coordinator.keys import federation_key
 from coordinator.worker import Worker
 from coordinator.worker_store import WorkerStore
@@ -105,6 +105,17 @@ def test_sums_make_the_votes_that_masks_make(tmp_path: Path) -> None:
     spent = stage.store.query("SELECT * FROM mask WHERE number = 4 AND device = ?", HONEST[0])[0]
     assert (spent["train_samples"], spent["correct"], spent["test_samples"]) == (72, 6, 24)
     assert spent["payload_bytes"] == len(stage.sent[f"{HONEST[0]} mask 4"])
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_nothing_is_lost_where_a_worker_s_batch_ends(
+    tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after the last message of a batch waits for the next one."""
+    monkeypatch.setattr(outbox, "BATCH", batch)
+    stage = Crewed(tmp_path, rounds=4)
+    assert stage.play().digest == stage.expected().digest
+    check(stage, 4)
 
 
 def test_where_masks_are_looked_at_workers_hand_them_on(tmp_path: Path) -> None:
