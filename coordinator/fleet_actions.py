@@ -7,65 +7,62 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Concatenate, Generic, ParamSpec
 
 from coordinator.store import Store
 
+P = ParamSpec("P")
+
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceAction:
-    """Something done to a device.
+class Action(Generic[P]):
+    """Something done to a device, or to the rounds.
 
     Attributes:
         text: what it does, for help.
         change: does it; whether anything changed.
-        done: said of the device if it did.
+        done: said if it did.
         nothing: said if it did not.
     """
 
     text: str
-    change: Callable[[Store, str], bool]
+    change: Callable[Concatenate[Store, P], bool]
     done: str
     nothing: str
 
-
-@dataclass(frozen=True, kw_only=True)
-class RunAction:
-    """Something done to the rounds; as `DeviceAction`."""
-
-    text: str
-    change: Callable[[Store], bool]
-    done: str
-    nothing: str
+    def carry_out(self, store: Store, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Do it; what to say. Raises StateError if it cannot be written."""
+        return self.done if self.change(store, *args, **kwargs) else self.nothing
 
 
-TO_DEVICES: Mapping[str, DeviceAction] = {
-    "revoke": DeviceAction(
+TO_DEVICES: Mapping[str, Action[[str]]] = {
+    "revoke": Action(
         text="a device takes part no more, from the next round on",
         change=Store.revoke,
         done="is revoked",
         nothing="was revoked before",
     ),
-    "restore": DeviceAction(
+    "restore": Action(
         text="a revoked device may take part again",
         change=Store.restore,
         done="may take part again",
         nothing="was not revoked",
     ),
-    "forget": DeviceAction(
+    "forget": Action(
         text="forget a device's key: the next one under its id is it",
         change=Store.forget_device,
         done="is forgotten",
         nothing="was never seen",
     ),
 }
-TO_RUNS: Mapping[str, RunAction] = {
-    "pause": RunAction(
+TO_RUNS: Mapping[str, Action[[]]] = {
+    "pause": Action(
         text="no round opens after the one that is open, until resumed",
         change=Store.pause,
         done="paused: no round opens until it is resumed",
         nothing="was paused before",
     ),
-    "resume": RunAction(
+    "resume": Action(
         text="rounds open again",
         change=Store.resume,
         done="resumed: the next round opens when enough devices are there",

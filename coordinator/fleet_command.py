@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coordinator import broker_accounts_command
-from coordinator.fleet_actions import TO_DEVICES, TO_RUNS, DeviceAction, RunAction
+from coordinator.fleet_actions import TO_DEVICES, TO_RUNS, Action
 from coordinator.fleet_update_command import add_update
 from wire import command, signing
 from wire.errors import ConfigError, DataError
@@ -196,18 +196,18 @@ def _approve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _to_device(action: DeviceAction, arguments: argparse.Namespace) -> int:
+def _to_device(action: Action[[str]], arguments: argparse.Namespace) -> int:
     from wire.topics import check_name
 
     device = check_name(arguments.device, "device id")
     with _store(arguments) as store:
-        print(f"{device} {action.done if action.change(store, device) else action.nothing}")
+        print(f"{device} {action.carry_out(store, device)}")
     return 0
 
 
-def _to_run(action: RunAction, arguments: argparse.Namespace) -> int:
+def _to_run(action: Action[[]], arguments: argparse.Namespace) -> int:
     with _store(arguments) as store:
-        print(action.done if action.change(store) else action.nothing)
+        print(action.carry_out(store))
     return 0
 
 

@@ -33,6 +33,11 @@ def check_mask(update: MaskUpdate, votes: Votes, ticket: Ticket) -> Signs:
     return mask.decode_signs(update.signs, votes, ticket.ends)
 
 
+def refused(update: MaskUpdate, instance: bytes, error: WireError) -> Refusal:
+    """What a device's process is told whose mask is not taken."""
+    return Refusal(instance=instance, code="mask", reason=str(error)[:MAX_TEXT], number=update.number)
+
+
 @dataclass
 class Intake:
     """Takes the masks of one run.
@@ -77,10 +82,7 @@ class Intake:
         except WireError as error:
             member = self.fleet.members.get(device)
             if member is not None:
-                refusal = Refusal(
-                    instance=member.hello.instance, code="mask", reason=str(error)[:MAX_TEXT], number=update.number
-                )
-                self.outbox.send(down, refusal)
+                self.outbox.send(down, refused(update, member.hello.instance, error))
             raise
         store.add_mask(device, update, payload_bytes, self.outbox.send(down, receipt), counted)
         self.outbox.then(lambda: self.observer.mask(device, replace(update, number=counted), payload_bytes))

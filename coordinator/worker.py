@@ -11,16 +11,15 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coordinator.intake import check_mask
+from coordinator.intake import check_mask, refused
 from coordinator.limits import Limits
 from coordinator.outbox import Outbox
 from coordinator.worker_store import Held, WorkerStore
 from wire import mask, signing
 from wire.channel import Channel, Garbled, Happening, Received
 from wire.errors import BrokerRefused, Mismatch, WireError
-from wire.fields import MAX_TEXT
 from wire.mask import Signs, Votes
-from wire.messages import INSTANCE_BYTES, MaskUpdate, Message, Receipt, Refusal
+from wire.messages import INSTANCE_BYTES, MaskUpdate, Message, Receipt
 from wire.ticket import Ticket, decode_ticket
 from wire.topics import Topics, speaker
 from wire.transport import Connected, Disconnected, monotonic_s
@@ -192,9 +191,7 @@ class Worker:
                 raise Mismatch("mask for a round that is not open", expected=shift.number, got=update.number)
             self._signs[device] = check_mask(update, self._votes, self._ticket)
         except WireError as error:
-            reason = str(error)[:MAX_TEXT]
-            instance = self._devices[device][1]
-            self._outbox.send(down, Refusal(instance=instance, code="mask", reason=reason, number=update.number))
+            self._outbox.send(down, refused(update, self._devices[device][1], error))
             raise
         self.store.add(device, update, payload_bytes, self._outbox.send(down, receipt))
 

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from coordinator.announced import Announced
 from coordinator.fleet import Fleet
-from coordinator.intake import Place
+from coordinator.intake import Place, check_mask
 from coordinator.observer import Observer
 from coordinator.outbox import Outbox
 from coordinator.steps import Asynchrony
@@ -199,7 +199,7 @@ class Workforce:
             if bool(tally.votes) == bool(update.signs):
                 raise WireError("a tally with both sums and signs, or neither")
             if update.signs:
-                mask.decode_signs(update.signs, announced, self.ticket.ends)
+                check_mask(update, announced, self.ticket)
             updates.append(update)
         if tally.votes:
             voters = mask.decode_votes(tally.votes, self.ticket.ends, announced).voters

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from edge_client import files
 from wire import __version__
 from wire.errors import StateError
 
@@ -273,14 +274,9 @@ class Releases:
             StateError: if it cannot be written.
         """
         path = self.folder / RECORD
-        draft = path.with_suffix(".new")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with draft.open("w") as file:
-                json.dump(asdict(self.record), file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
+            files.replace(path, json.dumps(asdict(self.record)).encode())
             _sync(self.folder)
         except OSError as error:
             raise StateError(f"cannot be written ({error.strerror})", where=str(path)) from error

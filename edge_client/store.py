@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from edge_client import files
 from wire import messages, personal, signing
 from wire.claim import TOKEN_FILE
 from wire.errors import StateError, WireError
@@ -216,15 +216,9 @@ class Store:
         Raises:
             StateError: if it cannot be written; then it holds the old bytes.
         """
-        temporary = self.folder / (name + ".part")
         try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.folder / name)
+            files.replace(self.folder / name, data)
         except OSError as error:
-            temporary.unlink(missing_ok=True)  # half a file must not keep the last room on a full card
             why = f"cannot be written ({error.strerror})"
             hint = "Make room there, then start again: nothing that the coordinator confirmed is lost"
             raise StateError(why, where=str(self.folder / name), hint=hint) from error

@@ -106,6 +106,37 @@ class Claims(BaseModel):
         return ""
 
 
+class Watched:
+    """A deployment's cards, read again when their file is another.
+
+    Args:
+        folder: the deployment's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: tuple[tuple[int, ...], Claims] | None = None
+
+    def now(self) -> Claims:
+        """The cards; the same object as long as nothing changes.
+
+        Raises:
+            StateError: if they cannot be read.
+        """
+        stamp = self._stamp()
+        if self._read is None or self._read[0] != stamp:
+            self._read = stamp, load(self._folder)
+        return self._read[1]
+
+    def _stamp(self) -> tuple[int, ...]:
+        """Another one whenever the file is another; it is always replaced whole."""
+        try:
+            found = (self._folder / FILE).stat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 class Enrolled:
     """Keys of the devices that have claimed their accounts: whoever answers claims writes them down before it answers.
 
@@ -117,25 +148,17 @@ class Enrolled:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._read_at = self._stamp()
-        self._keys = load(folder).keys
+        self._watched = Watched(folder)
+        self._claims = self._watched.now()
+        self._keys = self._claims.keys
 
     def __call__(self) -> Mapping[str, bytes]:
-        """Public keys by device, as they are now."""
+        """Public keys by device, as they are now; the same object as long as nothing changes."""
         with suppress(StateError):
-            stamp = self._stamp()
-            if stamp != self._read_at:
-                self._keys, self._read_at = load(self._folder).keys, stamp
+            found = self._watched.now()
+            if found is not self._claims:
+                self._claims, self._keys = found, found.keys
         return self._keys
-
-    def _stamp(self) -> tuple[int, ...]:
-        """Another one whenever the file is another; it is always replaced whole."""
-        try:
-            found = (self._folder / FILE).stat()
-        except OSError:
-            return ()
-        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def load(folder: Path) -> Claims:

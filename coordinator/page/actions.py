@@ -36,15 +36,13 @@ class Actions:
         check_name(device, "device id")
         if action == APPROVE:
             return self._approve(device)
-        wanted = TO_DEVICES[action]
         with self.source.writing() as store:
-            return f"{device} {wanted.done if wanted.change(store, device) else wanted.nothing}"
+            return f"{device} {TO_DEVICES[action].carry_out(store, device)}"
 
     def to_run(self, action: str) -> str:
         """Do something to the rounds; what to say of it. Raises StateError if it cannot be written."""
-        wanted = TO_RUNS[action]
         with self.source.writing() as store:
-            return wanted.done if wanted.change(store) else wanted.nothing
+            return TO_RUNS[action].carry_out(store)
 
     def _approve(self, device: str) -> str:
         folder = self.source.deploy

@@ -27,7 +27,7 @@ from coordinator.fleet_actions import TO_RUNS
 from coordinator.page import charts
 from coordinator.page.actions import NAMES, Actions
 from coordinator.page.feed import Feed
-from coordinator.page.guard import COOKIE, FORM_KEY, Guard, address_of, read_form, too_many
+from coordinator.page.guard import COOKIE, FORM_KEY, Guard, address_of, is_browser, read_form, too_many
 from coordinator.page.history import History
 from coordinator.page.invites import JOIN, Inviter, phone_page
 from coordinator.page.login import Login
@@ -60,11 +60,13 @@ class Page:
     history: History = field(init=False)
     _actions: Actions = field(init=False)
     _inviter: Inviter = field(init=False)
+    _cookies: dict[str, Any] = field(init=False)  # how every one is set
     _templates: Environment = field(init=False)
 
     def __post_init__(self) -> None:
         self.feed, self.history = Feed(self.source), History(self.source)
         self._actions, self._inviter = Actions(self.source), Inviter(self.source)
+        self._cookies = {"httponly": True, "samesite": "strict", "secure": self.secure}
         self._templates = html.environment(FOLDER / "templates")
 
     def app(self) -> Starlette:
@@ -179,10 +181,10 @@ class Page:
         try:
             made = await run_in_threadpool(self._inviter.invite, device, address)
         except ConfigError as error:
-            if "text/html" not in request.headers.get("accept", ""):
+            if not is_browser(request):
                 raise
             return self._render_invite(request, device, address, status=400, wrong=str(error))
-        if "text/html" not in request.headers.get("accept", ""):
+        if not is_browser(request):
             return JSONResponse({"device": made.device, "link": made.link, "doubts": made.doubts})
         return self._render_invite(request, device, address, made=made)
 
@@ -206,10 +208,10 @@ class Page:
 
     def _said(self, request: Request, text: str, path: str) -> Response:
         """What was done: for programs as JSON; browsers go on to a page, which says so once."""
-        if "text/html" not in request.headers.get("accept", ""):
+        if not is_browser(request):
             return JSONResponse({"said": text})
         answer = RedirectResponse(path, 303)
-        answer.set_cookie(SAID, quote(text), max_age=60, httponly=True, samesite="strict", secure=self.secure)
+        answer.set_cookie(SAID, quote(text), max_age=60, **self._cookies)
         return answer
 
     # Who may see it.
@@ -226,20 +228,13 @@ class Page:
         if not self.login.admits(token, address):
             return self._render(request, "login.html.j2", status=401, wrong=True)
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(
-            COOKIE,
-            self.login.cookie(),
-            max_age=int(self.login.good_for_s),
-            httponly=True,
-            samesite="strict",
-            secure=self.secure,
-        )
+        answer.set_cookie(COOKIE, self.login.cookie(), max_age=int(self.login.good_for_s), **self._cookies)
         return answer
 
     async def _log_out(self, request: Request) -> Response:
         await self.checked_form(request)
         answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=self.secure)
+        answer.delete_cookie(COOKIE, **self._cookies)
         return answer
 
     async def checked_form(self, request: Request) -> dict[str, str]:
@@ -265,7 +260,7 @@ class Page:
         )
         answer = HTMLResponse(text, status)
         if said:
-            answer.delete_cookie(SAID, httponly=True, samesite="strict", secure=self.secure)
+            answer.delete_cookie(SAID, **self._cookies)
         return answer
 
     def _failed(self, request: Request, error: Exception) -> Response:
@@ -278,7 +273,7 @@ class Page:
                 status, text = 400, str(error)
             case _:
                 status, text = 500, "the page has failed; the run goes on"
-        if "text/html" not in request.headers.get("accept", ""):
+        if not is_browser(request):
             return JSONResponse({"error": text}, status)
         with suppress(HidenseekError):
             return self._render(request, "error.html.j2", status=status, code=status, text=text)

@@ -81,9 +81,14 @@ class Guard:
             return PlainTextResponse("wrong token\n", 401, {"www-authenticate": "Bearer"})
         if self._login.knows(request.cookies.get(COOKIE, "")):
             return None
-        if "text/html" in request.headers.get("accept", ""):
+        if is_browser(request):
             return RedirectResponse("/login", 303)
         return PlainTextResponse("log in first, or send the token as a bearer\n", 401, {"www-authenticate": "Bearer"})
+
+
+def is_browser(request: HTTPConnection) -> bool:
+    """Whether a person is to read the answer; programs get JSON."""
+    return "text/html" in request.headers.get("accept", "")
 
 
 def address_of(request: HTTPConnection) -> str:

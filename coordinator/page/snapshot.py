@@ -93,7 +93,10 @@ class Source:
     deploy: Path | None = None
     allowed: frozenset[str] = frozenset()
     key: bytes | None = None
-    _cards: tuple[float, dict[str, Card]] = field(default=(-1.0, {}))
+    _watched: claims.Watched | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._watched = claims.Watched(self.deploy) if self.deploy else None
 
     def writing(self) -> closing[Store]:
         """The database, for what a person does; as `hidenseek fleet` opens it, beside the coordinator.
@@ -136,16 +139,11 @@ class Source:
         return Snapshot(run=self._run(newest, paused, now_s), devices=devices)
 
     def cards(self) -> dict[str, Card]:
-        """Cards by device, read again when the file has changed."""
-        if self.deploy is None:
-            return {}
+        """Cards by device; none where they cannot be read."""
         try:
-            changed_s = (self.deploy / claims.FILE).stat().st_mtime
-            if changed_s != self._cards[0]:
-                self._cards = changed_s, claims.load(self.deploy).cards
-        except (OSError, StateError):
+            return self._watched.now().cards if self._watched else {}
+        except StateError:
             return {}
-        return self._cards[1]
 
     def _run(self, newest: list[SqlRow], paused: bool, now_s: float) -> RunState:
         """The run.
