@@ -111,18 +111,20 @@ def test_what_a_bridge_carries(tmp_path: Path) -> None:
     """QoS 1 and retained messages both ways, what waited while the hub was away, and nothing of another site's."""
     sites = ["--sites", "A=localhost,B=localhost"]
     with deployed(tmp_path, "mosquitto", *sites, devices=FLEET, each=True) as broker:
-        with broker.probe("coordinator") as hub, broker.probe("pi-2", node=1) as device:
-            hub.subscribe("hns/t/up/#")
+        with broker.probe("coordinator") as hub:
             hub.publish("hns/t/all/round", b"retained", retain=True)
             hub.publish("hns/t/down/pi-3", b"for another site")
             hub.publish("hns/t/down/pi-2", b"own")
             hub.spin(lambda: False, 0.2)
+            wait_until(lambda: _is_retained_at_the_site(broker), 30, "the bridge is there")
+        with broker.probe("coordinator") as hub, broker.probe("pi-2", node=1) as device:
+            hub.subscribe("hns/t/up/#")
             device.subscribe("hns/t/down/#")
             device.subscribe("hns/t/all/#")
+            assert device.wait("hns/t/all/round", b"retained")  # so it is subscribed, to both
             hub.publish("hns/t/down/pi-2", b"own, later")
             hub.spin(lambda: False, 0.2)
             assert device.wait("hns/t/down/pi-2", b"own, later")
-            assert device.wait("hns/t/all/round", b"retained")
             assert {m.retained for m in device.heard if m.payload == b"retained"} == {True}
             assert not [message for message in device.heard if message.topic.endswith("pi-3")]
             device.publish("hns/t/up/pi-3/mask", b"in another's name")
@@ -153,6 +155,12 @@ def test_what_a_bridge_carries(tmp_path: Path) -> None:
             wait_until(lambda: _connects(hub), 20, "the hub is back")
             hub.spin(lambda: len({message.payload for message in hub.heard}) >= 50, 15)
             assert list(dict.fromkeys(message.payload for message in hub.heard)) == sent
+
+
+def _is_retained_at_the_site(broker: Deployed) -> bool:
+    with broker.probe("pi-2", node=1) as device:
+        device.subscribe("hns/t/all/#")
+        return device.wait("hns/t/all/round", b"retained", 0.5)
 
 
 def _connects(probe: Probe) -> bool:
