@@ -41,9 +41,23 @@ class FlashSettings(Strict):
     address: str | None = Field(default=None, description="with its prefix, such as 192.168.1.21/24; DHCP if not given")
     gateway: str | None = None
     dns: list[str] = Field(default=[], description="name servers")
-    swap: Literal["keep", "off"] = "off"
+    swap: Literal["keep", "off", "zram"] = Field(
+        default="off", description="off: it wears cards out; zram: in compressed memory"
+    )
     gpu_mem_mb: Annotated[int, Field(ge=16, le=512)] | None = Field(
         default=None, description="of a Raspberry Pi, for its firmware; 16 for boards without a screen"
+    )
+    overclock: Literal["keep", "off"] = Field(
+        default="off", description="off: what makes a Raspberry Pi faster than it is sold is taken out of config.txt"
+    )
+    arm_freq_mhz: Annotated[int, Field(ge=600, le=3000)] | None = Field(
+        default=None, description="of a Raspberry Pi: the most that its cores are clocked with"
+    )
+    temp_limit_c: Annotated[int, Field(ge=50, le=85)] | None = Field(
+        default=None, description="of a Raspberry Pi: where it begins to slow down"
+    )
+    power_saving: bool = Field(
+        default=False, description="of a Raspberry Pi: Bluetooth, sound, activity light off, Wi-Fi sleeps in between"
     )
     memory_mb: Annotated[int, Field(ge=48)] | None = Field(
         default=None, description="the most that the program may take; by half more than the budget's peak_mb, or 256"
@@ -82,7 +96,11 @@ class FlashSettings(Strict):
             wifi=self._wifi(),
             static=self._static(),
             gpu_mem_mb=self.gpu_mem_mb,
-            swap=self.swap == "keep",
+            swap=self.swap,
+            overclock=self.overclock,
+            arm_freq_mhz=self.arm_freq_mhz,
+            temp_limit_c=self.temp_limit_c,
+            power_saving=self.power_saving,
         )
 
     def recordings(self, folder: Path) -> dict[str, Path]:

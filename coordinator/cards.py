@@ -74,6 +74,11 @@ def prepare(image: Path, sources: list[Path], progress: Progress) -> Base:
     return Base(path=base, system=system.inspect(base), release=made.release)
 
 
+def check(base: Base, card: Card) -> None:
+    """Whether the image can do what a card is told; raises ImageError if not, naming the setting."""
+    customise.check(base.path, base.system, card.settings)
+
+
 def make(base: Base, card: Card, target: Path) -> None:
     """Write one device's image into a file, whole or not at all.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from coordinator import profiles, yaml_file
+from coordinator.card_settings import FlashSettings
 from coordinator.config import DevicesFile
 from export.image.customise import Card
 from export.image.service import Service
@@ -53,6 +55,7 @@ def card(config: Path, settings: DevicesFile, name: str, where: Where) -> Card:
         if not broker:
             raise ConfigError("no broker", where="broker", hint="Name one: --broker mqtts://HOST, or --deploy DIR")
         _check_broker(broker)
+        _check_clock(settings, name, wanted)
         return Card(
             settings=wanted.card(name, folder),
             service=Service(
@@ -70,9 +73,36 @@ def card(config: Path, settings: DevicesFile, name: str, where: Where) -> Card:
     except ConfigError as error:
         raise ConfigError(
             f"{error.where}: {error.what}" if error.where else error.what,
-            where=f"{config}: flash of {name}",
+            where=f"{_place(config, name, error.where)}: flash of {name}",
             hint=error.hint,
         ) from error
+
+
+def _place(config: Path, name: str, setting: str) -> str:
+    """File, and line where a setting is that counts for a device; of the device if it is nowhere."""
+    tree: Any = yaml_file.read(config)
+    parts = setting.split(".")
+    for above in (["devices", name, "flash"], ["flash"]):
+        found = tree
+        for part in [*above, parts[0]]:
+            found = found.get(part) if isinstance(found, dict) else None
+        if found is not None:
+            return f"{config}:{yaml_file.line_of(tree, [*above, *parts])}"
+    return f"{config}:{yaml_file.line_of(tree, ['devices', name])}"
+
+
+def _check_clock(settings: DevicesFile, name: str, wanted: FlashSettings) -> None:
+    """A board is not to be clocked higher than it is sold, if that is known and nobody has said that it may."""
+    device = settings.devices[name]
+    profile = (device.profile if device else None) or ""
+    kind = settings.hardware.get(profile) or profiles.built_in().get(profile)
+    sold_mhz = round(kind.clock_ghz * 1000) if kind and kind.clock_ghz else None
+    if wanted.overclock == "off" and wanted.arm_freq_mhz and sold_mhz and wanted.arm_freq_mhz > sold_mhz:
+        raise ConfigError(
+            f"{wanted.arm_freq_mhz} found, at most {sold_mhz} expected, which '{profile}' is sold with",
+            where="arm_freq_mhz",
+            hint="Say `overclock: keep` too if it is meant",
+        )
 
 
 def with_token(made: Card, deploy: Path | None) -> Card:

@@ -35,8 +35,9 @@ examples:
   HIDENSEEK_WIFI_PASSWORD=... hidenseek flash pi-02 --image ubuntu-server.img.xz --to /dev/mmcblk0 --yes
 
 Takes 64-bit Raspberry Pi OS (bookworm, trixie), Debian and Ubuntu, as they were downloaded: .img, .xz, .gz or .zst. The
-image is never changed. Host name, user, SSH key, Wi-Fi, address and the rest come from `flash:` in devices.yaml
-(docs/flash.md). Needs mtools, e2fsprogs and fdisk; root only to write to a card, and asks for it then.
+image is never changed. Host name, user, SSH key, Wi-Fi, country, address, locale, time zone, swap (off, zram), GPU
+memory, limits of clock and temperature, and power saving come from `flash:` in devices.yaml (docs/flash.md). Needs
+mtools, e2fsprogs and fdisk; root only to write to a card, and asks for it then.
 """
 
 
@@ -101,6 +102,8 @@ def _flash(arguments: argparse.Namespace) -> int:
     targets = {} if block else _files(arguments.to, names)
     with _progress(console) as progress:
         base = cards.prepare(arguments.image, arguments.wheels or [Path("dist")], progress)
+    for card in made.values():
+        cards.check(base, card)
     console.print(f"{base.system.title}, {base.system.machine}, settings by {base.system.mechanism}", highlight=False)
     if block:
         _write_card(console, arguments, base, made[names[0]], where)

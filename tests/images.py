@@ -33,12 +33,13 @@ ROOT_MIB, BOOT_MIB = 12, 8  # small; stock ones have 512 MiB for the boot files,
 ELF_MACHINE = {"aarch64": 183, "x86_64": 62, "armv7l": 40}
 CMDLINE = "console=serial0,115200 root=PARTUUID=0 rootfstype=ext4 fsck.repair=yes rootwait"
 
-RELEASES = {
+RELEASES: dict[str, dict[str, object]] = {
     "raspios-trixie": {"python": "3.13", "cloud": True, "pi": True, "firmware": True, "seed": True, "nm": True},
     "raspios-bookworm": {"python": "3.11", "cloud": False, "pi": True, "firmware": True, "seed": False, "nm": True},
     "ubuntu-pi": {"python": "3.12", "cloud": True, "pi": False, "firmware": True, "seed": True, "nm": False},
     "debian-cloud": {"python": "3.13", "cloud": True, "pi": False, "firmware": False, "seed": False, "nm": False},
 }
+ZRAM = "kernel/drivers/block/zram/zram.ko.xz: kernel/mm/zsmalloc.ko.xz\n"  # of a modules.dep
 TITLES = {
     "raspios-trixie": "Debian GNU/Linux 13 (trixie)",
     "raspios-bookworm": "Debian GNU/Linux 12 (bookworm)",
@@ -127,6 +128,16 @@ def _root(root: Path, title: str, machine: str, has: dict[str, object]) -> None:
     (root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
     (root / "etc/hostname").write_text("raspberrypi\n")
     (root / "etc/dphys-swapfile").write_text("CONF_SWAPSIZE=512\n")
+    if has.get("rpi_swap"):
+        (root / "etc/rpi").mkdir()
+        (root / "etc/rpi/swap.conf").write_text("[Main]\n#Mechanism=auto\n")
+    if has.get("generator"):
+        (root / "usr/lib/systemd/system-generators").mkdir()
+        (root / "usr/lib/systemd/system-generators/zram-generator").write_bytes(elf(machine))
+    (root / "usr/lib/modules/6.12.1").mkdir(parents=True)
+    (root / "usr/lib/modules/6.12.1/modules.dep").write_text(str(has.get("modules", ZRAM)))
+    (root / "usr/share/i18n").mkdir(parents=True)
+    (root / "usr/share/i18n/SUPPORTED").write_text("de_DE.UTF-8 UTF-8\nde_DE ISO-8859-1\nen_GB.UTF-8 UTF-8\n")
     (root / "usr/lib/clock-epoch").touch()
     (root / "usr/lib/systemd/systemd").write_bytes(elf(machine))
     (root / "usr/bin/dpkg").write_bytes(elf(machine))
@@ -143,7 +154,7 @@ def _root(root: Path, title: str, machine: str, has: dict[str, object]) -> None:
 def _boot(has: dict[str, object]) -> dict[str, str]:
     found = {"start4.elf": "x" * 1000}
     if has["firmware"]:
-        found |= {"cmdline.txt": f"{CMDLINE}\n", "config.txt": "[all]\ndtparam=audio=on\n"}
+        found |= {"cmdline.txt": f"{CMDLINE}\n", "config.txt": str(has.get("config", "[all]\ndtparam=audio=on\n"))}
     if has["seed"]:
         found |= {"user-data": "#cloud-config\n", "meta-data": "instance-id: first\n", "network-config": "version: 2\n"}
     return found

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from export.image import cloudinit, firstrun, service
+from export.image import cloudinit, firmware, firstrun, service, swap
 from export.image.client import Client
 from export.image.ext4 import Ext4
 from export.image.fat import Fat
@@ -16,10 +15,10 @@ from export.image.service import Service
 from export.image.settings import CardSettings
 from export.image.system import SEED, System
 from export.image.tree import Tree
-from wire.errors import ImageError
+from wire.errors import ImageError, did_you_mean
 
+LOCALES, BUILT_IN_LOCALES = "/usr/share/i18n/SUPPORTED", ("C.UTF-8", "C", "POSIX")
 FOR_CARDS_BYTES = 64 << 20  # for recordings and settings
-MARK = "# hidenseek flash"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +51,28 @@ def install(image: Path, system: System, client: Client) -> None:
     root.put(client.files)
 
 
+def check(image: Path, system: System, settings: CardSettings) -> None:
+    """Whether a system can do what a card is told; personalise takes it for granted.
+
+    Raises:
+        ImageError: if it cannot; names the setting.
+    """
+    if not system.firmware and (names := firmware.needed_by(settings)):
+        raise ImageError(
+            f"{names[0]} is for config.txt of a Raspberry Pi, and {system.title} has none",
+            hint=f"Leave {' and '.join(names)} out, for one device with `{names[0]}: "
+            f"{'false' if names[0] == 'power_saving' else 'null'}`",
+        )
+    root = Ext4(image, system.root.start_bytes)
+    swap.check(root, settings)
+    known = [line.split()[0] for line in (root.read(LOCALES) or b"").decode(errors="replace").splitlines() if line]
+    if known and settings.locale not in (*BUILT_IN_LOCALES, *known):
+        raise ImageError(
+            f"locale: '{settings.locale}' found, and {system.title} has none of that name",
+            hint=did_you_mean(settings.locale, known)[:200],
+        )
+
+
 def personalise(image: Path, system: System, card: Card) -> None:
     """Put one card's settings into an image that has the client, and check its root file system.
 
@@ -65,8 +86,9 @@ def personalise(image: Path, system: System, card: Card) -> None:
     for name, path in card.data.items():
         tree.add(f"{service.DATA}/{name}", path)
     tree.merge(_nobodys(root))
-    if not card.settings.swap:
-        tree.merge(_without_swap(root))
+    tree.merge(swap.files(root, card.settings))
+    if card.settings.power_saving:
+        tree.merge(_power_saving(root, system))
     boot: dict[str, bytes] = {}
     if system.mechanism == "systemd":
         tree.merge(firstrun.files(card.settings, network_manager=system.network_manager))
@@ -81,7 +103,7 @@ def personalise(image: Path, system: System, card: Card) -> None:
         else:
             boot |= files
             if system.mechanism == "cloudinit-rpi":
-                boot["cmdline.txt"] = _with_words(
+                boot["cmdline.txt"] = firmware.with_words(
                     _boot_file(image, system, "cmdline.txt"), [f"ds=nocloud;i={instance}"]
                 )
     if system.firmware:
@@ -101,31 +123,25 @@ def _nobodys(root: Ext4) -> Tree:
     return tree
 
 
-def _without_swap(root: Ext4) -> Tree:
-    """Swap of Raspberry Pi OS turned off: dphys-swapfile until bookworm, rpi-swap (/etc/rpi/swap.conf) since trixie."""
+def _power_saving(root: Ext4, system: System) -> Tree:
+    """What saves power besides what config.txt says."""
     tree = Tree()
-    if root.kind("/etc/dphys-swapfile"):
-        tree.links["/etc/systemd/system/dphys-swapfile.service"] = "/dev/null"
-    if root.kind("/etc/rpi/swap.conf"):
-        tree.add("/etc/rpi/swap.conf.d/90-hidenseek.conf", "[Main]\nMechanism=none\n")
+    if system.network_manager:
+        tree.add("/etc/NetworkManager/conf.d/90-hidenseek.conf", "[connection]\nwifi.powersave=3\n")  # on
+    if root.kind("/usr/lib/systemd/system/hciuart.service"):  # it waits for Bluetooth, in vain
+        tree.links["/etc/systemd/system/hciuart.service"] = "/dev/null"
     return tree
 
 
 def _firmware(image: Path, system: System, card: Card, command_line: bytes | None) -> dict[str, bytes]:
     """Files that a Raspberry Pi's firmware reads."""
     before = command_line or _boot_file(image, system, "cmdline.txt")
-    # Its kernels come without accounting of memory, which the service's limit needs.
-    words = ["cgroup_enable=memory"]
-    if card.settings.wifi:
-        words.append(f"cfg80211.ieee80211_regdom={card.settings.wifi.country}")
-    after = _with_words(before, words)
+    after = firmware.command_line(before, card.settings)
     if system.mechanism == "systemd":
         after = firstrun.command_line(after)
-    found = {"cmdline.txt": after}
-    if card.settings.gpu_mem_mb is not None:
-        config = _boot_file(image, system, "config.txt").decode(errors="replace").partition(MARK)[0].rstrip("\n")
-        found["config.txt"] = f"{config}\n{MARK}\n[all]\ngpu_mem={card.settings.gpu_mem_mb}\n".encode()
-    return found
+    said = _boot_file(image, system, "config.txt").decode(errors="surrogateescape")
+    config = firmware.config(said, card.settings)
+    return {"cmdline.txt": after, "config.txt": config.encode(errors="surrogateescape")}
 
 
 def _boot_file(image: Path, system: System, name: str) -> bytes:
@@ -134,11 +150,3 @@ def _boot_file(image: Path, system: System, name: str) -> bytes:
     if found is None:
         raise ImageError(f"no {name} on the boot partition", where=str(image), hint="Download the image again")
     return found
-
-
-def _with_words(line: bytes, words: list[str]) -> bytes:
-    """A kernel command line with these settings in the place of earlier ones of the same names."""
-    names = {word.partition("=")[0] for word in words} - {"cgroup_enable"}  # which may stand there more than once
-    before = re.split(r"\s+", line.decode(errors="replace").strip())
-    kept = [word for word in before if word not in words and word.partition("=")[0] not in names]
-    return " ".join([*kept, *words]).encode() + b"\n"

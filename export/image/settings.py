@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from wire.errors import ConfigError
 
@@ -77,7 +78,11 @@ class CardSettings:
         wifi: None for cable only.
         static: None for DHCP.
         gpu_mem_mb: memory that a Raspberry Pi's firmware keeps; None leaves it as it is.
-        swap: False turns the system's swap off, which wears cards out.
+        swap: the system's own, which wears cards out; none; or one in compressed memory.
+        overclock: "off" takes out of config.txt what makes a Raspberry Pi faster than it is sold.
+        arm_freq_mhz: the most that a Raspberry Pi's cores are clocked with; None leaves it as it is.
+        temp_limit_c: where a Raspberry Pi begins to slow down, degrees Celsius; None leaves it as it is.
+        power_saving: a Raspberry Pi's Bluetooth, sound and lights off, its Wi-Fi asleep between packets.
     """
 
     hostname: str
@@ -88,7 +93,11 @@ class CardSettings:
     wifi: Wifi | None = None
     static: StaticAddress | None = None
     gpu_mem_mb: int | None = None
-    swap: bool = True
+    swap: Literal["keep", "off", "zram"] = "keep"
+    overclock: Literal["keep", "off"] = "keep"
+    arm_freq_mhz: int | None = None
+    temp_limit_c: int | None = None
+    power_saving: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", self.hostname):

@@ -124,8 +124,13 @@ def test_a_fleet_of_files(home: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["pi-01", "--image", "stock.img.xz", "--to", "pi"], {}, 10, "'pi' is neither /dev/NAME"),
         (["pi-01", "--image", "no.img", "--to", "a.img"], {}, 28, "no.img: cannot be read"),
         (["pi-01", "--image", "stock.img.xz", "--to", "/dev/nothing"], {}, 28, "no disk of this machine"),
-        (["pi-01", "--image", "stock.img.xz", "--to", "a.img"], {"DE": "UK"}, 10, "flash of pi-01: wifi.country: 'UK'"),
-        (["pi-01", "--image", "stock.img.xz", "--to", "a.img"], {"Berlin": "Berln"}, 10, "timezone: no time zone"),
+        (
+            ["pi-01", "--image", "stock.img.xz", "--to", "a.img"],
+            {"DE": "UK"},
+            10,
+            "yaml:6: flash of pi-01: wifi.country: 'UK'",
+        ),
+        (["pi-01", "--image", "stock.img.xz", "--to", "a.img"], {"Berlin": "Berln"}, 10, "devices.yaml:4: flash"),
         (
             ["pi-02", "--image", "stock.img.xz", "--to", "a.img"],
             {"/24": ""},
@@ -146,6 +151,19 @@ def test_a_fleet_of_files(home: Path, capsys: pytest.CaptureFixture[str]) -> Non
             "Did you mean 'hidden'",
         ),
         (["pi-01", "--image", "stock.img.xz", "--to", "a.img"], {"mqtt://": "http://"}, 10, "broker"),
+        (
+            ["pi-01", "--image", "stock.img.xz", "--to", "a.img"],
+            {"user: ada": "swap: zrm"},
+            10,
+            "devices.yaml:3: flash.swap: 'zrm' found, should be 'keep', 'off' or 'zram'. Did you mean 'zram'?",
+        ),
+        (
+            ["pi-01", "--image", "stock.img.xz", "--to", "a.img"],
+            {"user: ada": "arm_freq_mhz: 1800", "ram_mb: 512": "ram_mb: 512, clock_ghz: 1.5"},
+            10,
+            "devices.yaml:3: flash of pi-01: arm_freq_mhz: 1800 found, at most 1500 expected, which 'pi' is sold with",
+        ),
+        (["pi-01", "--image", "stock.img.xz", "--to", "a.img"], {"user: ada": "temp_limit_c: 90"}, 10, "to 85"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_done(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from export.image import client, cloudinit, customise, firstrun, service, system, write
+from export.image import client, cloudinit, customise, firmware, firstrun, service, swap, system, write
 from export.image.customise import Card
 from export.image.ext4 import Ext4
 from export.image.fat import Fat
@@ -41,7 +41,7 @@ def settings(**changes: Any) -> CardSettings:
             dns=(ipaddress.ip_address("192.168.1.1"),),
         ),
         "gpu_mem_mb": 16,
-        "swap": False,
+        "swap": "off",
     }
     return CardSettings(**wanted | changes)
 
@@ -75,6 +75,18 @@ def make(
         ),
     )
     return Ext4(card, found.root.start_bytes), Fat(card, found.boot.start_bytes if found.boot else 0), found
+
+
+def checked(tmp_path: Path, kind: str, wanted: CardSettings, **changes: Any) -> tuple[Ext4, Fat]:
+    """A card of an image with nothing but a client's settings, if the image can do that."""
+    image = images.make(tmp_path / "card.img", kind, **changes)
+    found = system.inspect(image)
+    customise.check(image, found, wanted)
+    customise.grow(image, found.root, 40 << 20)
+    found = system.inspect(image)
+    hub = Service(device="pi-01", federation="har", broker="mqtt://hub")
+    customise.personalise(image, found, Card(settings=wanted, service=hub))
+    return Ext4(image, found.root.start_bytes), Fat(image, found.boot.start_bytes if found.boot else 0)
 
 
 def text(data: bytes | None) -> str:
@@ -227,3 +239,75 @@ def test_a_router_in_another_network_is_refused() -> None:
         StaticAddress(
             address=ipaddress.ip_interface("192.168.1.21/24"), gateway=ipaddress.ip_address("10.0.0.1"), dns=()
         )
+
+
+OVERCLOCKED = "[all]\ndtparam=audio=on\narm_freq=2300\nover_voltage=6\n[pi4]\n force_turbo = 1\narm_boost=1\n"
+
+
+def test_a_raspberry_pi_is_not_driven_faster_than_it_is_sold(tmp_path: Path) -> None:
+    """What did that in config.txt is there as a comment, limits and power saving come after it, all else stays."""
+    wanted = CardSettings(
+        hostname="pi-01",
+        overclock="off",
+        arm_freq_mhz=1200,
+        temp_limit_c=75,
+        power_saving=True,
+        gpu_mem_mb=16,
+        swap="zram",
+    )
+    root, boot = checked(tmp_path, "raspios-bookworm", wanted, config=OVERCLOCKED)
+    said = text(boot.read("config.txt"))
+    before, _, after = said.partition("# hidenseek flash\n")
+    assert before == (
+        "[all]\ndtparam=audio=on\n#arm_freq=2300\n#over_voltage=6\n[pi4]\n# force_turbo = 1\narm_boost=1\n"
+    )
+    assert after.splitlines()[:4] == ["[all]", "gpu_mem=16", "arm_freq=1200", "temp_limit=75"]
+    assert "dtoverlay=disable-bt" in after.splitlines()
+    assert text(root.read("/etc/NetworkManager/conf.d/90-hidenseek.conf")) == "[connection]\nwifi.powersave=3\n"
+    assert "swapon -p 100" in text(root.read(f"/etc/systemd/system/swap.target.wants/../{swap.UNIT}"))
+    assert firmware.config(said, wanted) == said
+    assert firmware.config(said, CardSettings(hostname="pi-01")) == before
+
+
+def test_who_overclocks_on_purpose_keeps_it() -> None:
+    """As the file was."""
+    assert firmware.config(OVERCLOCKED, CardSettings(hostname="pi-01", overclock="keep")) == OVERCLOCKED
+
+
+@pytest.mark.parametrize(
+    ("has", "path", "words"),
+    [
+        ({"rpi_swap": True}, "/etc/rpi/swap.conf.d/90-hidenseek.conf", b"Mechanism=zram"),
+        ({"generator": True}, "/etc/systemd/zram-generator.conf", b"zram-size = ram / 2"),
+        ({}, f"/etc/systemd/system/{swap.UNIT}", b"ExecStart=sh -ec"),
+    ],
+)
+def test_swap_in_compressed_memory_by_what_the_system_has(
+    tmp_path: Path, has: dict[str, Any], path: str, words: bytes
+) -> None:
+    """One of three ways, never two of them, and the one that wears the card out is off."""
+    image = images.make(tmp_path / "x.img", "raspios-bookworm", **has)
+    root = Ext4(image, system.inspect(image).root.start_bytes)
+    tree = swap.files(root, CardSettings(hostname="pi-01", swap="zram"))
+    ((name, (content, _)),) = tree.files.items()
+    assert name == path
+    assert words in bytes(content)
+    assert tree.links.pop("/etc/systemd/system/dphys-swapfile.service") == "/dev/null"
+    assert list(tree.links.values()) == ([] if has else [f"../{swap.UNIT}"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "has", "words"),
+    [
+        ("ubuntu-pi", {"swap": "zram"}, {"modules": "kernel/fs/ext4.ko:\n"}, "kernel 6.12.1 in the image has it"),
+        ("debian-cloud", {"gpu_mem_mb": 16}, {}, "gpu_mem_mb is for config.txt of a Raspberry Pi.* `gpu_mem_mb: null`"),
+        ("debian-cloud", {"power_saving": True}, {}, "power_saving is for config.txt.*: false`"),
+        ("raspios-bookworm", {"locale": "de_DE.UFT-8"}, {}, "'de_DE.UFT-8' found.*Did you mean 'de_DE.UTF-8'"),
+    ],
+)
+def test_what_an_image_cannot_do_is_refused(
+    tmp_path: Path, kind: str, changes: dict[str, Any], has: dict[str, Any], words: str
+) -> None:
+    """And not left out in silence."""
+    with pytest.raises(ImageError, match=words):
+        checked(tmp_path, kind, CardSettings(hostname="pi-01", **changes), **has)
