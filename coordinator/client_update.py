@@ -13,10 +13,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from coordinator.brokers.process import write_whole
+from coordinator.rollout import share_of
 from wire.channel import Channel
 from wire.errors import ConfigError, DataError, StateError, WireError
 from wire.topics import Topics
-from wire.update import HUNDREDTHS, MAX_WHEEL_BYTES, PART_BYTES, SEED_BYTES, Update, WheelPart, part_count, version_of
+from wire.update import MAX_WHEEL_BYTES, PART_BYTES, SEED_BYTES, Update, WheelPart, part_count, version_of
 
 FILE = "client-update.json"  # in the coordinator's state folder: what is retained at the broker
 _NAME = re.compile(r"hidenseek-(?P<version>[^-]+)-py3-none-(?:manylinux_\d+_\d+|manylinux2014|linux)_(?P<machine>\w+)")
@@ -88,7 +89,7 @@ def announcement(offer: Offer, *, key: bytes, percent: float, downgrade: bool) -
         issued=time.time_ns() // 1_000_000,
         wheels={machine: sha256(offer.wheels[machine]).digest() for machine in machines},
         sizes=tuple(len(offer.wheels[machine]) for machine in machines),
-        share=round(percent / 100 * HUNDREDTHS),
+        share=share_of(percent),
         seed=hmac.digest(key, f"update {offer.version}".encode(), "sha256")[:SEED_BYTES],
         downgrade=downgrade,
     )

@@ -67,6 +67,7 @@ def card(config: Path, settings: DevicesFile, name: str, where: Where) -> Card:
                 profile=(device.profile if device else None) or "",
                 threads=wanted.threads,
                 memory_mb=wanted.memory_mb or _memory_mb(settings, name),
+                peak_mb=settings.budget_of(name).peak_mb or 0,
             ),
             data=wanted.recordings(folder),
         )

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wire import command
-from wire.errors import ConfigError
+from wire.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from coordinator.rollout import Rollout
+    from wire.channel import Channel
+    from wire.topics import Topics
 
 Subparsers = argparse._SubParsersAction
 
@@ -17,6 +25,7 @@ examples:
   hidenseek fleet list                                                  # who runs which version, and where it failed
   hidenseek fleet update --broker mqtt://192.168.1.10                   # then all of them
   hidenseek fleet update --broker mqtt://192.168.1.10 --percent 0       # stop: nobody begins any more
+  hidenseek fleet update --broker mqtt://192.168.1.10 --stages 5,25,100 --stop-after 2    # stays, and does it by itself
   HIDENSEEK_PASSWORD=... hidenseek fleet update --broker mqtts://coordinator@hub.example.org --ca ca.crt
 
 What is announced is signed with the federation's key and stays at the broker: devices that are away follow when they
@@ -43,7 +52,27 @@ def add_update(actions: Subparsers[argparse.ArgumentParser]) -> None:
         help="folder with our wheels (default dist, `make wheels`)",
     )
     action.add_argument("--version", metavar="V", help="which of them (default: the newest)")
-    action.add_argument("--percent", type=float, default=100.0, metavar="P", help="of the devices; 0 stops it")
+    share = action.add_mutually_exclusive_group()
+    share.add_argument("--percent", type=float, default=100.0, metavar="P", help="of the devices; 0 stops it")
+    share.add_argument(
+        "--stages",
+        metavar="P,P,...",
+        help="shares one after the other, such as 5,25,100: the next when every device of the one before that is "
+        "there runs it or has gone back; the first few are the canaries",
+    )
+    action.add_argument(
+        "--stop-after",
+        type=int,
+        metavar="N",
+        help="watch, and offer it to nobody any more once N devices have failed with it (with --stages: 1)",
+    )
+    action.add_argument(
+        "--wait",
+        type=float,
+        default=20.0,
+        metavar="MINUTES",
+        help="a device that was there and has not come back with it in that time has failed (with --stages)",
+    )
     action.add_argument("--downgrade", action="store_true", help="also devices that run a newer version")
     action.add_argument(
         "--config", type=Path, default=Path("devices.yaml"), metavar="FILE", help="names the federation"
@@ -56,8 +85,8 @@ def _update(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from coordinator import client_update, config
-    from coordinator.federation import state_folder
+    from coordinator import client_update, config, rollout
+    from coordinator.federation import DATABASE, state_folder
     from coordinator.keys import federation_key
     from wire.channel import Channel
     from wire.mqtt import MqttTransport
@@ -66,24 +95,67 @@ def _update(arguments: argparse.Namespace) -> int:
     if not arguments.config.exists():
         raise ConfigError("no such file", where=str(arguments.config), hint="It names the federation: --config FILE")
     name = config.load(arguments.config).federation.name
+    stages = rollout.stages(arguments.stages) if arguments.stages else (arguments.percent,)
+    watched = arguments.stages is not None or arguments.stop_after is not None
+    stop_after = 1 if arguments.stop_after is None else arguments.stop_after
+    if stop_after < 1:
+        raise ConfigError(f"{stop_after} found, 1 or more expected", where="--stop-after")
+    if not arguments.wait > 0:
+        raise ConfigError(f"{arguments.wait:g} found, more than 0 minutes expected", where="--wait")
+    state = arguments.state or state_folder(name)
+    if watched and not (state / DATABASE).exists():
+        raise DataError(
+            f"no {DATABASE} in this folder, which says what devices run",
+            where=str(state),
+            hint="Name that of hidenseek serve with --state DIR",
+        )
     offer = client_update.find(arguments.wheels or [Path("dist")], arguments.version)
     key = federation_key()
-    update = client_update.announcement(offer, key=key, percent=arguments.percent, downgrade=arguments.downgrade)
+    update = client_update.announcement(offer, key=key, percent=stages[0], downgrade=arguments.downgrade)
     console = Console(stderr=True)
     transport = MqttTransport(command.read_broker(arguments), client_id=f"hns-{name}-update")
     transport.connect(arguments.connect_timeout)
+    channel, topics = Channel(transport, key), Topics(name)
     columns = (TextColumn("wheels to the broker"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with closing(transport), Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=sum(update.sizes))
-        client_update.publish(
-            Channel(transport, key),
-            Topics(name),
-            arguments.state or state_folder(name),
-            offer,
-            update,
-            lambda done, total: progress.update(task, completed=done, total=total),
+    with closing(transport):
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("", total=sum(update.sizes))
+            client_update.publish(
+                channel, topics, state, offer, update, lambda done, total: progress.update(task, completed=done)
+            )
+        machines = ", ".join(f"{machine} {len(offer.wheels[machine]) // 1000:,} kB" for machine in update.wheels)
+        if not watched:
+            print(
+                f"client {offer.version} is offered to {arguments.percent:g} % of the devices of '{name}' ({machines})"
+            )
+            print("who runs it: hidenseek fleet list")
+            return 0
+        print(f"client {offer.version} for '{name}' ({machines})")
+        began = rollout.Rollout(
+            update=update,
+            stages=stages,
+            stop_after=stop_after,
+            wait_s=arguments.wait * 60,
+            began_s=time.monotonic(),
         )
-    machines = ", ".join(f"{machine} {len(offer.wheels[machine]) // 1000:,} kB" for machine in update.wheels)
-    print(f"client {offer.version} is offered to {arguments.percent:g} % of the devices of '{name}' ({machines})")
-    print("who runs it: hidenseek fleet list")
+        _watch(began, channel, topics, state / DATABASE)
     return 0
+
+
+def _watch(began: Rollout, channel: Channel, topics: Topics, database: Path) -> None:
+    """Carry a roll-out through; an interrupt leaves it at its stage.
+
+    Raises:
+        UpdateStopped: if too many devices fail.
+    """
+    from coordinator.rollout_watch import Watch
+    from coordinator.store import Store
+
+    with closing(Store(database)) as store:
+        try:
+            end = Watch(began, channel, topics, store, lambda text: print(text, flush=True)).run()
+        except KeyboardInterrupt:
+            share = began.stages[began.stage]
+            print(f"it stays offered to {share:g} %: the same command goes on, --percent 0 stops it", file=sys.stderr)
+            raise
+    print(f"{len(end.done)} devices run {began.update.version}, {len(end.failed)} have gone back; who: fleet list")

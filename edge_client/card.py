@@ -19,7 +19,7 @@ def state_folder() -> Path:
     return Path(os.environ.get(STATE_VARIABLE, "/var/lib/hidenseek").partition(":")[0])
 
 
-def read(path: Path) -> dict[str, str | int]:
+def read(path: Path) -> dict[str, str | float]:
     """The card's settings.
 
     Raises:
@@ -39,19 +39,22 @@ def read(path: Path) -> dict[str, str | int]:
     threads = found.get("threads", 1)
     if type(threads) is not int or threads < 1:
         raise ConfigError(f"threads: {threads!r:.60} found, 1 or more expected", where=str(path), hint=hint)
-    return {name: found.get(name, "") for name in (*TEXTS, *MAYBE)} | {"threads": threads}
+    peak_mb = found.get("peak_mb", 0)
+    if type(peak_mb) not in (int, float) or not peak_mb >= 0:
+        raise ConfigError(f"peak_mb: {peak_mb!r:.60} found, 0 or more expected", where=str(path), hint=hint)
+    return {name: found.get(name, "") for name in (*TEXTS, *MAYBE)} | {"threads": threads, "peak_mb": peak_mb}
 
 
-def join_options(card: dict[str, str | int], state: Path) -> list[str]:
+def join_options(card: dict[str, str | float], state: Path) -> list[str]:
     """The same as options of `join`, with the password that the device has got, if it has one."""
     options = ["join", "--state", str(state)]
     card = dict(card)
     if (state / PASSWORD).exists():
         options += ["--password-file", str(state / PASSWORD)]
         card["broker"] = with_user(str(card["broker"]), str(card["device"]))
-    for name in ("device", "federation", "broker", "data", "ca", "trust", "profile", "threads"):
-        if card[name]:
-            options += [f"--{name}", str(card[name])]
+    for name in ("device", "federation", "broker", "data", "ca", "trust", "profile", "threads", "peak_mb"):
+        if card.get(name):
+            options += [f"--{name.replace('_', '-')}", str(card[name])]
     return options
 
 

@@ -36,7 +36,7 @@ def _card(arguments: argparse.Namespace) -> int:
     return cli.main(card.join_options(settings, state))
 
 
-def _enrol(settings: dict[str, str | int], state: Path, token: str) -> None:
+def _enrol(settings: dict[str, str | float], state: Path, token: str) -> None:
     from edge_client import card, enrol
     from edge_client.store import Store
     from edge_client.supervisor import Supervisor

@@ -112,6 +112,12 @@ def _add_join(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--no-telemetry", action="store_true", help="do not tell the coordinator what training costs this device"
     )
     parser.add_argument(
+        "--peak-mb",
+        type=float,
+        metavar="MB",
+        help="take an updated client back that needs more memory than this to train",
+    )
+    parser.add_argument(
         "--no-updates", action="store_true", help="run this version, whatever hidenseek fleet update says"
     )
     parser.add_argument("--verbose", action="store_true", help="say more")
@@ -128,6 +134,7 @@ def _join(arguments: argparse.Namespace) -> int:
     from edge_client.updates import Updater
     from wire import messages, mqtt, signing
     from wire.channel import Channel, seal
+    from wire.errors import HidenseekError
     from wire.messages import Hello, State
     from wire.topics import Topics, check_name
 
@@ -176,7 +183,7 @@ def _join(arguments: argparse.Namespace) -> int:
         )
         channel = Channel(transport, key)
         updates = None if arguments.no_updates else Updater(device, releases, channel, topics)
-        Client(
+        client = Client(
             device=agent.Device(name=device, hello=hello, stay=not arguments.once),
             channel=channel,
             topics=topics,
@@ -187,7 +194,16 @@ def _join(arguments: argparse.Namespace) -> int:
             peers=peers,
             telemetry=not arguments.no_telemetry,
             updates=updates,
-        ).run()
+            peak_mb=arguments.peak_mb,
+        )
+        try:
+            client.run()
+        except HidenseekError as error:
+            if updates is None or not updates.on_trial:
+                raise
+            # Whoever turned the new client away may take the earlier one, and this may be an error that nobody
+            # would be started again after.
+            updates.take_back(str(error))
     if updates is not None and updates.restart:
         releases.start_again()
     return 0

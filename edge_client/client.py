@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from edge_client import agent, events, privacy, readings, trainer
+from edge_client import agent, events, privacy, readings, trainer, trial
 from edge_client.data import DeviceData
 from edge_client.outbox import Outbox
 from edge_client.runtimes.base import Floats, Runtime
@@ -25,7 +25,7 @@ from edge_client.updates import Updater
 from wire import mask, signing
 from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
-from wire.errors import BrokerRefused, JoinRefused, WireError
+from wire.errors import BrokerRefused, HidenseekError, JoinRefused, WireError
 from wire.messages import CatchUp, Evaluation, Federation, MaskUpdate, Message, Round, State, Telemetry, single
 from wire.personal import Personal
 from wire.prng import mix
@@ -58,6 +58,7 @@ class Client:
         peers: public keys of the devices that count for that; None: all do.
         telemetry: say what training costs, where the federation wants to know.
         updates: brings the client up to date; None: nobody does.
+        peak_mb: a new client that takes more memory to train is taken back, 1e6 bytes; None: whatever it takes.
     """
 
     device: agent.Device
@@ -70,6 +71,7 @@ class Client:
     peers: frozenset[bytes] | None = None
     telemetry: bool = True
     updates: Updater | None = None
+    peak_mb: float | None = None
     _bundle: Bundle | None = None
     _runtime: Runtime | None = None
     _training: Iterator[trainer.Trained | None] | None = None
@@ -163,9 +165,29 @@ class Client:
         """Leave for another version of this program, when no training is lost by it."""
         if self.updates is None:
             return
-        self.updates.tick(joined=self.device.welcomed)
+        if self.updates.on_trial and self.device.welcomed:
+            self._try_out(self.updates)
+        self.updates.tick()
+        software = self.updates.software
+        if self.device.welcomed and not self.updates.restart and software != self.device.hello.software:
+            # The trial is over, or another client has failed: whoever rolls it out waits for that.
+            self.device = replace(self.device, hello=replace(self.device.hello, software=software))
+            self._do(events.SayHello())
         if self.updates.restart and self._training is None:
             self._stop = self._stop or events.Stop(error=None)
+
+    def _try_out(self, updates: Updater) -> None:
+        """See that this new client can do here what it is for: it has joined, and now trains."""
+        federation = self.device.federation
+        assert federation is not None
+        try:
+            if self._training is None:  # else a round has it train already
+                trial.step(self._ready()[1], self.data, self._prior(), federation.training)
+            trial.check_memory(self.peak_mb)
+        except HidenseekError as error:
+            updates.take_back(error.what)
+            return
+        updates.keep()
 
     def _trusted(self, topic: str, message: Message) -> bytes:
         """Whose word this device takes: that of the federation it was told to trust, or of the first it met."""

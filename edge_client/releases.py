@@ -7,8 +7,8 @@
     client/record.json     what they are, which one is on trial, which wheels have failed
 
 The installed client is never changed. It starts first, every time, and hands over to the one in use. A new one is on
-trial until it has joined: if it has been started three times without, or runs for ten minutes without, the link goes
-back to what it was.
+trial until it has joined, trained one step and kept to the device's memory: if it fails in that, has been started three
+times or runs for ten minutes without, the link goes back to what it was.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from typing import NoReturn
 from edge_client import files
 from wire import __version__
 from wire.errors import StateError
+from wire.update import ON_TRIAL
 
 log = logging.getLogger("hidenseek.edge")
 FOLDER = "client"  # in a device's state folder
 CURRENT, RECORD, SLOTS = "current", "record.json", ("a", "b")
 VARIABLE = "HIDENSEEK_CLIENT"  # set for a client that was handed over to
-STARTS, JOIN_WITHIN_S = 3, 600.0
+STARTS, WORK_WITHIN_S = 3, 600.0
 AGAIN_AFTER_S = 86400.0  # a wheel that has failed; the broker may just have been away
 PACKAGES = ("wire/", "edge_client/")  # of the wheel: the rest is for workstations
 MAX_UNPACKED_BYTES = 256 << 20
@@ -94,14 +95,14 @@ class Releases:
 
     @property
     def on_trial(self) -> bool:
-        """Whether this process is a new client that has not joined yet."""
+        """Whether this process is a new client that has not shown yet that it works."""
         return self.handed is not None and self.record.trial == Path(self.handed["slot"]).name
 
     @property
     def software(self) -> str:
         """How this client is called in a hello."""
-        failure = self.record.failure
-        return f"hidenseek-edge {__version__}" + (f" ({failure} failed)" if failure else "")
+        note = ON_TRIAL if self.on_trial else f"{self.record.failure} failed" if self.record.failure else ""
+        return f"hidenseek-edge {__version__}" + (f" ({note})" if note else "")
 
     def hand_over(self) -> None:
         """Let the newer client take this process's place, if there is one; called by whichever has been started."""
@@ -116,7 +117,7 @@ class Releases:
             return
         if slot and slot == self.record.trial:
             if self.record.starts >= STARTS:
-                self.roll_back(f"it was started {STARTS} times and has not joined")
+                self.roll_back(f"it was started {STARTS} times and has not joined and trained")
                 slot = self._in_use()
             else:
                 self.record.starts += 1
@@ -165,8 +166,8 @@ class Releases:
         self._point(slot)
 
     def confirm(self) -> None:
-        """The client on trial has joined: it stays."""
-        log.info("client %s has joined and stays", __version__)
+        """The client on trial works: it stays."""
+        log.info("client %s has joined and trained, and stays", __version__)
         self.record.trial, self.record.starts = "", 0
         self._write()
 

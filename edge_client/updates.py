@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from edge_client.releases import JOIN_WITHIN_S, Releases
+from edge_client.releases import WORK_WITHIN_S, Releases
 from wire import __version__
 from wire import update as rules
 from wire.channel import Channel
@@ -119,15 +119,30 @@ class Updater:
             self._download = None
             log.warning("update to %s given up: %s", download.version, error)
 
-    def tick(self, *, joined: bool) -> None:
-        """Ask for the next part; and see whether a client on trial stays."""
+    @property
+    def software(self) -> str:
+        """How this client is called in a hello; says if it is on trial, or which version has failed here."""
+        return self._releases.software
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether this process is a new client that has yet to show that it works."""
+        return self._releases.on_trial and not self.restart
+
+    def keep(self) -> None:
+        """The client on trial works: it stays."""
+        self._releases.confirm()
+
+    def take_back(self, why: str) -> None:
+        """The client on trial does not work: what was before it is started instead."""
+        self._releases.roll_back(why)
+        self.restart = True
+
+    def tick(self) -> None:
+        """Ask for the next part; and take back a client on trial that has not shown in time that it works."""
         now_s, download = monotonic_s(), self._download
-        if self._releases.on_trial and not self.restart:
-            if joined:
-                self._releases.confirm()
-            elif now_s - self._began_s > JOIN_WITHIN_S:
-                self._releases.roll_back(f"it has not joined within {JOIN_WITHIN_S / 60:.0f} minutes")
-                self.restart = True
+        if self.on_trial and now_s - self._began_s > WORK_WITHIN_S:
+            self.take_back(f"it has not joined and trained within {WORK_WITHIN_S / 60:.0f} minutes")
         if download is None or now_s < download.due_s:
             return
         if download.asked_s is None or now_s - download.asked_s > ASK_AGAIN_S:

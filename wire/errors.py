@@ -26,7 +26,8 @@
     ├── OverBudget         27 devices of a run spent more than a limit, or nobody measured
     ├── ImageError         28 an SD card's image cannot be customised, or the card not be written
     ├── NotEnoughMemory    29 what a device is to do takes more memory than it may have
-    └── BoardFailed        30 a board cannot be reached over ssh, or what it was to do failed there
+    ├── BoardFailed        30 a board cannot be reached over ssh, or what it was to do failed there
+    └── UpdateStopped      31 a new client failed on too many devices
 
 Exit codes are part of the interface: `docs/errors.md` lists them and a test compares the two.
 0 is success, 2 a usage error (argparse), 130 an interrupt with Ctrl-C.
@@ -218,6 +219,12 @@ class BoardFailed(HidenseekError):
     """A board cannot be reached over ssh, or what it was to do failed there."""
 
     exit_code = 30
+
+
+class UpdateStopped(HidenseekError):
+    """A new client failed on as many devices as were to stop its roll-out."""
+
+    exit_code = 31
 
 
 def all_errors(root: type[HidenseekError] = HidenseekError) -> Iterator[type[HidenseekError]]:

@@ -17,6 +17,7 @@ from wire.fields import at, optional
 PART_BYTES = 64 * 1024
 MAX_WHEEL_BYTES = 64 << 20
 SEED_BYTES = 16
+ON_TRIAL = "on trial"  # said in a hello, in brackets after the version, until it has shown that it works
 HUNDREDTHS = 10_000  # shares are said in hundredths of a percent
 _VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}")
 

@@ -99,6 +99,7 @@ class Service:
         profile: kind of hardware.
         threads: cores to train with.
         memory_mb: the most that it may take; the kernel ends it above.
+        peak_mb: its budget: an updated client that needs more is taken back; 0 for none.
     """
 
     device: str
@@ -109,6 +110,7 @@ class Service:
     profile: str = ""
     threads: int = 1
     memory_mb: int = 256
+    peak_mb: float = 0
 
 
 def files(service: Service) -> Tree:
@@ -122,6 +124,7 @@ def files(service: Service) -> Tree:
         "trust": service.trust,
         "profile": service.profile,
         "threads": service.threads,
+        "peak_mb": service.peak_mb,
         "data": DATA,
     }
     tree.add(CARD, json.dumps(card, indent=1) + "\n")

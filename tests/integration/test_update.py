@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sysconfig
 import threading
@@ -31,6 +32,32 @@ federation: {name: t, rounds: 9000, per_round: 1, quorum: 1, start_devices: 1, d
 devices: {pi-1: {}}
 """
 FOR_GOOD = (17, 18)
+PEAK_MB = 150
+# Clients that start and join, and are of no use: version, module, what is changed in it, and why it is taken back.
+USELESS = (
+    (
+        "0.5.0",
+        "edge_client/runtimes/sparse.py",
+        "    def step(self, x: Floats, y: Labels, weights: Floats) -> StepResult:",
+        "    def step(self, x: Floats, y: Labels, weights: Floats) -> StepResult:\n"
+        "        return StepResult(loss=float('nan'), correct=0)",
+        "the loss of its first training step is nan",
+    ),
+    (
+        "0.6.0",
+        "edge_client/client.py",
+        "        self._sampler =",
+        "        self._ballast = b'x' * 200_000_000\n        self._sampler =",
+        r"it took [23]\d\d\.\d MB to train, and the device's budget is 150 MB",
+    ),
+    (
+        "0.7.0",
+        "edge_client/client.py",
+        "        self._supervisor.ready()",
+        "        raise JoinRefused('not here')",
+        "not here",
+    ),
+)
 
 
 @dataclass
@@ -147,6 +174,7 @@ def test_a_device_follows_an_update_and_takes_back_what_does_not_work(
     with deployed(tmp_path, "mosquitto", devices="{pi-1: {}}") as made:
         broker = ["--broker", made.url("pi-1"), "--ca", str(made.folder / "ca.crt")]
         join = ["join", *broker, "--federation", "t", "--device", "pi-1", "--data", str(tmp_path / "data")]
+        join += ["--peak-mb", str(PEAK_MB)]
         environment = {"PATH": os.environ["PATH"], "HIDENSEEK_PASSWORD": made.password("pi-1")}
         serve = ["--broker", made.url("coordinator"), "--ca", str(made.folder / "ca.crt")]
         processes.serve(CONFIG, *serve, password=made.password("coordinator"))
@@ -176,6 +204,7 @@ def test_a_device_follows_an_update_and_takes_back_what_does_not_work(
                 lambda: "update to 0.3.0 given up: client 0.3.0 does not start" in log.read_text(), 60, "refusal"
             )
             assert (client / "current").readlink() == Path("a")
+            wait_until(lambda: software(processes) == "0.2.0 (0.3.0 failed)", 20, "the coordinator to be told at once")
 
             crashing = altered(
                 wheels["0.2.0"],
@@ -187,12 +216,20 @@ def test_a_device_follows_an_update_and_takes_back_what_does_not_work(
             )
             assert update(made, tmp_path, monkeypatch, crashing) == 0
             wait_until(lambda: software(processes) == "0.2.0 (0.4.0 failed)", 120, "the earlier client to be back")
-            assert "was started 3 times and has not joined" in log.read_text()
+            assert "was started 3 times and has not joined and trained" in log.read_text()
             done = closed(processes)
             wait_until(lambda: closed(processes) >= done + 2, 60, "it to go on training")
 
-            assert update(made, tmp_path, monkeypatch, wheels[__version__].parent, "--downgrade") == 0
-            wait_until(lambda: software(processes) == __version__, 90, "it to go back when it is told to")
+            for version, name, before, after, why in USELESS:
+                folder = altered(wheels["0.2.0"], tmp_path / version, version, name, before, after)
+                assert update(made, tmp_path, monkeypatch, folder, "--stages", "50,100", "--wait", "2") == 31
+                assert software(processes) == f"0.2.0 ({version} failed)"
+                assert re.search(f"client {version} is taken back: {why}", log.read_text())
+
+            assert (
+                update(made, tmp_path, monkeypatch, wheels[__version__].parent, "--downgrade", "--stop-after", "1") == 0
+            )
+            assert software(processes) == __version__, "the command stays until it has gone back"
         finally:
             service.stop()
             processes.stop()

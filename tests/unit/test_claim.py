@@ -132,14 +132,15 @@ def test_other_topics_are_no_claims(topic: str) -> None:
 
 def test_the_token_goes_when_the_password_is_there(tmp_path: Path) -> None:
     """Not before; then the device logs in by its own name."""
-    settings: dict[str, str | int] = {
+    settings: dict[str, str | float] = {
         "device": "pi-01", "federation": "har", "broker": "mqtts://a:1,mqtts://b", "data": "/d", "ca": "/ca",
-        "trust": "", "profile": "", "threads": 2,
+        "trust": "", "profile": "", "threads": 2, "peak_mb": 80.5,
     }  # fmt: skip
     assert enrol.token_of(tmp_path) is None
     (tmp_path / claim.TOKEN_FILE).write_text("token\n")
     assert enrol.token_of(tmp_path) == "token"
     before = card.join_options(settings, tmp_path)
+    assert before[before.index("--peak-mb") + 1] == "80.5"
     assert before[before.index("--broker") + 1] == "mqtts://a:1,mqtts://b"
     store = Store(tmp_path)
     store.keep_account("secret")
@@ -158,6 +159,10 @@ def test_the_token_goes_when_the_password_is_there(tmp_path: Path) -> None:
         ("[]", "no settings"),
         ("{}", "device: ''"),
         ('{"device": 1}', "device: 1 found, text expected"),
+        (
+            '{"device": "a", "federation": "b", "broker": "c", "data": "d", "peak_mb": "9"}',
+            "peak_mb: '9' found, 0 or more expected",
+        ),
     ],
 )
 def test_a_damaged_card_is_told(tmp_path: Path, text: str, words: str) -> None:

@@ -53,7 +53,7 @@ def test_exit_codes_are_distinct_and_stable() -> None:
         "TooLarge": 14, "Forged": 14, "Mismatch": 14, "BrokerUnreachable": 15, "BrokerRefused": 16, "JoinRefused": 17,
         "DuplicateDevice": 18, "PlanError": 20, "PruneError": 21, "ExportError": 22, "RuntimeMissing": 23,
         "FetchError": 24, "StateError": 25, "RoundFailed": 26, "OverBudget": 27, "ImageError": 28,
-        "NotEnoughMemory": 29, "BoardFailed": 30,
+        "NotEnoughMemory": 29, "BoardFailed": 30, "UpdateStopped": 31,
     }  # fmt: skip
 
 

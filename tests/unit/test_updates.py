@@ -9,18 +9,25 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from coordinator import cli, client_update
 from coordinator.client_update import Offer
-from edge_client import releases, updates
+from edge_client import releases, trial, updates
+from edge_client.data import DeviceData
+from edge_client.kernels import library
 from edge_client.releases import Record, Releases
+from edge_client.runtimes.sparse import SparseRuntime
+from edge_client.trainer import log_prior
 from edge_client.updates import Updater
-from tests.helpers import DEVICE_KEY
+from tests.helpers import DEVICE_KEY, pooled_plan, random_ticket
 from wire import __version__, signing
 from wire import update as rules
+from wire.bundle import Bundle
 from wire.channel import Channel, Received
 from wire.errors import DataError, StateError, WireError
+from wire.settings import Training
 from wire.topics import Topics
 from wire.transport import MemoryBus
 from wire.update import PART_BYTES, Update, WheelPart
@@ -106,10 +113,10 @@ def test_parts_are_fetched_in_order_and_again_after_an_interrupt(
     bus = MemoryBus()
     second = updater(tmp_path, bus)
     second.hear(UPDATE)
-    second.tick(joined=True)
+    second.tick()
     assert bus.clients[0].patterns == [f"{TOPICS.wheel_part(DIGEST, 1)}/#"]
     second.hear(PARTS[1])
-    second.tick(joined=True)
+    second.tick()
     second.hear(PARTS[2])
     assert installed == [WHEEL]
     assert second.restart
@@ -186,16 +193,38 @@ def handed(folder: Path, slot: str) -> Releases:
     return Releases(folder, {releases.VARIABLE: json.dumps(there)})
 
 
-def test_a_client_on_trial_stays_when_it_has_joined(tmp_path: Path) -> None:
+def test_a_client_on_trial_stays_when_it_works(tmp_path: Path) -> None:
     """And is no longer on trial after that."""
     put_in_use(tmp_path, "a", trial="a", starts=1)
     one = updater(tmp_path)
     one._releases = handed(tmp_path, "a")
-    one.tick(joined=False)
-    assert one._releases.on_trial
-    one.tick(joined=True)
+    one.tick()
+    assert one.on_trial
+    assert one.software == f"hidenseek-edge {__version__} (on trial)"
+    one.keep()
+    assert one.software == f"hidenseek-edge {__version__}"
     assert not handed(tmp_path, "a").on_trial
     assert in_use(tmp_path) == "a"
+
+
+@pytest.mark.skipif(library.library_path() is None, reason="kernels not built")
+def test_a_client_works_if_it_trains_a_step_in_the_memory_that_it_may_take() -> None:
+    """On its own samples, with the settings of the federation; a loss that is none, or too much memory, fails it."""
+    ticket = random_ticket(pooled_plan("har-cnn", 32, 3), 0.2, seed=1)
+    training = Training(batch=4)
+    x = np.random.default_rng(1).normal(size=(9, *ticket.plan.input_shape)).astype(np.float32)
+    y = np.arange(9) % 3
+    data = DeviceData(x_train=x, y_train=y, x_test=x, y_test=y, source="")
+    runtime = SparseRuntime(Bundle(runtime="sparse", ticket=ticket), training)
+    before = runtime.scores()
+    trial.step(runtime, data, log_prior(y, 3), training)
+    assert (runtime.scores() != before).any()
+    with pytest.raises(StateError, match="loss of its first training step is nan"):
+        trial.step(runtime, data, np.full(3, np.nan, dtype=np.float32), training)
+    trial.check_memory(None)
+    trial.check_memory(100_000)
+    with pytest.raises(StateError, match=r"it took \d+\.\d MB to train, and the device's budget is 1.5 MB"):
+        trial.check_memory(1.5)
 
 
 @pytest.mark.parametrize("previous", ["", "b"])
@@ -205,11 +234,11 @@ def test_a_client_that_does_not_join_is_taken_back(
     """It does that itself, after ten minutes; what was before it is in use again."""
     put_in_use(tmp_path, "a", trial="a", previous=previous)
     (tmp_path / releases.FOLDER / "b").mkdir()
-    monkeypatch.setattr(updates, "JOIN_WITHIN_S", 0.0)
+    monkeypatch.setattr(updates, "WORK_WITHIN_S", 0.0)
     one = updater(tmp_path)
     one._releases = handed(tmp_path, "a")
     one._began_s -= 1
-    one.tick(joined=False)
+    one.tick()
     assert one.restart
     assert in_use(tmp_path) == previous
     assert Releases(tmp_path, {}).has_failed(DIGEST)
