@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ UP_EXAMPLES = """
 examples:
   hidenseek broker up                                # all nodes of ./deploy
   hidenseek broker up --deploy deploy --node node-2  # one of them, on its machine
+  hidenseek broker up --announce                     # and tell this network by mDNS where they are
 """
 
 
@@ -106,6 +108,11 @@ def _add_up(actions: Subparsers[argparse.ArgumentParser]) -> None:
         formatter_class=command.HelpFormatter,
     )
     broker_accounts_command.add_deploy_argument(up)
+    up.add_argument(
+        "--announce",
+        action="store_true",
+        help="answer by mDNS where the broker is: flashed devices ask for it when their address leads nowhere",
+    )
     up.add_argument("--node", action="append", metavar="NAME", help="only this one of several (may be repeated)")
     up.set_defaults(run=_up)
 
@@ -120,16 +127,24 @@ def _add_enrol(actions: Subparsers[argparse.ArgumentParser]) -> None:
         formatter_class=command.HelpFormatter,
     )
     broker_accounts_command.add_deploy_argument(enrol)
+    enrol.add_argument(
+        "--announce", action="store_true", help="answer by mDNS where the first node is, on this machine"
+    )
     enrol.set_defaults(run=_enrol)
 
 
 def _enrol(arguments: argparse.Namespace) -> int:
     from coordinator.brokers import deployment as deployments
+    from coordinator.brokers.announce import announced
     from coordinator.brokers.enroller import Enroller
 
-    deployments.load(arguments.deploy)
-    print("answering devices that claim their accounts; Ctrl-C stops it", flush=True)
-    Enroller(arguments.deploy, lambda line: print(line, flush=True)).run()
+    deployment = deployments.load(arguments.deploy)
+    with ExitStack() as stack:
+        if arguments.announce:
+            for name in stack.enter_context(announced(deployment.federation, deployment.broker_nodes()[:1])):
+                print(f"announced in this network: {name}")
+        print("answering devices that claim their accounts; Ctrl-C stops it", flush=True)
+        Enroller(arguments.deploy, lambda line: print(line, flush=True)).run()
     return 0
 
 
@@ -218,6 +233,7 @@ def _up(arguments: argparse.Namespace) -> int:
     from rich.text import Text
 
     from coordinator.brokers import deployment as deployments
+    from coordinator.brokers.announce import announced
     from coordinator.brokers.enroller import Enroller
     from coordinator.brokers.up import Up, alone
     from wire.errors import did_you_mean
@@ -235,12 +251,15 @@ def _up(arguments: argparse.Namespace) -> int:
         prefix = Text(f"{node:<{max(map(len, names))}} ", style="cyan") if len(names) > 1 else Text()
         console.print(prefix + Text(line), soft_wrap=True)
 
-    with alone(arguments.deploy, chosen):
+    with ExitStack() as stack, alone(arguments.deploy, chosen):
         up = Up(arguments.deploy, deployment, chosen, say)
         enroller = Enroller(arguments.deploy, lambda line: say("claims", line))
         answering = threading.Thread(target=enroller.run, name="enroller", daemon=True)
         try:
             up.start()
+            if arguments.announce:
+                for name in stack.enter_context(announced(deployment.federation, chosen)):
+                    console.print(f"announced in this network: {name}", highlight=False, soft_wrap=True)
             if nodes[0] in chosen:
                 answering.start()
             for node in chosen:

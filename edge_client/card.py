@@ -55,7 +55,12 @@ def join_options(card: dict[str, str | float], state: Path) -> list[str]:
     for name in ("device", "federation", "broker", "data", "ca", "trust", "profile", "threads", "peak_mb"):
         if card.get(name):
             options += [f"--{name.replace('_', '-')}", str(card[name])]
-    return options
+    return [*options, "--discover"] if may_discover(card) else options
+
+
+def may_discover(card: dict[str, str | float]) -> bool:
+    """Whether the broker's certificate tells it from whoever says to be it."""
+    return str(card["broker"]).startswith("mqtts://") and bool(card["ca"])
 
 
 def with_user(addresses: str, user: str) -> str:

@@ -46,6 +46,7 @@ def _enrol(settings: dict[str, str | float], state: Path, token: str) -> None:
     device = check_name(str(settings["device"]), "device id")
     address = card.with_user(str(settings["broker"]), claim.USER + device)
     broker = mqtt.parse_url(address, password=token, ca=Path(str(settings["ca"])) if settings["ca"] else None)
+    broker = mqtt.discovering(broker) if card.may_discover(settings) else broker
     supervisor, topics = Supervisor(), Topics(str(settings["federation"]))
     supervisor.ready()
     with closing(Store(state)) as store:

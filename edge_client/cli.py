@@ -71,6 +71,11 @@ def _add_join(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         formatter_class=command.HelpFormatter,
     )
     command.add_broker_arguments(parser, required=True)
+    parser.add_argument(
+        "--discover",
+        action="store_true",
+        help="if no address answers, ask this network (mDNS) where the broker is; --ca decides who it is",
+    )
     parser.add_argument("--device", metavar="ID", default=socket.gethostname(), help="this device's id in the fleet")
     parser.add_argument("--federation", metavar="NAME", default="default", help="which federation to join")
     parser.add_argument(
@@ -145,7 +150,7 @@ def _join(arguments: argparse.Namespace) -> int:
     releases = Releases(state_folder)
     if not arguments.no_updates:
         releases.hand_over()
-    broker = command.read_broker(arguments)
+    broker = mqtt.discovering(command.read_broker(arguments)) if arguments.discover else command.read_broker(arguments)
     runtime = registry.pick(arguments.runtime)
     samples = data.load(arguments.data)
     peers = _read_peers(arguments) if arguments.peers else None

@@ -29,6 +29,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode  # noqa: E402
 from paho.mqtt.reasoncodes import ReasonCode  # noqa: E402
 
 from wire.errors import BrokerRefused, BrokerUnreachable, ConfigError  # noqa: E402
+from wire.routes import Routes  # noqa: E402
 from wire.transport import Connected, Disconnected, Event, Packet, Will, monotonic_s  # noqa: E402
 
 SECURE = ("mqtts", "wss")
@@ -46,7 +47,8 @@ RETRY_HINT = "Check that the broker runs and that the address is right: hidensee
 class Broker:
     """Where a broker is and how to log in. `repr` never shows the password.
 
-    `others` are further nodes of the same cluster, host and port: any of them will do.
+    `others` are further nodes of the same cluster, host and port: any of them will do. `discover`: if none of them
+    answers, the network is asked where one is (`wire.routes`).
     """
 
     scheme: str
@@ -59,6 +61,7 @@ class Broker:
     certificate: Path | None = None
     certificate_key: Path | None = None
     others: tuple[tuple[str, int], ...] = ()
+    discover: bool = False
 
     def __repr__(self) -> str:
         return ",".join(f"{self.scheme}://{host}:{port}" for host, port in self.nodes)
@@ -102,6 +105,21 @@ def parse_url(
                 hint="Several addresses are nodes of one cluster: mqtts://USER@HOST1,mqtts://HOST2",
             )
     return replace(first, others=tuple((other.host, other.port) for other in others))
+
+
+def discovering(broker: Broker) -> Broker:
+    """The broker, whose network may be asked where it is.
+
+    Raises:
+        ConfigError: if its certificate would not show that it is the right one.
+    """
+    if broker.scheme != "mqtts" or broker.ca is None:
+        raise ConfigError(
+            f"{broker} found, a broker with TLS and its own certificate authority expected",
+            where="--discover",
+            hint="Whoever is in the network may answer, and nothing else tells them apart: mqtts://HOST and --ca FILE",
+        )
+    return replace(broker, discover=True)
 
 
 def _parse_one(
@@ -148,7 +166,7 @@ class MqttTransport:
         self._lag_s = 0.0
         self.certificate_end_s: float | None = None
         self._first: Event | None = None
-        self._node = random.randrange(len(broker.nodes))  # so that a fleet shares itself out among a cluster's
+        self._routes = Routes(broker.nodes, discover=broker.discover)
         self._refusal: str | None = None
         self._unavailable = False
         websocket = broker.scheme in ("ws", "wss")
@@ -163,7 +181,7 @@ class MqttTransport:
         if websocket:
             self._client.ws_set_options(path=broker.path)
         if broker.scheme in SECURE:
-            self._client.tls_set_context(tls_context(broker))
+            self._client.tls_set_context(self._routes.named(tls_context(broker)))
         if broker.user is not None:
             self._client.username_pw_set(broker.user, broker.password)
         self._client.max_queued_messages_set(MAX_QUEUED)
@@ -193,11 +211,11 @@ class MqttTransport:
         told = False
         while True:
             try:
-                self._client.connect(*self._broker.nodes[self._node], keepalive=KEEPALIVE_S)
+                self._client.connect(*self._routes.here, keepalive=KEEPALIVE_S)
                 break
             except (OSError, ValueError, paho.WebsocketConnectionError) as error:
                 reason = _why(error)
-                if isinstance(error, ssl.SSLError):
+                if isinstance(error, ssl.SSLError) and not self._routes.is_hearsay:
                     raise BrokerRefused(
                         f"TLS with {self._broker} failed: {reason}", hint="Give the broker's CA with --ca FILE"
                     ) from error
@@ -208,7 +226,7 @@ class MqttTransport:
                 if not told:
                     waiting(reason)
                     told = True
-                self._node = (self._node + 1) % len(self._broker.nodes)
+                self._routes.advance(failed=True)
                 time.sleep(0.5)
         self._client.loop_start()
         first = self.receive(max(deadline - time.monotonic(), 5.0))
@@ -309,14 +327,14 @@ class MqttTransport:
     def _put(self, event: Event) -> None:
         self._events.put((monotonic_s(), event))
 
-    def _try_another(self) -> None:
-        """Let paho's next attempt go to the cluster's next node."""
-        if self._broker.others:
-            self._node = (self._node + 1) % len(self._broker.nodes)
-            self._client.connect_async(*self._broker.nodes[self._node], keepalive=KEEPALIVE_S)
+    def _try_another(self, *, failed: bool = False) -> None:
+        """Let paho's next attempt go to the next node."""
+        if self._routes.several:
+            self._routes.advance(failed=failed)
+            self._client.connect_async(*self._routes.here, keepalive=KEEPALIVE_S)
 
     def _on_connect_fail(self, _c: Any, _u: Any) -> None:
-        self._try_another()
+        self._try_another(failed=True)
         self._put(Disconnected(reason="no answer"))
 
     def _on_disconnect(self, _c: Any, _u: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
