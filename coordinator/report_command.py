@@ -76,6 +76,13 @@ def add_report(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="whose profiles to predict with, and limits of memory to draw (default: devices.yaml, if it is here)",
     )
+    parser.add_argument(
+        "--deploy",
+        type=Path,
+        default=Path("deploy"),
+        metavar="DIR",
+        help="what broker init wrote: the page lists cards that were used twice (default ./deploy, if it is there)",
+    )
     parser.add_argument("--budget", type=Path, metavar="FILE", help="devices.yaml with limits, for check")
     parser.set_defaults(run=_report)
 
@@ -117,7 +124,7 @@ def _page(arguments: argparse.Namespace, folder: Path) -> int:
     from rich.console import Console
 
     from coordinator.commands import conclude
-    from coordinator.report import profiles
+    from coordinator.report import cards, profiles
     from coordinator.report.export import write_csv, write_json
     from coordinator.report.paper import find_browser, write_pdf
 
@@ -126,6 +133,8 @@ def _page(arguments: argparse.Namespace, folder: Path) -> int:
         _summary(folder, *arguments.runs, config=arguments.config), boards=profiles.read(arguments.boards)
     )
     summary = replace(summary, limits_mb=_memory_limits(summary, arguments.config))
+    with _store(folder) as store:
+        summary = replace(summary, cards=cards.notes(store, arguments.deploy, summary.name))
     if arguments.csv:
         write_csv(summary, arguments.csv)
     if arguments.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,7 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
 
     from coordinator import federation as fed
     from coordinator.broker import EmbeddedBroker
+    from coordinator.report import cards
     from coordinator.serving import serving
     from wire.settings import Training
 
@@ -151,7 +153,9 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
         service.announce(console)
         if isinstance(broker, EmbeddedBroker):
             console.print(f"broker: {broker.url()}; passwords of the devices: {broker.folder / 'passwords.json'}")
-        conclude(console, service.run(), state / "report.html")
+        summary = service.run()
+        summary = replace(summary, cards=cards.notes(service.store, arguments.deploy, wanted.name))
+        conclude(console, summary, state / "report.html")
     return 0
 
 

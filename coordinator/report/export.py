@@ -27,6 +27,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         "by_device": [asdict(one) for one in summary.devices],
         "spent_by_device": [asdict(one) for one in summary.spent],
         "predicted": [one.as_row() for one in summary.predicted],
+        "cards": [asdict(one) for one in summary.cards],
     }
 
 

@@ -10,6 +10,7 @@ from statistics import fmean, median
 
 from coordinator import profiles
 from coordinator.hardware import Profile
+from coordinator.report.cards import CardNote
 from coordinator.report.predicted import Predicted, predict, training_of
 from coordinator.report.spent import Spent, spent_by_device
 from coordinator.store import Store, StoredRun
@@ -90,6 +91,7 @@ class Summary:
     Attributes:
         limits_mb: of memory, by device, where somebody has set one.
         boards: reports of boards that were profiled by themselves.
+        cards: what is the matter with cards and who was shut out.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Summary:
     predicted: list[Predicted] = field(default_factory=list)
     limits_mb: Mapping[str, float] = field(default_factory=dict)
     boards: list[ProfileReport] = field(default_factory=list)
+    cards: list[CardNote] = field(default_factory=list)
 
     @property
     def seen(self) -> float | None:

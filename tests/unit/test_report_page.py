@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from contextlib import closing
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import pytest
 
+from coordinator import cli
+from coordinator.brokers import claims, enroller
+from coordinator.brokers import deployment as deployments
+from coordinator.report import cards
 from coordinator.report.axes import count_axis, log_axis, share_axis
 from coordinator.report.page import render, write_page
 from coordinator.report.summary import DeviceSummary, RoundSummary, Summary
 from coordinator.report.words import duration, human_bytes
+from coordinator.store import Store
 from tests.helpers import random_ticket
 from wire.errors import ConfigError
 from wire.layers import Conv, Flatten, Linear, Relu
@@ -126,6 +133,29 @@ def test_shown_numbers_are_those_of_the_summary() -> None:
             f"{shape.name} {' × '.join(map(str, shape.weight_shape))} {shape.weights:,} {layer.kept:,} "
             f"{layer.kept / shape.weights:.2%} {shape.macs:,} {layer.kept_macs:,} {layer.kept_macs / shape.macs:.2%}"
         ) in text
+
+
+def test_a_card_that_was_used_twice_is_on_the_page(tmp_path: Path) -> None:
+    """As is who was shut out; what the other board calls itself is shown and never run. Other federations' are not."""
+    deploy = tmp_path / "deploy"
+    made = ["broker", "init", "--kind", "mosquitto", "--hosts", "localhost", "-o", str(deploy)]
+    (tmp_path / "devices.yaml").write_text("federation: {name: barn}\ndevices: {pi-01: {}, pi-02: {}}\n")
+    assert cli.main([*made, "--devices", str(tmp_path / "devices.yaml")]) == 0
+    with closing(Store(tmp_path / "db")) as store:
+        store.revoke("pi-07")
+        assert [one.device for one in cards.notes(store, None, "barn")] == ["pi-07"]
+        enroller.open_card(deploy, deployments.load(deploy), "pi-01", 1e9)
+        with claims.changing(deploy) as known:
+            assert known.decide("pi-01", bytes([1] * 32), "a board", 1e9) == ""
+            assert "was used before" in known.decide("pi-01", bytes([2] * 32), "<script>alert(1)</script>", 1e9)
+        found = cards.notes(store, deploy, "barn")
+        assert [(one.device, one.state) for one in found] == [("pi-07", "revoked"), ("pi-01", "used twice")]
+        assert len(cards.notes(store, deploy, "shed")) == 1
+    page = render(replace(a_summary([a_round()], [a_device()]), cards=found))
+    assert "Cards and devices to look at" in page
+    assert "<script>" not in page
+    assert "another device came with its card, with the key" in words(page)
+    assert "to look at" not in render(a_summary([a_round()], [a_device()]))
 
 
 def test_what_nobody_measured_is_a_dash() -> None:
