@@ -1,8 +1,7 @@
 """Memory of a device's process: Python and all that it imports, and what a runtime takes beside its tensors.
 
 Fits to the largest resident memory (VmHWM) of fresh processes that load what `hidenseek-edge join` loads, train and
-try the network, for every network here on x86-64 (benchmarks/planner.py); on ARM they are assumed to hold. What
-onnxruntime takes varies by a tenth and more from run to run: its tensors come from the C library's heap.
+try the network, for every network here on x86-64 (benchmarks/planner.py); on ARM they are assumed to hold.
 """
 
 from __future__ import annotations
@@ -18,29 +17,25 @@ EVALUATION_BATCH = 64  # samples that a device tries at once (edge_client.traine
 TICKET_BYTES = 8  # of a kept weight: the unpacked ticket
 MASK_BYTES = 0.75  # of a weight of the largest layer: its mask, decoded
 # Bytes of a process with the runtime loaded and no network, on x86-64; on ARM it is assumed to be as on a PC.
-PROCESS: Mapping[Runtime, float] = {"sparse": 44.4e6, "onnx": 75.6e6, "executorch": 50.5e6}
+PROCESS: Mapping[Runtime, float] = {"sparse": 44.4e6, "onnx": 77.2e6, "executorch": 50.5e6}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Of what is counted, what becomes resident memory.
+    """What a runtime takes beside its tensors.
 
     Attributes:
-        alive: of the tensors alive at once.
-        made: of all tensors made: how far the heap is torn.
         kept: bytes of a kept weight.
         call: bytes of an operation of the graph.
     """
 
-    alive: float
-    made: float = 0
-    kept: float = 0
-    call: float = 0
+    kept: float
+    call: float
 
 
 SHARES = {
-    "onnx": Share(alive=0.72, made=0.104, kept=83, call=9_500),
-    "executorch": Share(alive=1, kept=45, call=1_200),
+    "onnx": Share(kept=64, call=5_900),
+    "executorch": Share(kept=45, call=1_200),
 }
 
 
@@ -56,5 +51,7 @@ def process(plan: Plan, runtime: Runtime, profile: Profile | None) -> float:
 def peak(counted: Counted, kept: int, runtime: Runtime) -> float:
     """Bytes that a graph adds to its process when it is trained and tried, for a ticket of so many kept weights."""
     share, calls = SHARES[runtime], sum(work.calls for work in counted.work.values())
-    alive = counted.alive + (counted.infer_alive if runtime == "executorch" else 0)  # two programs, never freed
-    return share.alive * alive + share.made * counted.made + share.kept * kept + share.call * calls + counted.constants
+    # onnxruntime's two graphs have one arena; ExecuTorch's two programs are never freed.
+    both = max if runtime == "onnx" else sum
+    alive = both((counted.alive, counted.infer_alive))
+    return alive + counted.held + share.kept * kept + share.call * calls

@@ -61,7 +61,7 @@ def codes(shape: LayerShape, block: int) -> int:
 def count(ticket: Ticket, batch: int) -> Counted:
     """Count a training step of a batch; what is alive is the workspace of one micro-batch, whatever the batch."""
     found = plan_work(ticket.plan, tuple(keep.block for keep in ticket.layers), batch)
-    return Counted(work=found.of(ticket), alive=found.workspace, made=found.workspace, infer_alive=0)
+    return Counted(work=found.of(ticket), alive=found.workspace, infer_alive=0)
 
 
 @lru_cache(maxsize=8)  # asked for once for every board, and for every layer of a time budget

@@ -35,9 +35,8 @@ def count(plan: Plan, kept: int, batch: int) -> Counted:
     return Counted(
         work=total({step.kind: step.work} for step in steps),
         alive=most_alive(steps, results),
-        made=sum(sum(step.makes.values()) for step in steps),
         infer_alive=most_alive(infer, logits),
-        constants=24 * capacity,  # scores, initial weights and places
+        held=24 * capacity,  # scores, initial weights and places
     )
 
 

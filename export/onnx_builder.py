@@ -28,6 +28,7 @@ class GraphBuilder:
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, Shape, bytes], onnx.TensorProto] = {}
+        self._stated: list[onnx.ValueInfoProto] = []
         self._zero: Name = ""
 
     def add(self, operator: str, *inputs: Name, **attributes: Any) -> Name:
@@ -68,7 +69,10 @@ class GraphBuilder:
         """
         if not self._zero:
             self._zero = self.add("Mul", self.add("Shape", "x", end=1), self.ints([0]))
-        return self.fill_zeros(self.add("Add", self._zero, self.ints([size])))
+        zeros = self.fill_zeros(self.add("Add", self._zero, self.ints([size])))
+        # Its shape said, onnxruntime writes what is scattered into it in place.
+        self._stated.append(helper.make_tensor_value_info(zeros, onnx.TensorProto.FLOAT, [size]))
+        return zeros
 
     def fill_zeros(self, shape: Name) -> Name:
         """A float32 zero tensor whose shape is computed at run time."""
@@ -94,7 +98,12 @@ class GraphBuilder:
             ExportError: if onnx's checker finds a fault.
         """
         graph = helper.make_graph(
-            self._nodes, name, list(inputs), list(outputs), initializer=list(self._constants.values())
+            self._nodes,
+            name,
+            list(inputs),
+            list(outputs),
+            initializer=list(self._constants.values()),
+            value_info=self._stated,
         )
         model = helper.make_model(
             graph, producer_name="hidenseek", ir_version=ir_version, opset_imports=[helper.make_opsetid("", opset)]

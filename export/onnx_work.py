@@ -8,8 +8,10 @@ from math import prod
 import onnx
 from onnx import shape_inference
 
+from export.onnx_arena import filled
 from export.onnx_graph import inference_graph, training_graph
-from export.work import Counted, Step, Work, most_alive, total
+from export.work import Counted, Step, Work, total
+from wire.onnx_arena import HANDLES, region_bytes
 from wire.settings import Training
 from wire.ticket import Ticket
 
@@ -36,19 +38,17 @@ def count(ticket: Ticket, training: Training, infer_batch: int) -> Counted:
     Raises:
         ExportError: if the graphs cannot be made.
     """
-    steps, results, constants = _steps(training_graph(ticket, training), training.batch)
-    infer, logits, _ = _steps(inference_graph(ticket), infer_batch)
+    steps, results = _steps(training_graph(ticket, training), training.batch)
     return Counted(
         work=total({step.kind: step.work} for step in steps),
-        alive=most_alive(steps, results),
-        made=sum(sum(step.makes.values()) for step in steps),
-        infer_alive=most_alive(infer, logits),
-        constants=constants,
+        alive=filled(steps, results),
+        infer_alive=filled(*_steps(inference_graph(ticket), infer_batch)),
+        held=int(HANDLES * region_bytes(ticket.plan, training.batch, infer_batch)),
     )
 
 
-def _steps(graph: bytes, batch: int) -> tuple[list[Step], list[str], int]:
-    """Nodes that run in every step, the graph's results, and the bytes of its constants once they are computed."""
+def _steps(graph: bytes, batch: int) -> tuple[list[Step], list[str]]:
+    """Nodes that run in every step, and the graph's results."""
     model = onnx.load_from_string(graph)
     for value in model.graph.input:
         for dimension in value.type.tensor_type.shape.dim:
@@ -64,15 +64,14 @@ def _steps(graph: bytes, batch: int) -> tuple[list[Step], list[str], int]:
     constant = {one.name: one for one in inner.initializer}
     for name, one in constant.items():
         shapes[name], sizes[name] = tuple(one.dims), prod(one.dims) * _item_bytes(one.data_type)
-    folded = dict.fromkeys(constant, 0)
+    folded = set(constant)
     steps = []
     for node in inner.node:
         if all(name in folded for name in node.input if name):
-            folded |= {name: sizes.get(name, 0) for name in node.output}
+            folded |= set(node.output)
         else:
             steps.append(_step(node, shapes, sizes))
-    used = {name for step in steps for name in step.reads}
-    return steps, [value.name for value in inner.output], sum(size for name, size in folded.items() if name in used)
+    return steps, [value.name for value in inner.output]
 
 
 def _step(node: onnx.NodeProto, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Step:
@@ -91,7 +90,15 @@ def _step(node: onnx.NodeProto, shapes: Mapping[str, Shape], sizes: Mapping[str,
             moved = 3 * min(sizes.get(name, 0) for name in (node.input[1], *makes))
     if kind == "convolution" and _attribute(node, "group", 1) > 1:
         kind = "grouped convolution"
-    return Step(kind=kind, work=Work(flops=flops, moved=moved, calls=1), reads=reads, makes=makes)
+    work = Work(flops=flops, moved=moved, calls=1)
+    return Step(kind=kind, work=work, reads=reads, makes=makes, operator=node.op_type, scratch=_scratch(node, shapes))
+
+
+def _scratch(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
+    """Bytes that a transposed convolution lays one sample's columns out in, of one group."""
+    if node.op_type != "ConvTranspose":
+        return 0
+    return 4 * prod(shapes[node.input[1]][1:]) * prod(shapes[node.input[0]][2:])
 
 
 def _inner(node: onnx.NodeProto, left: Shape) -> int:

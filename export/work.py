@@ -31,17 +31,15 @@ class Counted:
 
     Attributes:
         work: of a training step, by kind of operation.
-        alive: the most bytes of tensors alive at once in a training step, inputs and constants apart.
-        made: bytes of all tensors of a training step together.
+        alive: the bytes of memory that a training step's tensors fill, inputs and constants apart.
         infer_alive: as `alive`, in an inference.
-        constants: bytes that the runtime holds beside them.
+        held: bytes that the runtime holds beside them.
     """
 
     work: Mapping[str, Work]
     alive: int
-    made: int
     infer_alive: int
-    constants: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +51,16 @@ class Step:
         work: of this one.
         reads: names of the tensors that it reads.
         makes: bytes of the tensors that it makes, by name.
+        operator: its name in the graph.
+        scratch: bytes that it takes for itself while it runs.
     """
 
     kind: str
     work: Work
     reads: tuple[str, ...]
     makes: Mapping[str, int]
+    operator: str = ""
+    scratch: int = 0
 
 
 def total(parts: Iterable[Mapping[str, Work]]) -> dict[str, Work]:

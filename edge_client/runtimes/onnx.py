@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,21 +14,23 @@ import numpy as np
 from edge_client import memory_limits
 from edge_client.runtimes.base import Floats, Labels, Operator, StepResult
 from edge_client.runtimes.registry import INSTALL
+from edge_client.trainer import EVALUATION_BATCH
 from wire.bundle import Bundle
 from wire.errors import DataError, RuntimeMissing, TicketError
 from wire.mask import as_multipliers
+from wire.onnx_arena import HANDLES, region_bytes
 from wire.settings import Training
 
-# What onnxruntime 1.32 takes on x86-64 with a network of no size. With every value and gradient, and dense weights and
-# their gradients, on top of it, the sum is 1.03 to 1.15 times what six networks were measured to take.
-LIBRARY_BYTES, LIBRARY_VIRTUAL_BYTES = 36_000_000, 70_000_000
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-MOST_MMAP_THRESHOLD = 32 << 20  # that glibc takes
+# What onnxruntime 1.32 takes on x86-64 with a network of no size, and for a kept weight. With the region for tensors on
+# top, the sum is 1.04 to 1.31 times what the ten networks were measured to take.
+LIBRARY_BYTES, LIBRARY_VIRTUAL_BYTES, KEPT_BYTES = 36_000_000, 70_000_000, 60
 _STATE = {"adam": ("m", "v"), "sgd": ("momentum",)}
 _SETTINGS = {
     "adam": ("learning_rate", "beta1", "beta2", "epsilon", "clip"),
     "sgd": ("learning_rate", "beta1", "clip"),
 }
+_regions: list[int] = []  # bytes; of this process
+_one_at_a_time = Lock()
 
 
 class OnnxInference:
@@ -48,7 +48,7 @@ class OnnxInference:
     name = "onnx"
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
-        self._session = _open(bundle, "infer.onnx", threads)
+        self._session = _open(bundle, "infer.onnx", threads, region_bytes(bundle.ticket.plan, 0, EVALUATION_BATCH))
         self._multipliers: Floats = np.ones(bundle.ticket.kept, dtype=np.float32)
 
     def set_multipliers(self, multipliers: Floats) -> None:
@@ -62,7 +62,7 @@ class OnnxInference:
 
     def logits(self, x: Floats) -> Floats:
         """Inference: float32 (n, classes)."""
-        logits: Floats = self._session.run(["logits"], {"x": x, "multipliers": self._multipliers})[0]
+        logits: Floats = self._session.run(["logits"], {"x": x, "multipliers": self._multipliers})[0].copy()
         return logits
 
 
@@ -90,7 +90,8 @@ class OnnxRuntime:
         self._threads = threads
         self._kept = bundle.ticket.kept
         self._trace = tempfile.TemporaryDirectory(prefix="hidenseek-") if timed else None
-        self._train = _open(bundle, "train.onnx", threads, self._trace.name if self._trace else "")
+        region = region_bytes(bundle.ticket.plan, training.batch, EVALUATION_BATCH)
+        self._train = _open(bundle, "train.onnx", threads, region, self._trace.name if self._trace else "")
         self._infer: OnnxInference | None = None
         self._state_names = _STATE[training.optimiser]
         inputs = {value.name: value.shape for value in self._train.get_inputs()}
@@ -190,7 +191,8 @@ class OnnxRuntime:
         if "m" in self._state:
             feeds["t"] = np.array(self._steps + 1, dtype=np.float32)
         loss, correct, *values = self._train.run(["loss", "correct", *outputs], feeds)
-        return StepResult(loss=float(loss), correct=float(correct)), values
+        # Results lie in the arena: held until the next step, they would be in the way of its tensors.
+        return StepResult(loss=float(loss), correct=float(correct)), [value.copy() for value in values]
 
 
 def _require_memory(bundle: Bundle, training: Training) -> None:
@@ -200,7 +202,8 @@ def _require_memory(bundle: Bundle, training: Training) -> None:
         NotEnoughMemory: if there is less.
     """
     plan = bundle.ticket.plan
-    tensors = 4 * 2 * (training.batch * sum(map(prod, plan.shapes())) + plan.weights)
+    region = region_bytes(plan, training.batch, EVALUATION_BATCH)
+    tensors = int((1 + HANDLES) * region) + KEPT_BYTES * bundle.ticket.kept
     memory_limits.require(
         LIBRARY_BYTES + tensors,
         f"training '{plan.name}' in batches of {training.batch} with onnxruntime",
@@ -214,22 +217,30 @@ def _same_shape(name: str, found: Floats, expected: Floats) -> None:
         raise DataError(f"{name} of shape {found.shape}, {expected.shape} expected", where="onnx runtime")
 
 
-def _keep_freed_memory() -> None:
-    """Let the C library keep what onnxruntime gives back after every operator, instead of the system.
+def _set_aside(ort: Any, region: int) -> None:
+    """Give all graphs of this process one region for their tensors; a later graph that takes more gets another.
 
-    Each step takes the same tensors again: as newly zeroed pages they cost 5 to 37 % of a step, at the same peak
-    (benchmarks/onnx_heap.py). mallopt(3) of glibc; elsewhere nothing is changed.
+    From the C library's heap the same step took up to 18 % more or less memory from one process to the next.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        library.mallopt(M_MMAP_THRESHOLD, MOST_MMAP_THRESHOLD)
-        library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    with _one_at_a_time:
+        if _regions:
+            return
+        _regions.append(region)
+    where = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    settings = {"max_mem": 0, "arena_extend_strategy": 0, "initial_chunk_size_bytes": region}
+    # A tensor takes no more than its size, rounded up to 256 bytes: the rest of a gap stays free.
+    ort.create_and_register_allocator(where, ort.OrtArenaCfg(settings | {"max_dead_bytes_per_chunk": 1}))
 
 
-def _open(bundle: Bundle, file: str, threads: int, trace: str = "") -> Any:  # onnxruntime has no types
-    """Load one graph of a bundle; onnxruntime shall write down the time of its nodes in folder `trace`, if named.
+def _open(bundle: Bundle, file: str, threads: int, region: int, trace: str = "") -> Any:  # onnxruntime has no types
+    """Load one graph of a bundle.
+
+    Args:
+        bundle: what it is in.
+        file: its name there.
+        threads: inside one operator.
+        region: bytes to set aside for tensors, if nothing has been opened before.
+        trace: folder in which onnxruntime shall write down the time of its nodes.
 
     Raises:
         RuntimeMissing: if onnxruntime is not installed.
@@ -243,15 +254,17 @@ def _open(bundle: Bundle, file: str, threads: int, trace: str = "") -> Any:  # o
         ) from error
     if file not in bundle.files:
         raise TicketError(f"the bundle for runtime '{bundle.runtime}' has no file {file}")
-    _keep_freed_memory()
+    _set_aside(ort, region)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
-    # Batches are few and their tensors large: an arena, and patterns per batch size, only raise the peak
-    # (conv4, batch 16: 142 -> 117 MB) and save no time that could be measured.
-    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # The arena places tensors better than a plan made beforehand, and as export.onnx_arena foretells.
     options.enable_mem_pattern = False
+    options.enable_mem_reuse = False
+    # What goes beyond rearranges weights that never change; here all do.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     if trace:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(trace) / "nodes")
