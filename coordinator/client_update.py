@@ -8,16 +8,18 @@ import re
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
+from http.client import HTTPException
 from pathlib import Path
 
 from coordinator.brokers.process import write_whole
+from coordinator.datasets.fetch import open_url, shown
 from coordinator.rollout import share_of
 from wire.channel import Channel
-from wire.errors import ConfigError, DataError, StateError, WireError
+from wire.errors import ConfigError, DataError, FetchError, StateError, WireError
 from wire.topics import Topics
-from wire.update import MAX_WHEEL_BYTES, PART_BYTES, SEED_BYTES, Update, WheelPart, part_count, version_of
+from wire.update import MAX_WHEEL_BYTES, PART_BYTES, SEED_BYTES, Update, WheelPart, part_count, url_of, version_of
 
 FILE = "client-update.json"  # in the coordinator's state folder: what is retained at the broker
 _NAME = re.compile(r"hidenseek-(?P<version>[^-]+)-py3-none-(?:manylinux_\d+_\d+|manylinux2014|linux)_(?P<machine>\w+)")
@@ -30,10 +32,12 @@ class Offer:
     Attributes:
         version: of the client.
         wheels: their bytes by kind of machine, as `uname -m` calls it.
+        names: of their files, by the same.
     """
 
     version: str
     wheels: dict[str, bytes]
+    names: dict[str, str] = field(default_factory=dict)
 
 
 def find(folders: Sequence[Path], version: str | None) -> Offer:
@@ -57,19 +61,21 @@ def find(folders: Sequence[Path], version: str | None) -> Offer:
     except WireError as error:
         raise DataError(str(error), where=where, hint="Name one with --version") from error
     wheels: dict[str, bytes] = {}
+    names: dict[str, str] = {}
     for path, match in found.items():
         if match["version"] != newest:
             continue
         if match["machine"] in wheels:
             raise DataError(f"a second wheel of {newest} for {match['machine']}", where=str(path), hint="Move one away")
         wheels[match["machine"]] = _read(path)
+        names[match["machine"]] = path.name
     if not wheels:
         known = ", ".join(sorted({match["version"] for match in found.values()}))
         raise DataError(f"no wheel of hidenseek {newest}, only of {known}", where=where, hint=hint)
-    return Offer(version=newest, wheels=wheels)
+    return Offer(version=newest, wheels=wheels, names=names)
 
 
-def announcement(offer: Offer, *, key: bytes, percent: float, downgrade: bool) -> Update:
+def announcement(offer: Offer, *, key: bytes, percent: float, downgrade: bool, url: str = "") -> Update:
     """What devices are told of an offer; those that a smaller share of the same version is for are always among it.
 
     Args:
@@ -77,12 +83,15 @@ def announcement(offer: Offer, *, key: bytes, percent: float, downgrade: bool) -
         key: the federation's private key.
         percent: of the devices.
         downgrade: also devices with a newer version.
+        url: folder on the web that has the wheels' files; "" for the broker.
 
     Raises:
-        ConfigError: if the share is none.
+        ConfigError: if the share is none, or the address no https.
     """
     if not 0 <= percent <= 100:
         raise ConfigError(f"{percent:g} found, 0 to 100 expected", where="--percent")
+    if url and not url.startswith("https://"):
+        raise ConfigError(f"'{url}' found, https:// expected", where="--url")
     machines = sorted(offer.wheels)
     return Update(
         version=offer.version,
@@ -92,7 +101,29 @@ def announcement(offer: Offer, *, key: bytes, percent: float, downgrade: bool) -
         share=share_of(percent),
         seed=hmac.digest(key, f"update {offer.version}".encode(), "sha256")[:SEED_BYTES],
         downgrade=downgrade,
+        urls=tuple(f"{url.rstrip('/')}/{offer.names[machine]}" for machine in machines) if url else (),
     )
+
+
+def check_served(offer: Offer, update: Update) -> None:
+    """See that what lies on the web is what is offered, and that parts of it can be had, as devices ask for them.
+
+    Raises:
+        FetchError: if it cannot be had, or is something else.
+    """
+    for machine, digest in update.wheels.items():
+        url, size = url_of(update, machine), len(offer.wheels[machine])
+        data = b""
+        try:
+            for first in range(0, size, PART_BYTES):
+                last = min(first + PART_BYTES, size) - 1
+                with open_url(url, {"Range": f"bytes={first}-{last}"}) as answer:
+                    data += answer.read(size + 1)
+        except (OSError, HTTPException) as error:
+            raise FetchError(f"cannot be fetched ({error})", where=shown(url)) from error
+        if sha256(data).digest() != digest:
+            hint = "Put the files of --wheels there, on a server that serves ranges of bytes"
+            raise FetchError("it is not the wheel that is offered", where=shown(url), hint=hint)
 
 
 def publish(
@@ -112,10 +143,11 @@ def publish(
         StateError: if it cannot be written down what is retained.
     """
     before = _retained(state)
-    now = {digest.hex(): part_count(len(offer.wheels[machine])) for machine, digest in update.wheels.items()}
+    at_broker = {} if update.urls else update.wheels
+    now = {digest.hex(): part_count(len(offer.wheels[machine])) for machine, digest in at_broker.items()}
     _keep(state, before | now)  # before anything is sent: what is retained shall be known
     done, total = 0, sum(update.sizes)
-    for machine, digest in update.wheels.items():
+    for machine, digest in at_broker.items():
         wheel = offer.wheels[machine]
         for number in range(part_count(len(wheel))):
             data = wheel[number * PART_BYTES : (number + 1) * PART_BYTES]

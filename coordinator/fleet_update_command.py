@@ -26,6 +26,7 @@ examples:
   hidenseek fleet update --broker mqtt://192.168.1.10                   # then all of them
   hidenseek fleet update --broker mqtt://192.168.1.10 --percent 0       # stop: nobody begins any more
   hidenseek fleet update --broker mqtt://192.168.1.10 --stages 5,25,100 --stop-after 2    # stays, and does it by itself
+  hidenseek fleet update --broker mqtt://192.168.1.10 --url https://files.example.org/hidenseek/     # not by the broker
   HIDENSEEK_PASSWORD=... hidenseek fleet update --broker mqtts://coordinator@hub.example.org --ca ca.crt
 
 What is announced is signed with the federation's key and stays at the broker: devices that are away follow when they
@@ -50,6 +51,11 @@ def add_update(actions: Subparsers[argparse.ArgumentParser]) -> None:
         action="append",
         metavar="DIR",
         help="folder with our wheels (default dist, `make wheels`)",
+    )
+    action.add_argument(
+        "--url",
+        metavar="URL",
+        help="https folder that has the same files: devices fetch them there, in ranges, and not from the broker",
     )
     action.add_argument("--version", metavar="V", help="which of them (default: the newest)")
     share = action.add_mutually_exclusive_group()
@@ -111,7 +117,11 @@ def _update(arguments: argparse.Namespace) -> int:
         )
     offer = client_update.find(arguments.wheels or [Path("dist")], arguments.version)
     key = federation_key()
-    update = client_update.announcement(offer, key=key, percent=stages[0], downgrade=arguments.downgrade)
+    update = client_update.announcement(
+        offer, key=key, percent=stages[0], downgrade=arguments.downgrade, url=arguments.url or ""
+    )
+    if arguments.url:
+        client_update.check_served(offer, update)
     console = Console(stderr=True)
     transport = MqttTransport(command.read_broker(arguments), client_id=f"hns-{name}-update")
     transport.connect(arguments.connect_timeout)

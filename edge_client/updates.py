@@ -12,7 +12,7 @@ from edge_client.releases import WORK_WITHIN_S, Releases
 from wire import __version__
 from wire import update as rules
 from wire.channel import Channel
-from wire.errors import StateError, WireError
+from wire.errors import FetchError, StateError, WireError
 from wire.topics import DEVICE_QOS, Topics
 from wire.transport import monotonic_s
 from wire.update import PART_BYTES, Update, WheelPart
@@ -30,6 +30,7 @@ class Download:
         version: of the client in it.
         digest: SHA-256 of it.
         size: its bytes.
+        url: where it lies on the web; "" if at the broker.
         path: what there is of it.
         got: parts in that.
         asked_s: when the next part was asked for; None if it was not.
@@ -39,6 +40,7 @@ class Download:
     version: str
     digest: bytes
     size: int
+    url: str
     path: Path
     got: int
     asked_s: float | None = None
@@ -145,9 +147,24 @@ class Updater:
             self.take_back(f"it has not joined and trained within {WORK_WITHIN_S / 60:.0f} minutes")
         if download is None or now_s < download.due_s:
             return
+        if download.url:
+            self._fetch(download)
+            return
         if download.asked_s is None or now_s - download.asked_s > ASK_AGAIN_S:
             download.asked_s = now_s
             self._channel.subscribe(self._topics.wheel_part(download.digest, download.got), qos=DEVICE_QOS)
+
+    def _fetch(self, download: Download) -> None:
+        """The next part from the web; if it cannot be had, again later."""
+        from edge_client import web_source  # with all it imports it is 3 MB of a Pi Zero's memory
+
+        try:
+            data = web_source.fetch(download.url, download.got, download.size)
+        except FetchError as error:
+            log.warning("client %s: %s; trying again in a minute", download.version, error)
+            download.due_s = monotonic_s() + ASK_AGAIN_S
+            return
+        self.hear(WheelPart(wheel=download.digest, number=download.got, data=data))
 
     def _announced(self, update: Update) -> None:
         record = self._releases.record
@@ -159,14 +176,14 @@ class Updater:
             self._releases.note_issued(update.issued)
             self._download = None
             return
-        size = rules.size_of(update, self._machine)
+        size, url = rules.size_of(update, self._machine), rules.url_of(update, self._machine)
         self._releases.note_issued(update.issued)
         if self._releases.has_failed(digest):
             log.info("client %s has failed here within the last day; not tried again yet", update.version)
-        elif self._download is None or self._download.digest != digest:
-            self._download = self._begin(update.version, digest, size)
+        elif self._download is None or (self._download.digest, self._download.url) != (digest, url):
+            self._download = self._begin(update.version, digest, size, url)
 
-    def _begin(self, version: str, digest: bytes, size: int) -> Download:
+    def _begin(self, version: str, digest: bytes, size: int, url: str) -> Download:
         """Start, or go on with what there is of it; what there is of others goes."""
         folder = self._releases.folder
         path = folder / f"{digest.hex()[:16]}.wheel"
@@ -176,7 +193,7 @@ class Updater:
         # A last part that is shorter is fetched again: all of it may be there, or not.
         got = min(path.stat().st_size // PART_BYTES, rules.part_count(size) - 1) if path.exists() else 0
         log.info("fetching client %s, %d kB, part %d of %d", version, size // 1000, got + 1, rules.part_count(size))
-        return Download(version=version, digest=digest, size=size, path=path, got=got)
+        return Download(version=version, digest=digest, size=size, url=url, path=path, got=got)
 
     def _install(self, download: Download) -> None:
         """Check a wheel and put it in use.

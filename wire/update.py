@@ -34,6 +34,7 @@ class Update:
         share: how many devices are meant, of 10,000.
         seed: decides which; the same for a version whatever the share, so that those who are meant stay so.
         downgrade: also devices that run a newer version.
+        urls: where each wheel lies on the web, in the order of the machines' names; none: at the broker.
     """
 
     version: str = at(1)
@@ -43,6 +44,7 @@ class Update:
     share: int = at(5)
     seed: bytes = at(6, SEED_BYTES)
     downgrade: bool = optional(7, default=False)
+    urls: tuple[str, ...] = optional(8, default=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,20 @@ def size_of(update: Update, machine: str) -> int:
     if not 0 < sizes.get(machine, 0) <= MAX_WHEEL_BYTES:
         raise WireError(f"a wheel of {sizes.get(machine)} bytes for {machine}, 1 to {MAX_WHEEL_BYTES} expected")
     return sizes[machine]
+
+
+def url_of(update: Update, machine: str) -> str:
+    """Where a machine's wheel lies on the web; "" if at the broker.
+
+    Raises:
+        WireError: if that is said in a way that makes no sense.
+    """
+    if not update.urls:
+        return ""
+    urls = dict(zip(sorted(update.wheels), update.urls, strict=False))
+    if not urls.get(machine, "").startswith("https://"):
+        raise WireError(f"'{urls.get(machine, ''):.100}' found, https:// expected")
+    return urls[machine]
 
 
 def is_meant(update: Update, device: str) -> bool:

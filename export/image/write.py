@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import mmap
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from wire.errors import ImageError
@@ -16,6 +18,7 @@ CHUNK_BYTES = 4 << 20
 FIRST_BYTES = 4 << 20  # written last: the partition table, without which neither firmware nor kernel finds anything
 COPY_BYTES = 64 << 20
 FLUSH_BYTES = 64 << 20  # so that progress is that of the card and not of this machine's memory
+BLKRRPART = 0x125F  # linux/fs.h
 Progress = Callable[[str, int, int], None]  # "writing" or "checking", bytes done, bytes in all
 
 
@@ -58,14 +61,18 @@ def to_device(image: Path, device: Path, progress: Progress = lambda step, done,
             _pwrite(target, first, 0)
             os.fsync(target)
             progress("writing", total, total)
+            expected = digest.hexdigest()
+            # Still held: let go, a desktop would mount it, which writes to it.
+            found = _read_back(device, total, progress)
+            if found != expected:
+                os.pwrite(target, bytes(FIRST_BYTES), 0)
+                os.fsync(target)
+            _tell_kernel(target)
         finally:
             os.close(target)
-        expected = digest.hexdigest()
-        found = _read_back(device, total, progress)
     except OSError as error:
         raise _explained(error, device) from error
     if found != expected:
-        _spoil(device)
         raise ImageError(
             f"the card does not give back what was written (SHA-256 {found[:16]}, {expected[:16]} expected)",
             where=str(device),
@@ -183,14 +190,10 @@ def _read_back(device: Path, total: int, progress: Progress) -> str:
     return digest.hexdigest()
 
 
-def _spoil(device: Path) -> None:
-    """Nothing boots from it any more."""
-    target = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.pwrite(target, bytes(FIRST_BYTES), 0)
-        os.fsync(target)
-    finally:
-        os.close(target)
+def _tell_kernel(target: int) -> None:
+    """Have the kernel look for partitions anew; where it cannot, it does when the card is put in again."""
+    with suppress(OSError):
+        fcntl.ioctl(target, BLKRRPART)
 
 
 def _explained(error: OSError, device: Path) -> ImageError:

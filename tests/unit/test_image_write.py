@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -104,6 +105,20 @@ def test_a_card_in_use_is_refused_by_the_kernel(image: Path, card: Path, tmp_pat
         assert first_bytes(card) == before
     finally:
         subprocess.run(["umount", tmp_path / "mnt"], check=True)
+
+
+def test_nobody_can_mount_a_card_while_it_is_checked(image: Path, card: Path) -> None:
+    """A desktop would, as soon as it was let go, and what it writes then would look like a bad card."""
+    refused: list[int | None] = []
+
+    def progress(step: str, done: int, total: int) -> None:
+        if step == "checking" and not refused:
+            with pytest.raises(OSError, match="busy") as error:
+                os.open(card, os.O_RDWR | os.O_EXCL)
+            refused.append(error.value.errno)
+
+    write.to_device(image, card, progress)
+    assert refused == [errno.EBUSY]
 
 
 def test_only_block_devices_are_written_as_such(image: Path, tmp_path: Path) -> None:
