@@ -89,6 +89,11 @@ class Limits:
             self.forged(device, now_s)
         return True, False
 
+    def pays(self, device: str, now_s: float) -> bool:
+        """Whether a device that nobody doubts pays for a packet that is whole; it need not be `proven` afterwards."""
+        speaker = self._speaker(device)
+        return now_s >= speaker.doubted_until_s and speaker.takes(now_s)
+
     def proven(self, device: str, now_s: float) -> bool:
         """Note that an admitted packet completed a genuine message; whether the device may say it."""
         speaker = self._speaker(device)

@@ -10,12 +10,13 @@ from typing import Generic, TypeVar
 from coordinator.database import Database
 from wire.channel import Channel, Happening
 from wire.messages import Message
-from wire.transport import monotonic_s
+from wire.transport import Event, monotonic_s
 
 BATCH = 500  # messages that are committed together at most,
 BATCH_S = 0.1  # and for so long they are collected while there are more
 
 StoreT = TypeVar("StoreT", bound=Database)
+Thing = TypeVar("Thing")
 
 
 @dataclass
@@ -46,14 +47,11 @@ class Outbox(Generic[StoreT]):
 
     def arriving(self, timeout_s: float) -> Iterator[Happening]:
         """What the channel has for one batch, one after the other; waits for the first only."""
-        happened, began_s = self.channel.receive(timeout_s), monotonic_s()
-        for arrived in range(1, BATCH + 1):
-            if happened is None:
-                return
-            yield happened
-            if arrived == BATCH or monotonic_s() - began_s > BATCH_S:
-                return
-            happened = self.channel.receive(0)
+        return _batch(self.channel.receive, timeout_s)
+
+    def events(self, timeout_s: float) -> Iterator[Event]:
+        """As `arriving`, packets as they came."""
+        return _batch(self.channel.transport.receive, timeout_s)
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -69,3 +67,14 @@ class Outbox(Generic[StoreT]):
                 effect()
         finally:
             self._waiting = []
+
+
+def _batch(receive: Callable[[float], Thing | None], timeout_s: float) -> Iterator[Thing]:
+    arrived, began_s = receive(timeout_s), monotonic_s()
+    for count in range(1, BATCH + 1):
+        if arrived is None:
+            return
+        yield arrived
+        if count == BATCH or monotonic_s() - began_s > BATCH_S:
+            return
+        arrived = receive(0)

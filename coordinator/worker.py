@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from coordinator.intake import check_mask, refused
 from coordinator.limits import Limits
 from coordinator.outbox import Outbox
+from coordinator.worker_batch import Opened, Opener, Source
 from coordinator.worker_store import Held, WorkerStore
-from wire import mask, signing
+from wire import batch, mask, signing
+from wire.batch import Row
 from wire.channel import Channel, Garbled, Happening, Received
-from wire.errors import BrokerRefused, Mismatch, WireError
-from wire.mask import Signs, Votes
+from wire.errors import BrokerRefused, Forged, Mismatch, WireError
+from wire.mask import Votes
 from wire.messages import INSTANCE_BYTES, MaskUpdate, Message, Receipt
 from wire.ticket import Ticket, decode_ticket
 from wire.topics import Topics, speaker
-from wire.transport import Connected, Disconnected, monotonic_s
+from wire.transport import Connected, Disconnected, Event, Packet, monotonic_s
 from wire.worker_messages import Report, Settled, Shift, Tally
 
 TICK_S = 0.25
@@ -59,7 +64,11 @@ class Worker:
     _votes: Votes | None = None
     _devices: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)  # key and instance of those of this shift
     _listening: set[str] = field(default_factory=set)  # devices whose topics are subscribed to
-    _signs: dict[str, Signs] = field(default_factory=dict)  # of this shift's masks that no tally has told of yet
+    _sources: dict[str, Source] = field(default_factory=dict)  # those of this shift, by the topic of their masks
+    _kept: set[str] = field(default_factory=set)  # devices whose mask for this shift's round is on disk
+    _rows: dict[str, Row] = field(default_factory=dict)  # signs of this shift's masks that no tally has told of yet
+    _opener: Opener | None = None
+    _pool: ThreadPoolExecutor = field(default_factory=ThreadPoolExecutor)
     _reported_s: float = 0.0
     _told: tuple[bytes, float] | None = None  # the tally that waits to be settled, and when it was last told
 
@@ -84,13 +93,68 @@ class Worker:
     def step(self, timeout_s: float) -> None:
         """Deal with what has arrived, wait for it so long at most; then say what is to be said."""
         with self._outbox.batch():
-            for happened in self._outbox.arriving(timeout_s):
-                self._heed(happened)
+            masks: list[tuple[Source, Packet]] = []
+            for event in self._outbox.events(timeout_s):
+                if isinstance(event, Packet) and event.topic in self._sources:
+                    masks.append((self._sources[event.topic], event))
+                    continue
+                self._on_masks(masks)
+                masks = []
+                self._on_event(event)
+            self._on_masks(masks)
         now_s = monotonic_s()
         with self._outbox.batch():
             self._tell(now_s)
             if now_s - self._reported_s >= REPORT_S:
                 self._report(now_s)
+
+    def _on_event(self, event: Event) -> None:
+        happened = self.channel.read(event) if isinstance(event, Packet) else event
+        if happened is not None:
+            self._heed(happened)
+
+    def _on_masks(self, masks: list[tuple[Source, Packet]]) -> None:
+        """Take what devices have sent: together as far as may be, and one by one what needs a closer look."""
+        now_s, first, others, seen = monotonic_s(), [], [], set()
+        for source, packet in masks:
+            known = self._opener is None or source.device in self._kept or source.device in seen
+            if known or not self._limits.pays(source.speaker, now_s):
+                others.append(packet)
+            else:
+                seen.add(source.device)
+                first.append((source, packet))
+        if first:
+            assert self._opener is not None
+            result = self._opener.open(first, self._pool)
+            self._keep(self._opener, result.opened)
+            self.channel.received_bytes += sum(len(one.packet.payload) for one in result.opened)
+            for packet in result.forged:
+                packet.acknowledge()
+                self._heed(Garbled(topic=packet.topic, error=Forged("not signed by its device, or altered since")))
+            others = result.others + others
+        for packet in others:
+            self._on_event(packet)
+
+    def _keep(self, opener: Opener, opened: list[Opened]) -> None:
+        """Write masks down; then acknowledge and confirm them."""
+        run, number = opener.run, opener.number
+        self.store.add_all(
+            [
+                (run, number, one.source.device, one.body, one.signs, len(one.packet.payload), len(one.receipt))
+                for one in opened
+            ]
+        )
+        for one in opened:
+            self._kept.add(one.source.device)
+            self._rows[one.source.device] = one.row
+
+        def confirm() -> None:
+            for one in opened:
+                one.packet.acknowledge()
+                # At most once: a device that does not hear of its mask sends it again.
+                self.channel.post([(one.source.down.decode(), one.receipt)], qos=0)
+
+        self._outbox.then(confirm)
 
     def _heed(self, happened: Happening) -> None:
         match happened:
@@ -167,13 +231,22 @@ class Worker:
             )
             for i, device in enumerate(shift.devices)
         }
+        self._sources = {source.topic.decode(): source for source in map(self._source, self._devices)}
+        if batch.able():
+            self._opener = Opener(shift.run, shift.number, self._votes, self._ticket, self.channel.key)
         for device in self._devices.keys() - self._listening:
             self.channel.subscribe(self.topics.up(device, "mask"))
         self._listening |= self._devices.keys()
         if before is None or (before.run, before.number) != (shift.run, shift.number):
-            self._signs = {}
+            self._rows = {}
             self.store.forget(shift.run, shift.number)
+            self._kept = self.store.devices(shift.run, shift.number)
             self.remark(f"round {shift.number}: {count} devices")
+
+    def _source(self, device: str) -> Source:
+        topic = self.topics.up(device, "mask")
+        key, _ = self._devices[device]
+        return Source(device, speaker(topic), key, topic.encode(), self.topics.down(device).encode())
 
     def _on_mask(self, device: str, update: MaskUpdate, payload_bytes: int) -> None:
         assert self._shift is not None
@@ -189,11 +262,12 @@ class Worker:
         try:
             if update.number < shift.number:
                 raise Mismatch("mask for a round that is not open", expected=shift.number, got=update.number)
-            self._signs[device] = check_mask(update, self._votes, self._ticket)
+            self._rows[device] = batch.pack(check_mask(update, self._votes, self._ticket))
         except WireError as error:
             self._outbox.send(down, refused(update, self._devices[device][1], error))
             raise
         self.store.add(device, update, payload_bytes, self._outbox.send(down, receipt))
+        self._kept.add(device)
 
     def _on_settled(self, settled: Settled) -> None:
         taken = self.store.settle(settled.batch, settled.refused)
@@ -215,11 +289,11 @@ class Worker:
         found = self.store.batch(TALLY, TALLY_BYTES)
         if found is None:
             return
-        batch, held = found
-        self._told = (batch, now_s)
-        self._outbox.send(self._up, self._tally(batch, held))
+        name, held = found
+        self._told = (name, now_s)
+        self._outbox.send(self._up, self._tally(name, held))
 
-    def _tally(self, batch: bytes, held: list[Held]) -> Tally:
+    def _tally(self, name: bytes, held: list[Held]) -> Tally:
         first, votes = held[0], b""
         assert self._shift is not None
         if self._shift.sums and (first.run, first.number) == (self._shift.run, self._shift.number):
@@ -227,7 +301,7 @@ class Worker:
         return Tally(
             run=first.run,
             number=first.number,
-            batch=batch,
+            batch=name,
             votes=votes,
             devices=tuple(one.device for one in held),
             updates=tuple(one.body if votes else one.whole for one in held),
@@ -239,11 +313,15 @@ class Worker:
         assert self._ticket is not None
         assert self._votes is not None
         announced, ends = self._votes, self._ticket.ends
-        signs = (
-            self._signs[one.device] if one.device in self._signs else mask.decode_signs(one.signs, announced, ends)
-            for one in held
+        rows = np.stack(
+            [
+                self._rows[one.device]
+                if one.device in self._rows
+                else batch.pack(mask.decode_signs(one.signs, announced, ends))
+                for one in held
+            ]
         )
-        votes = mask.encode_votes(mask.count_votes(signs, announced.signs), ends, announced)
+        votes = mask.encode_votes(batch.count(rows, announced.signs), ends, announced)
         for one in held:
-            self._signs.pop(one.device, None)
+            self._rows.pop(one.device, None)
         return votes

@@ -47,6 +47,7 @@ def add_worker(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def _worker(arguments: argparse.Namespace) -> int:
     import logging
 
+    from coordinator.bulk import BulkTransport
     from coordinator.keys import federation_key
     from coordinator.worker import Worker
     from coordinator.worker_store import DATABASE, WorkerStore
@@ -61,7 +62,11 @@ def _worker(arguments: argparse.Namespace) -> int:
     broker, key = command.read_broker(arguments), federation_key(make=False)
     remark = logging.getLogger("hidenseek.worker").info
     with closing(WorkerStore(state / DATABASE)) as store:
-        transport = MqttTransport(broker, client_id=f"hns-{arguments.federation}-worker-{name}")
+        client_id = f"hns-{arguments.federation}-worker-{name}"
+        websocket = broker.scheme in ("ws", "wss")
+        transport = (
+            MqttTransport(broker, client_id=client_id) if websocket else BulkTransport(broker, client_id=client_id)
+        )
         transport.connect(arguments.connect_timeout)
         with closing(transport):
             channel = Channel(transport, key, max_bytes=MAX_BYTES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,9 +66,17 @@ class WorkerStore(Database):
     def add(self, device: str, update: MaskUpdate, payload_bytes: int, receipt_bytes: int) -> None:
         """Keep a mask that is not kept yet."""
         body = messages.encode(replace(update, signs=b""))
-        values = (update.run, update.number, device, body, update.signs, payload_bytes, receipt_bytes)
+        self.add_all([(update.run, update.number, device, body, update.signs, payload_bytes, receipt_bytes)])
+
+    def add_all(self, masks: Sequence[tuple[bytes, int, str, bytes, bytes, int, int]]) -> None:
+        """Keep masks that are not kept yet: of each the fields of a `Held`, in order."""
         with self._writing() as db:
-            db.execute("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 0)", values)
+            db.executemany("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 0)", masks)
+
+    def devices(self, run: bytes, number: int) -> set[str]:
+        """Whose masks for a round were kept."""
+        found = self._db.execute("SELECT device FROM held WHERE run = ? AND number = ?", (run, number))
+        return {row["device"] for row in found}
 
     def has(self, run: bytes, number: int, device: str) -> bool:
         """Whether a device's mask for a round was kept."""

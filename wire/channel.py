@@ -136,8 +136,10 @@ class Channel:
     def receive(self, timeout_s: float) -> Happening | None:
         """Wait for the next event; None if there was none, or only a part of a message."""
         event = self.transport.receive(timeout_s)
-        if not isinstance(event, Packet):
-            return event
+        return self.read(event) if isinstance(event, Packet) else event
+
+    def read(self, event: Packet) -> Received | Garbled | None:
+        """What a packet that the transport has received says; None if it is only a part of a message, or not heard."""
         self.received_bytes += len(event.payload)
         if not event.payload or not self.admit(event.topic):  # empty: what was retained there is gone
             event.acknowledge()

@@ -328,6 +328,11 @@ _SINGLE = struct.Struct("<f")
 _NUMBER_OF = {cls: number for number, cls in KINDS.items()}
 
 
+def kind_number(kind: type[Message]) -> int:
+    """The number of a kind of message on the wire."""
+    return _NUMBER_OF[kind]
+
+
 def single(value: float) -> float:
     """The nearest float32: a measured figure's digits, in four bytes less than a Python float takes on the wire."""
     return float(_SINGLE.unpack(_SINGLE.pack(value))[0])

@@ -214,7 +214,7 @@ class MqttTransport:
                 self._client.connect(*self._routes.here, keepalive=KEEPALIVE_S)
                 break
             except (OSError, ValueError, paho.WebsocketConnectionError) as error:
-                reason = _why(error)
+                reason = why(error)
                 if isinstance(error, ssl.SSLError) and not self._routes.is_hearsay:
                     raise BrokerRefused(
                         f"TLS with {self._broker} failed: {reason}", hint="Give the broker's CA with --ca FILE"
@@ -244,13 +244,7 @@ class MqttTransport:
                 hint="Check user and password: mqtt://USER@HOST with HIDENSEEK_PASSWORD set, or --password-file",
             )
         if self._broker.scheme in SECURE:  # with TLS 1.3 a client hears last that its certificate is not taken
-            own = self._broker.certificate
-            raise BrokerRefused(
-                f"{self._broker} ends the connection without an answer",
-                hint=f"It may not know who has signed {own}"
-                if own
-                else "It may want to know its clients by certificates: --cert FILE",
-            )
+            raise unanswered(self._broker)
         raise BrokerUnreachable(
             f"{self._broker} accepts connections but does not answer as an MQTT 3.1.1 broker", hint=RETRY_HINT
         )
@@ -349,6 +343,17 @@ class MqttTransport:
         self._put(Packet(topic=message.topic, payload=bytes(message.payload), acknowledge=acknowledge))
 
 
+def unanswered(broker: Broker) -> BrokerRefused:
+    """What to say of a broker that takes a TLS connection and then ends it."""
+    own = broker.certificate
+    return BrokerRefused(
+        f"{broker} ends the connection without an answer",
+        hint=f"It may not know who has signed {own}"
+        if own
+        else "It may want to know its clients by certificates: --cert FILE",
+    )
+
+
 def tls_context(broker: Broker) -> ssl.SSLContext:
     """What a TLS connection to this broker needs.
 
@@ -358,13 +363,13 @@ def tls_context(broker: Broker) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=str(broker.ca) if broker.ca else None)
     except OSError as error:
-        raise ConfigError(f"CA file cannot be read ({_why(error)})", where=str(broker.ca)) from error
+        raise ConfigError(f"CA file cannot be read ({why(error)})", where=str(broker.ca)) from error
     if broker.certificate:
         try:
             context.load_cert_chain(broker.certificate, broker.certificate_key)
         except OSError as error:
             files = " and ".join(str(file) for file in (broker.certificate, broker.certificate_key) if file)
-            raise ConfigError(f"certificate and key cannot be read ({_why(error)})", where=files) from error
+            raise ConfigError(f"certificate and key cannot be read ({why(error)})", where=files) from error
     return context
 
 
@@ -378,7 +383,8 @@ def _certificate_end_s(connection: object) -> float | None:
     return float(ssl.cert_time_to_seconds(str(shown["notAfter"]))) if shown else None
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """What a connection failed of, in a few words."""
     if isinstance(error, socket.gaierror):
         return "the host name is not known"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -32,7 +32,7 @@ def public_key(key: bytes) -> bytes:
 
 def sign(key: bytes, purpose: str, data: bytes) -> bytes:
     """Sign `data` for one purpose; the same every time."""
-    return bindings.crypto_sign(_message(purpose, data), _expanded(key))[:SIGNATURE_BYTES]
+    return bindings.crypto_sign(_message(purpose, data), expanded(key))[:SIGNATURE_BYTES]
 
 
 def check(public: bytes, purpose: str, data: bytes, signature: bytes) -> None:
@@ -77,11 +77,16 @@ def from_text(text: str, *, where: str) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def _expanded(key: bytes) -> bytes:
+def expanded(key: bytes) -> bytes:
     """A private key as libsodium signs with it; making it takes as long as a signature."""
     return bindings.crypto_sign_seed_keypair(key)[1]
 
 
 def _message(purpose: str, data: bytes) -> bytes:
     """What is signed: bytes signed for one purpose say nothing for another."""
-    return b"hidenseek " + purpose.encode() + b"\0" + data
+    return about(purpose) + data
+
+
+def about(purpose: str) -> bytes:
+    """What stands before the data that is signed for a purpose."""
+    return b"hidenseek " + purpose.encode() + b"\0"

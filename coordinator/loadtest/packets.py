@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from wire.errors import TooLarge, WireError
 
-CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 13, 14
+CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, UNSUBSCRIBE = 1, 2, 3, 4, 8, 9, 10
+PINGREQ, PINGRESP, DISCONNECT = 12, 13, 14
 PING, GOODBYE = bytes([PINGREQ << 4, 0]), bytes([DISCONNECT << 4, 0])
 DUPLICATE, RETAIN = 0x08, 0x01  # flags of PUBLISH
 REFUSED = {  # section 3.2.2.3
@@ -82,6 +83,11 @@ def again(packet: bytes) -> bytes:
 def subscribe(pattern: str, number: int, qos: int) -> bytes:
     """SUBSCRIBE to one pattern."""
     return _packet(SUBSCRIBE << 4 | 2, _NUMBER.pack(number) + _text(pattern) + bytes([qos]))
+
+
+def unsubscribe(pattern: str, number: int) -> bytes:
+    """UNSUBSCRIBE from one pattern."""
+    return _packet(UNSUBSCRIBE << 4 | 2, _NUMBER.pack(number) + _text(pattern))
 
 
 def acknowledge(number: int) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.bulk import BulkTransport
 from tests.integration.conftest import started_mosquitto
 from tests.integration.fleet import wait_until
 from wire.errors import BrokerRefused, ConfigError, HidenseekError
@@ -54,17 +55,24 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
         yield port, folder
 
 
-def transport(hub: tuple[int, Path], name: str | None, ca: str = "ca") -> MqttTransport:
+Either = type[MqttTransport] | type[BulkTransport]
+either = pytest.mark.parametrize("made", [MqttTransport, BulkTransport])
+
+
+def transport(
+    hub: tuple[int, Path], name: str | None, ca: str = "ca", made: Either = MqttTransport
+) -> MqttTransport | BulkTransport:
     """A connection that shows the certificate of this name, if any."""
     port, folder = hub
     files = {"certificate": folder / f"{name}.crt", "certificate_key": folder / f"{name}.key"} if name else {}
     broker = parse_url(f"mqtts://localhost:{port}", ca=folder / f"{ca}.crt", **files)
-    return MqttTransport(broker, client_id=f"test-{name}")
+    return made(broker, client_id=f"test-{name}")
 
 
-def test_a_certificate_is_an_account(hub: tuple[int, Path]) -> None:
+@either
+def test_a_certificate_is_an_account(hub: tuple[int, Path], made: Either) -> None:
     """Its name is the user: a device's messages arrive on its own topics, and on no others."""
-    coordinator, device = transport(hub, "coordinator"), transport(hub, "pi-01")
+    coordinator, device = transport(hub, "coordinator", made=made), transport(hub, "pi-01")
     coordinator.connect(10)
     device.connect(10)
     coordinator.subscribe("hns/t/up/#")
@@ -85,6 +93,7 @@ def test_a_certificate_is_an_account(hub: tuple[int, Path]) -> None:
     assert set(heard) == {"hns/t/up/pi-01/state"}
 
 
+@either
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a socket that paho leaves open
 @pytest.mark.parametrize(
     ("name", "ca", "text"),
@@ -94,10 +103,10 @@ def test_a_certificate_is_an_account(hub: tuple[int, Path]) -> None:
         ("pi-01", "elsewhere", "self-signed certificate|local issuer|signature failure"),
     ],
 )
-def test_who_is_not_known_is_told(hub: tuple[int, Path], name: str | None, ca: str, text: str) -> None:
+def test_who_is_not_known_is_told(hub: tuple[int, Path], name: str | None, ca: str, text: str, made: Either) -> None:
     """No certificate, one of a stranger, a broker that a stranger vouches for."""
     with pytest.raises(BrokerRefused, match=text):
-        transport(hub, name, ca).connect(3)
+        transport(hub, name, ca, made).connect(3)
 
 
 def test_wrong_files_are_named(hub: tuple[int, Path], tmp_path: Path) -> None:

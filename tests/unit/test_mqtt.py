@@ -1,4 +1,4 @@
-"""The MQTT transport against bytes that a broker may send, from a real socket."""
+"""The MQTT transports against bytes that a broker may send, from a real socket."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from coordinator.bulk import BulkTransport
 from edge_client import cli
 from wire.command import read_broker
 from wire.errors import ConfigError
@@ -14,6 +15,8 @@ from wire.mqtt import MqttTransport, parse_url
 from wire.transport import Connected, Disconnected, Packet
 
 HELD = 200  # messages
+Either = type[MqttTransport] | type[BulkTransport]
+either = pytest.mark.parametrize("made", [MqttTransport, BulkTransport])
 CONNACK = bytes([0x20, 2, 1, 0])  # the session was kept
 
 
@@ -32,13 +35,14 @@ def _greet(server: socket.socket) -> None:
             pass
 
 
+@either
 @pytest.mark.parametrize("_again", range(4))  # it is about two threads
-def test_connected_comes_before_what_the_session_held(_again: int) -> None:
+def test_connected_comes_before_what_the_session_held(_again: int, made: Either) -> None:
     """A coordinator that takes up its run at Connected would judge messages from before it by an empty state."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         broker = threading.Thread(target=_greet, args=(server,))
         broker.start()
-        transport = MqttTransport(parse_url(f"mqtt://127.0.0.1:{server.getsockname()[1]}"), client_id="c")
+        transport = made(parse_url(f"mqtt://127.0.0.1:{server.getsockname()[1]}"), client_id="c")
         try:
             transport.connect(10)
             events = [transport.receive(5) for _ in range(1 + HELD)]
@@ -66,8 +70,9 @@ def _lose_one(server: socket.socket, met: list[str], name: str) -> None:
                 return
 
 
+@either
 @pytest.mark.slow
-def test_a_lost_node_is_left_for_another() -> None:
+def test_a_lost_node_is_left_for_another(made: Either) -> None:
     """A client that loses its node goes on with the next, past one that does not answer."""
     met: list[str] = []
     with (
@@ -84,7 +89,7 @@ def test_a_lost_node_is_left_for_another() -> None:
         for broker in brokers:
             broker.start()
         url = ",".join(f"mqtt://127.0.0.1:{node.getsockname()[1]}" for node in nodes)
-        transport = MqttTransport(parse_url(url), client_id="c")
+        transport = made(parse_url(url), client_id="c")
         try:
             transport.connect(10)
             events = [transport.receive(10)]
@@ -113,11 +118,12 @@ def _start_late(server: socket.socket) -> None:
                 connection.recv(4096)
 
 
-def test_a_broker_that_is_not_ready_is_waited_for() -> None:
+@either
+def test_a_broker_that_is_not_ready_is_waited_for(made: Either) -> None:
     """It answers and says "later", as a cluster without a leader does: no refusal."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_start_late, args=(server,), daemon=True).start()
-        transport = MqttTransport(parse_url(f"mqtt://127.0.0.1:{server.getsockname()[1]}"), client_id="c")
+        transport = made(parse_url(f"mqtt://127.0.0.1:{server.getsockname()[1]}"), client_id="c")
         transport.connect(10)
         assert isinstance(transport.receive(0), Connected)
         transport.close(0)

@@ -1,46 +1,14 @@
 /* Symbols of 1 to 8 bits in contexts, coded by an adaptive binary range coder. `wire/adaptive.py` says how, and
  * `wire/adaptive_python.py` does the same, bit for bit. Integers only: every machine writes the same bytes. */
 
-#include "wire.h"
+#include "coder.h"
 
-enum { HALF = 1u << 31, CERTAIN = 254, SETTLED = 30, RENORMALISE = 32, WINDOW = 4 };
+int64_t hs_wire_version(void) { return 3; }
 
-#define UNLIKELY(x) __builtin_expect((x), 0)
-
-/* A probability that learns: of a one, in 2^-32, and how many bits it has seen (at most CERTAIN). */
-typedef struct {
-    uint32_t one;
-    uint32_t seen;
-} state;
-
-int64_t hs_wire_version(void) { return 2; }
-
-static uint32_t reciprocal[CERTAIN + 1]; /* 2^16 / (seen + 2): how far a bit moves a probability */
+uint32_t hs_reciprocal[CERTAIN + 1];
 
 __attribute__((constructor)) static void fill_reciprocals(void) {
-    for (uint32_t seen = 0; seen <= CERTAIN; seen++) reciprocal[seen] = 65536 / (seen + 2);
-}
-
-static inline uint64_t share(const state *s, uint64_t range) { return (range >> 16) * ((s->one >> 16) | 1); }
-
-static inline void learn_one(state *s) {
-    s->one += (uint32_t)((uint64_t)(0xffffffff - s->one) * reciprocal[s->seen] >> 16);
-    s->seen += s->seen < CERTAIN;
-}
-
-static inline void learn_zero(state *s) {
-    s->one -= (uint32_t)((uint64_t)s->one * reciprocal[s->seen] >> 16);
-    s->seen += s->seen < CERTAIN;
-}
-
-static void start(state *states, int64_t count) {
-    for (int64_t i = 0; i < count; i++) states[i] = (state){HALF, 0};
-}
-
-/* A new layer behaves much like the last one, but not just so: what was learnt counts for less. */
-static void unsettle(state *states, int64_t count) {
-    for (int64_t i = 0; i < count; i++)
-        if (states[i].seen > SETTLED) states[i].seen = SETTLED;
+    for (uint32_t seen = 0; seen <= CERTAIN; seen++) hs_reciprocal[seen] = 65536 / (seen + 2);
 }
 
 typedef struct {
@@ -115,41 +83,6 @@ int64_t hs_adaptive_encode(const uint8_t *symbols, const uint8_t *contexts, cons
         }
     }
     return finish(&e);
-}
-
-typedef struct {
-    uint64_t value, range; /* value: of the code, less the encoder's low */
-    const uint8_t *data;
-    int64_t at, size; /* at may pass size: zeros follow the data */
-} decoder;
-
-static uint32_t take(decoder *d) {
-    uint32_t word = 0;
-    if (d->at + 4 <= d->size) {
-        for (int i = 0; i < 4; i++) word = word << 8 | d->data[d->at + i];
-    } else {
-        for (int i = 0; i < 4; i++) word = word << 8 | (d->at + i < d->size ? d->data[d->at + i] : 0);
-    }
-    d->at += 4;
-    return word;
-}
-
-static inline int decode_bit(decoder *d, state *s) {
-    uint64_t bound = share(s, d->range);
-    int bit = d->value < bound;
-    if (UNLIKELY(bit)) {
-        d->range = bound;
-        learn_one(s);
-    } else {
-        d->value -= bound;
-        d->range -= bound;
-        learn_zero(s);
-    }
-    if (UNLIKELY(d->range >> RENORMALISE == 0)) {
-        d->value = d->value << 32 | take(d);
-        d->range <<= 32;
-    }
-    return bit;
 }
 
 int64_t hs_adaptive_decode(const uint8_t *data, int64_t size, const uint8_t *contexts, const int64_t *ends,
