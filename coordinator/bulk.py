@@ -20,6 +20,7 @@ from coordinator.loadtest import packets
 from coordinator.loadtest.packets import Login, Reader
 from wire.errors import BrokerRefused, BrokerUnreachable, WireError
 from wire.mqtt import KEEPALIVE_S, RETRY_HINT, SECURE, Broker, tls_context, unanswered, why
+from wire.routes import Routes
 from wire.transport import Connected, Disconnected, Event, Packet, monotonic_s
 
 READ_BYTES = 1 << 18
@@ -42,8 +43,8 @@ class BulkTransport:
     def __init__(self, broker: Broker, *, client_id: str) -> None:
         self._broker = broker
         self._login = Login(client_id=client_id, user=broker.user, password=broker.password)
-        self._tls = tls_context(broker) if broker.scheme in SECURE else None
-        self._node = random.randrange(len(broker.nodes))
+        self._routes = Routes(broker.nodes, discover=broker.discover)
+        self._tls = self._routes.named(tls_context(broker)) if broker.scheme in SECURE else None
         self._socket: socket.socket | None = None
         self._reader = Reader()
         self._answered = False  # by the broker, with yes
@@ -157,18 +158,18 @@ class BulkTransport:
     def _open(self, timeout_s: float) -> str:
         """Open a connection and introduce ourselves; why that failed, or ""."""
         self._attempts += 1
-        host, port = self._broker.nodes[self._node]
+        host, port = self._routes.here
         try:
             made = socket.create_connection((host, port), timeout_s)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 made = self._tls.wrap_socket(made, server_hostname=host)
         except (OSError, ValueError) as error:
-            if isinstance(error, ssl.SSLError) and self._attempts == 1:
+            if isinstance(error, ssl.SSLError) and self._attempts == 1 and not self._routes.is_hearsay:
                 raise BrokerRefused(
                     f"TLS with {self._broker} failed: {why(error)}", hint="Give the broker's CA with --ca FILE"
                 ) from error
-            self._node = (self._node + 1) % len(self._broker.nodes)
+            self._routes.advance(failed=True)
             return why(error) if isinstance(error, OSError) else str(error)
         made.setblocking(False)
         self._met = True
@@ -181,9 +182,9 @@ class BulkTransport:
         """The connection is lost."""
         if self._socket is not None:
             self._socket.close()
+            self._routes.advance(failed=not self._answered)
         self._socket, self._answered = None, False
         self._out.clear()
-        self._node = (self._node + 1) % len(self._broker.nodes)
         self._retry_s = monotonic_s() + random.uniform(0.5, 1) * self._wait_s
         self._wait_s = min(2 * self._wait_s, RETRY_S[1])
         self._events.append(Disconnected(reason=reason, refused=refused))
