@@ -160,7 +160,7 @@ def _write_card(
 
             with _progress(console) as progress:
                 digest = write.to_device(image, device, progress)
-            console.print(f"read back: SHA-256 {digest}", highlight=False)
+            console.print(f"read back: SHA-256 {digest}", highlight=False, soft_wrap=True)
         else:
             _as_root(image, device)
     print(f"{card.service.device}: {disk.in_words()}")

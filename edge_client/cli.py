@@ -150,7 +150,9 @@ def _join(arguments: argparse.Namespace) -> int:
     releases = Releases(state_folder)
     if not arguments.no_updates:
         releases.hand_over()
-    broker = mqtt.discovering(command.read_broker(arguments)) if arguments.discover else command.read_broker(arguments)
+    broker = command.read_broker(arguments)
+    if arguments.discover:
+        broker = mqtt.discovering(broker)
     runtime = registry.pick(arguments.runtime)
     samples = data.load(arguments.data)
     peers = _read_peers(arguments) if arguments.peers else None
