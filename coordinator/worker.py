@@ -7,6 +7,7 @@ same masks, until it says that it has them; it alone decides which masks count.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ TICK_S = 0.25
 REPORT_S = 1.0
 TELL_AGAIN_S = 3.0  # a tally that is not settled
 TALLY = 200  # masks of one, so that the coordinator takes it for a message (`coordinator.server.MAX_VALUES`)
+TALLIES = 4  # told before the first of them is settled
 TALLY_BYTES = 256 * 1024
 
 
@@ -70,7 +72,7 @@ class Worker:
     _opener: Opener | None = None
     _pool: ThreadPoolExecutor = field(default_factory=ThreadPoolExecutor)
     _reported_s: float = 0.0
-    _told: tuple[bytes, float] | None = None  # the tally that waits to be settled, and when it was last told
+    _told: dict[bytes, float] = field(default_factory=dict)  # tallies that wait to be settled: when they were last told
 
     def __post_init__(self) -> None:
         self._outbox = Outbox(self.channel, self.store)
@@ -271,8 +273,7 @@ class Worker:
 
     def _on_settled(self, settled: Settled) -> None:
         taken = self.store.settle(settled.batch, settled.refused)
-        if self._told is not None and self._told[0] == settled.batch:
-            self._told = None
+        self._told.pop(settled.batch, None)
         if settled.refused:
             self.remark(f"not counted, for they came late or are counted already: {', '.join(settled.refused[:10])}")
         elif taken:
@@ -283,14 +284,21 @@ class Worker:
         self._outbox.send(self._up, Report(instance=self._instance, shift=self._shift.shift if self._shift else 0))
 
     def _tell(self, now_s: float) -> None:
-        """Tell of masks that are on disk, one tally after the other."""
-        if self._shift is None or (self._told is not None and now_s - self._told[1] < TELL_AGAIN_S):
+        """Tell of masks that are on disk; of more before those are settled, if they are many."""
+        if self._shift is None:
             return
-        found = self.store.batch(TALLY, TALLY_BYTES)
-        if found is None:
-            return
-        name, held = found
-        self._told = (name, now_s)
+        waiting = self.store.told()
+        for name in waiting:
+            if now_s - self._told.get(name, -math.inf) >= TELL_AGAIN_S:
+                self._say(name, self.store.masks_of(name), now_s)
+        for count in range(len(waiting), TALLIES):
+            found = self.store.batch(TALLY if count else 1, TALLY, TALLY_BYTES)
+            if found is None:
+                return
+            self._say(*found, now_s)
+
+    def _say(self, name: bytes, held: list[Held], now_s: float) -> None:
+        self._told[name] = now_s
         self._outbox.send(self._up, self._tally(name, held))
 
     def _tally(self, name: bytes, held: list[Held]) -> Tally:

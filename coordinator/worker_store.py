@@ -89,22 +89,33 @@ class WorkerStore(Database):
         (count,) = self._db.execute("SELECT count(*) FROM held WHERE settled = 0").fetchone()
         return int(count)
 
-    def batch(self, most: int, most_bytes: int) -> tuple[bytes, list[Held]] | None:
-        """The tally to tell of next: one that was not settled, or a new one of masks of one round; None if all are.
+    def told(self) -> list[bytes]:
+        """The tallies that the coordinator has not answered."""
+        rows = self._db.execute(
+            "SELECT DISTINCT batch FROM held WHERE settled = 0 AND batch IS NOT NULL ORDER BY batch"
+        )
+        return [row["batch"] for row in rows]
+
+    def masks_of(self, batch: bytes) -> list[Held]:
+        """Those of a tally that the coordinator has not answered, by device."""
+        return self._held("settled = 0 AND batch = ? ORDER BY device", batch)
+
+    def batch(self, fewest: int, most: int, most_bytes: int) -> tuple[bytes, list[Held]] | None:
+        """A new tally, of masks of one round; None if there are too few.
 
         Args:
-            most: masks in a new one.
+            fewest: masks to wait for.
+            most: masks in it.
             most_bytes: of their messages together; one is taken in any case.
         """
-        row = self._db.execute("SELECT batch FROM held WHERE settled = 0 AND batch IS NOT NULL LIMIT 1").fetchone()
-        if row:
-            return row["batch"], self._held("settled = 0 AND batch = ? ORDER BY device", row["batch"])
         free = "settled = 0 AND batch IS NULL"
         first = self._held(f"{free} ORDER BY rowid LIMIT 1")
         if not first:
             return None
         run, number = first[0].run, first[0].number
         found = self._held(f"{free} AND run = ? AND number = ? ORDER BY rowid LIMIT ?", run, number, most)
+        if len(found) < fewest:
+            return None
         chosen, taken = found[:1], found[0].payload_bytes
         for one in found[1:]:
             taken += one.payload_bytes
