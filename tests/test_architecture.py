@@ -241,6 +241,7 @@ def test_the_device_command_starts_without_them() -> None:
     assert "join" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_coordinator_without_a_page_has_no_web_server() -> None:
     """What `hidenseek serve` imports is without it until it is asked for."""
     code = (

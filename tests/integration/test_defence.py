@@ -71,6 +71,7 @@ def test_a_hostile_device_is_left_out(tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(text.startswith(f"{DEVICES[0]} is not counted: its mask turns") for text in blamed)
 
 
+@pytest.mark.slow
 def test_what_leaves_a_device_is_turned_at_random(tmp_path: Path) -> None:
     """About one in eight signs, others on every device and in every round; its own network has none of it."""
     training = Training(epochs=2, privacy_epsilon=2.0)

@@ -56,6 +56,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Stage, dict
     return stage, selected
 
 
+@pytest.mark.slow
 def test_revoked_restored_and_forgotten(played: tuple[Stage, dict[int, tuple[str, ...]]]) -> None:
     """Not selected and not believed from the next round on; back when restored; a new key when forgotten."""
     stage, selected = played

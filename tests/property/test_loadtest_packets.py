@@ -13,6 +13,7 @@ from wire.errors import WireError
 topics = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=100)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(topics, st.binary(max_size=300), st.none() | st.integers(1, 65535))), st.data())
 def test_a_stream_in_any_pieces_gives_the_same_packets(
     said: list[tuple[str, bytes, int | None]], data: st.DataObject

@@ -130,6 +130,7 @@ def test_branches_agree_with_autograd(ticket: Ticket, batch: int, data: st.DataO
     _check(ticket, batch, data.draw(st.integers(1, batch)), data.draw(st.integers(0, 1 << 30)), exact=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(ticket=tickets("normal", graph_plans()), batch=st.integers(1, 20), data=st.data())
 def test_norms_and_smooth_activations_agree_with_autograd(ticket: Ticket, batch: int, data: st.DataObject) -> None:

@@ -133,6 +133,7 @@ def test_announced_lengths_cost_nothing(data: bytes) -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_nesting_and_number_of_values_are_bounded() -> None:
     """Neither deep nesting nor millions of tiny lists get far."""
     assert load_cbor(b"\x81" * safecbor.MAX_DEPTH + b"\x00")

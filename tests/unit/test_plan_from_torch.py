@@ -187,6 +187,7 @@ FORMS: list[tuple[Callable[..., Any], tuple[nn.Module, ...], tuple[Layer, ...]]]
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "parts", "before"),
     [pytest.param(*form, marks=[pytest.mark.slow] * (number % 8 != 0)) for number, form in enumerate(FORMS)],
@@ -210,6 +211,7 @@ FLAT: list[tuple[Callable[[Tensor], Tensor], Layer]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "pool"), [pytest.param(*form, marks=[pytest.mark.slow] * (number > 1)) for number, form in enumerate(FLAT)]
 )
@@ -219,6 +221,7 @@ def test_every_way_to_flatten(run: Callable[[Tensor], Tensor], pool: Layer) -> N
     assert found == (pool, Flatten(), Linear(out_features=5))
 
 
+@pytest.mark.slow
 def test_pools_and_windows_over_time() -> None:
     """The one-dimensional forms, with strides; an adaptive pool whose windows divide."""
     module = nn.Sequential(
@@ -237,6 +240,7 @@ def test_pools_and_windows_over_time() -> None:
     )
 
 
+@pytest.mark.slow
 def test_in_place_operators_change_what_is_read_later() -> None:
     """As in torch, through views and identities too: the plan gives the module's numbers."""
 
@@ -257,6 +261,7 @@ def test_in_place_operators_change_what_is_read_later() -> None:
         torch.testing.assert_close(found, module(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_said_once_for_each_kind() -> None:
     """Biases, affine weights, running statistics, other epsilons, dropout; nothing of what is not there."""
     module = nn.Sequential(
@@ -277,6 +282,7 @@ def test_what_is_left_out_is_said_once_for_each_kind() -> None:
     assert plan_from_module(nn.Sequential(nn.Flatten(), nn.Linear(192, 5, bias=False)), IMAGE, "net")[1] == []
 
 
+@pytest.mark.slow
 def test_the_module_is_left_as_it_was() -> None:
     """Modes, parameters and their gradients; only the structure is read."""
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(144, 5))
@@ -287,6 +293,7 @@ def test_the_module_is_left_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.slow
 def test_parts_that_lead_nowhere_are_not_in_the_plan() -> None:
     """What forward computes and throws away, and modules it never calls."""
     linear = nn.Linear(192, 5)
@@ -294,6 +301,7 @@ def test_parts_that_lead_nowhere_are_not_in_the_plan() -> None:
     assert layers_of(module, IMAGE) == (Flatten(), Linear(out_features=5))
 
 
+@pytest.mark.slow
 def test_limits_of_plans_hold() -> None:
     """A network too wide for a ticket is refused by the plan itself; nonsense shapes before anything runs."""
     wide = nn.Sequential(nn.Linear(4, 1 << 13, bias=False), nn.Linear(1 << 13, 1 << 11, bias=False))

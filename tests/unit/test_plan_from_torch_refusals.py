@@ -100,6 +100,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[nn.Module, ...], str, str, st
 FAST = ("silu", "softmax", "shuffle", "pool padding", "data-dependent")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in REFUSED]
 )
@@ -118,18 +119,21 @@ def test_a_refusal_says_where_what_and_what_instead(name: str) -> None:
     assert "\n" not in str(error)
 
 
+@pytest.mark.slow
 def test_two_results_are_refused() -> None:
     """A tuple or dictionary of results is not logits."""
     with pytest.raises(ExportError, match="returns 2 values, one tensor expected"):
         plan_from_module(Run(lambda x, m: (m(x), x), nn.Linear(4, 2)), (4,), "net")
 
 
+@pytest.mark.slow
 def test_a_result_without_samples_is_refused() -> None:
     """Logits that are the same whatever comes in."""
     with pytest.raises(ExportError, match="does not depend on its samples"):
         plan_from_module(Run(lambda x, m: m.weight, nn.Linear(4, 2)), (4,), "net")
 
 
+@pytest.mark.slow
 def test_a_forward_that_depends_on_the_batch_is_refused() -> None:
     """The plan would be that of small batches."""
     with pytest.raises(ExportError, match=r"of other sizes than 2..4. Do the same for every batch"):
@@ -144,6 +148,7 @@ def test_tied_weights_are_refused() -> None:
         plan_from_module(nn.Sequential(first, nn.ReLU(), second), (4,), "net")
 
 
+@pytest.mark.slow
 def test_a_forward_of_two_arguments_is_refused() -> None:
     """Samples are all that a network here is given."""
 
@@ -155,6 +160,7 @@ def test_a_forward_of_two_arguments_is_refused() -> None:
         plan_from_module(Two(), (4,), "net")
 
 
+@pytest.mark.slow
 def test_nothing_but_the_error_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     """torch.export's own logs, warnings and graphs stay away from the terminal."""
     with pytest.raises(ExportError):

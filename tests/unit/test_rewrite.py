@@ -56,6 +56,7 @@ def test_what_must_not_move_stays(layers: list[Layer]) -> None:
     assert relu_after_pool(plan_of(*layers)) == plan_of(*layers)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(plan=graph_plans(), seed=st.integers(0, 1000))
 def test_rewritten_plan_has_the_same_logits_and_gradients(plan: Plan, seed: int) -> None:
