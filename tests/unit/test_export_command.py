@@ -213,9 +213,10 @@ def test_exports_are_small() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_of_the_zoo_verifies(model: str, tmp_path: Path) -> None:
-    """In all runtimes that are installed here."""
+    """In all runtimes that are installed here; ExecuTorch takes minutes to lower larger nets of the same parts."""
     (tmp_path / "t.hns").write_bytes(prune(build_plan(model), density=0.05, seed=1, passes=10).encoded)
-    assert run("export", tmp_path / "t.hns", "--batch", 4, "-o", tmp_path / "out") == 0
+    targets = ("--target", "sparse,onnx") if model in ("resnet20", "conv4") else ()
+    assert run("export", tmp_path / "t.hns", "--batch", 4, *targets, "-o", tmp_path / "out") == 0
     exported = manifest.read(tmp_path / "out")
     assert decode_ticket((tmp_path / "out" / "ticket.hns").read_bytes()).id == exported.ticket.id
     assert np.prod(exported.ticket.plan.input_shape) > 0
