@@ -44,7 +44,7 @@ FEATURES: Mapping[str, Sequence[Feature]] = {
     ],
     "onnx": [
         ("convolution", "flops"), ("grouped convolution", "flops"), ("matmul", "flops"), ("elementwise", "moved"),
-        ("index", "moved"), ("pool", "moved"), ("", "calls"),
+        ("index", "moved"), ("pool", "flops"), ("", "calls"),
     ],
     "executorch": [("matmul", "flops"), ("copy", "moved"), ("elementwise", "moved"), ("index", "moved"), ("", "calls")],
 }  # fmt: skip

@@ -1,12 +1,13 @@
 """A device's process, fresh: what it takes to train a bundle, and what this machine's core can do.
 
-    python -m coordinator.device_worker BUNDLE BATCH STEPS SAMPLES [SECONDS]
+    python -m coordinator.device_worker BUNDLE[:BUNDLE...] BATCH STEPS SAMPLES [SECONDS]
     python -m coordinator.device_worker machine
 
 The first loads what `hidenseek-edge join` loads, trains STEPS steps or SECONDS seconds, whichever is longer, on
 SAMPLES samples, tries the network on as many, and prints a line of JSON: the largest resident memory after each of
-these, in bytes, and the seconds of every step, by the clock and of the processor. The bundle's SHA-256 lies beside it
-in BUNDLE.id. Neither needs more than a device has, so both run on boards as they are.
+these, in bytes, and the seconds of every step, by the clock and of the processor; a line for each of several bundles,
+one after the other in the same process. A bundle's SHA-256 lies beside it in BUNDLE.id. Neither needs more than a
+device has, so both run on boards as they are.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -26,8 +28,11 @@ COPIES = 5
 
 def main() -> int:
     """See above."""
-    found = machine() if sys.argv[1] == "machine" else train(Path(sys.argv[1]), *map(float, sys.argv[2:]))
-    sys.stdout.write(json.dumps(found) + "\n")
+    if sys.argv[1] == "machine":
+        sys.stdout.write(json.dumps(machine()) + "\n")
+        return 0
+    for path in sys.argv[1].split(os.pathsep):
+        sys.stdout.write(json.dumps(train(Path(path), *map(float, sys.argv[2:]))) + "\n")
     return 0
 
 

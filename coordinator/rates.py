@@ -47,13 +47,15 @@ RATES: Mapping[str, Mapping[str, Rate]] = {
         "update": Rate(byte=4.4e-11),
         "step": Rate(call=1.03e-5),
     },
+    # Fitted on an AMD EPYC at 2.6 GHz (118 GFLOP/s, 21.4 GB/s), 27 November 2026, and carried over to REFERENCE.
     "onnx": {
-        "convolution": Rate(flop=1.76e-11, call=2.8e-6),
-        "grouped convolution": Rate(flop=1.07e-9, call=2.8e-6),
-        "matmul": Rate(flop=1.8e-11, call=2.8e-6),
-        "pool": Rate(byte=3.2e-10, call=2.8e-6),
-        "index": Rate(byte=2.7e-11, call=2.8e-6),
-        "elementwise": Rate(byte=5.1e-11, call=2.8e-6),
+        "convolution": Rate(flop=1.13e-11, call=2.15e-6),
+        "grouped convolution": Rate(flop=2.22e-10, call=2.15e-6),
+        "matmul": Rate(flop=5.66e-12, call=2.15e-6),
+        "pool": Rate(flop=5.66e-12, call=2.15e-6),
+        "index": Rate(byte=2.05e-11, call=2.15e-6),
+        "elementwise": Rate(byte=5.34e-11, call=2.15e-6),
+        "view": Rate(call=2.15e-6),
     },
     "executorch": {
         "matmul": Rate(flop=4.27e-11, call=6.9e-7),

@@ -69,10 +69,16 @@ class GraphBuilder:
         """
         if not self._zero:
             self._zero = self.add("Mul", self.add("Shape", "x", end=1), self.ints([0]))
-        zeros = self.fill_zeros(self.add("Add", self._zero, self.ints([size])))
-        # Its shape said, onnxruntime writes what is scattered into it in place.
-        self._stated.append(helper.make_tensor_value_info(zeros, onnx.TensorProto.FLOAT, [size]))
-        return zeros
+        return self.state(self.fill_zeros(self.add("Add", self._zero, self.ints([size]))), [size])
+
+    def state(self, value: Name, shape: Sequence[int | str]) -> Name:
+        """Say the shape of a float32 value, where it cannot be inferred; "n" stands for the batch.
+
+        onnxruntime writes over a tensor only if it knows that what comes has its shape; work is counted
+        from shapes.
+        """
+        self._stated.append(helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, shape))
+        return value
 
     def fill_zeros(self, shape: Name) -> Name:
         """A float32 zero tensor whose shape is computed at run time."""

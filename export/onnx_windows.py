@@ -74,11 +74,12 @@ def max_pool_gradient(g: GraphBuilder, f: Forward, layer: MaxPool, dy: Name) -> 
     """Append the gradient of a max pool's input: all to the first maximum of each window."""
     shape = g.add("Shape", f.x)
     if all(stride >= size for stride, size in zip(layer.stride, layer.kernel, strict=True)):
-        return g.add("MaxUnpool", dy, f.kept, shape, **_window(layer))
+        return g.state(g.add("MaxUnpool", dy, f.kept, shape, **_window(layer)), ("n", *f.before))
     # Windows overlap: one element may win several of them, and MaxUnpool would keep only one's gradient.
     flat = g.fill_zeros(g.add("ReduceProd", shape, keepdims=1))
     rows = [g.reshape(value, [-1]) for value in (f.kept, dy)]
-    return g.add("Reshape", g.add("ScatterElements", flat, *rows, axis=0, reduction="add"), shape)
+    found = g.add("Reshape", g.add("ScatterElements", flat, *rows, axis=0, reduction="add"), shape)
+    return g.state(found, ("n", *f.before))
 
 
 def average_pool(g: GraphBuilder, layer: AvgPool, x: Name) -> Name:

@@ -8,7 +8,7 @@ from math import prod
 import onnx
 from onnx import shape_inference
 
-from export.onnx_arena import filled
+from export.onnx_arena import SAME_BYTES, filled
 from export.onnx_graph import inference_graph, training_graph
 from export.work import Counted, Step, Work, total
 from wire.onnx_arena import HANDLES, region_bytes
@@ -22,10 +22,11 @@ KINDS = {
     "Gemm": "matmul",
     "MaxPool": "pool",
     "AveragePool": "pool",
+    "MaxUnpool": "index",
     "ScatterElements": "index",
     "GatherElements": "index",
     "Gather": "index",
-}
+} | dict.fromkeys(SAME_BYTES, "view")
 
 Shape = tuple[int, ...]
 
@@ -50,7 +51,7 @@ def count(ticket: Ticket, training: Training, infer_batch: int) -> Counted:
 def _steps(graph: bytes, batch: int) -> tuple[list[Step], list[str]]:
     """Nodes that run in every step, and the graph's results."""
     model = onnx.load_from_string(graph)
-    for value in model.graph.input:
+    for value in (*model.graph.input, *model.graph.value_info):
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param:
                 dimension.dim_value = batch
@@ -86,8 +87,12 @@ def _step(node: onnx.NodeProto, shapes: Mapping[str, Shape], sizes: Mapping[str,
             flops = 2 * prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
         case "MatMul" | "Gemm":
             flops = 2 * prod(shapes[node.output[0]]) * _inner(node, shapes[node.input[0]])
+        case "MaxPool" | "AveragePool":
+            flops = prod(shapes[node.output[0]]) * prod(_window(node))
         case "ScatterElements" | "GatherElements" | "Gather":
             moved = 3 * min(sizes.get(name, 0) for name in (node.input[1], *makes))
+    if kind == "view":
+        moved = 0
     if kind == "convolution" and _attribute(node, "group", 1) > 1:
         kind = "grouped convolution"
     work = Work(flops=flops, moved=moved, calls=1)
@@ -108,6 +113,10 @@ def _inner(node: onnx.NodeProto, left: Shape) -> int:
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     return next((int(one.i) for one in node.attribute if one.name == name), default)
+
+
+def _window(node: onnx.NodeProto) -> list[int]:
+    return next(list(one.ints) for one in node.attribute if one.name == "kernel_shape")
 
 
 def _item_bytes(kind: int) -> int:
