@@ -205,7 +205,15 @@ def test_a_profile_alone_means_its_budget(
         "--profile",
         "ours",
     ]
-    for budget in ("step_ms: 3, peak_mb: 45.5", "step_ms: 3, peak_mb: 90", "step_ms: 900, peak_mb: 45.3"):
+    lenet = build_plan("lenet")
+    peaks = []
+    for density in (0.3, 0.85):
+        part = prune(lenet, density=density, seed=0, method="magnitude")
+        memory = estimate.process_bytes(lenet, [keep.block for keep in part.layers])
+        peaks.append(memory.of(part) / 1e6)
+    low, high = peaks
+    assert low < high
+    for budget in (f"step_ms: 3, peak_mb: {high:.2f}", "step_ms: 3, peak_mb: 90", f"step_ms: 900, peak_mb: {low:.2f}"):
         Path("devices.yaml").write_text(f"profiles: {{ours: {{extends: pi-zero-2w, budget: {{{budget}}}}}}}\n")
         assert main(options) == 0, capsys.readouterr().err
         ticket = read_ticket(Path("t.hns"))
