@@ -1,4 +1,5 @@
-/* One input of the fuzzer for the native coder: coded symbols, symbols, or packed masks, as its first byte says.
+/* One input of the fuzzer for the native coder: coded symbols, symbols, packed or coded masks, or
+ * updates of devices, as its first byte says.
  *
  * Every array is allocated to the byte, so that the address sanitizer sees one step too far; what comes out is
  * compared with what must hold. Linked with libFuzzer, or with driver.c where there is none. */
@@ -111,11 +112,56 @@ static void count(input *in) {
     free(counts), free(masks);
 }
 
+/* Coded masks at once are what each is alone. */
+static void masks(input *in) {
+    question q = ask(in);
+    int64_t words = (q.count + 63) / 64, size, cut = byte(in), spans[4];
+    uint64_t *reference = array(words, sizeof *reference), *rows = array(2 * words, sizeof *rows);
+    uint8_t good[2], *coded = array(in->size, 1), *symbols = array(q.count, 1);
+    size = (int64_t)in->size;
+    if (size) memcpy(coded, in->data, in->size);
+    if (cut > size) cut = size;
+    spans[0] = 0, spans[1] = spans[2] = cut, spans[3] = size;
+    hs_decode_masks(coded, spans, 2, q.contexts, q.ends, q.layers, reference, words, rows, good);
+    for (int64_t mask = 0; mask < 2; mask++) {
+        int64_t from = spans[2 * mask], length = spans[2 * mask + 1] - from;
+        uint8_t *alone = array(length, 1);
+        if (length) memcpy(alone, coded + from, (size_t)length);
+        int64_t found = hs_adaptive_decode(alone, length, q.contexts, q.ends, q.layers, 1, symbols);
+        int padded = length && !alone[length - 1]; /* no code ends in zeros */
+        CHECK(good[mask] == (found == 0 && !padded));
+        for (int64_t i = 0; i < q.count && good[mask]; i++)
+            CHECK(((rows[mask * words + i / 64] ^ reference[i / 64]) >> i % 64 & 1) == symbols[i]);
+        free(alone);
+    }
+    free(symbols), free(coded), free(rows), free(reference), free(q.contexts);
+}
+
+/* What updates say lies in them. */
+static void updates(input *in) {
+    int64_t size = (int64_t)in->size, spans[2] = {0, size};
+    uint8_t *data = array(size, 1);
+    hs_update *found = array(1, sizeof *found);
+    if (size) memcpy(data, in->data, in->size);
+    hs_read_updates(data, spans, 1, found);
+    if (found->plain) {
+        CHECK(found->run >= 0 && found->run + 8 <= size);
+        CHECK(found->run < found->head && found->head < found->signs);
+        CHECK(found->signs <= found->signs_end && found->signs_end < size);
+        CHECK(found->number >= 0 && found->train_samples >= 0 && found->correct >= 0);
+        CHECK(found->test_samples >= 0 && found->peak_memory_kb >= 0);
+    }
+    free(found), free(data);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input in = {data, size};
-    uint8_t what = byte(&in) % 8;
-    if (what < 5) decode(&in);
-    else if (what < 7) encode(&in);
-    else count(&in);
+    switch (byte(&in) % 8) {
+    case 0: case 1: case 2: decode(&in); break;
+    case 3: masks(&in); break;
+    case 4: updates(&in); break;
+    case 5: case 6: encode(&in); break;
+    default: count(&in);
+    }
     return 0;
 }
