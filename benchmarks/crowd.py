@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from coordinator.loadtest import packets
+from coordinator import mqtt_packets as packets
 from tests.helpers import introduce
 from wire import mask, messages, prng, signing
 from wire.channel import seal

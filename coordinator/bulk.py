@@ -16,8 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from coordinator.loadtest import packets
-from coordinator.loadtest.packets import Login, Reader
+from coordinator import mqtt_packets as packets
+from coordinator.mqtt_packets import Login, Reader
 from wire.errors import BrokerRefused, BrokerUnreachable, WireError
 from wire.mqtt import KEEPALIVE_S, RETRY_HINT, SECURE, Broker, tls_context, unanswered, why
 from wire.routes import Routes

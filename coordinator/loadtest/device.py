@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from coordinator.loadtest.audience import Audience
 from coordinator.loadtest.link import Link, Place
-from coordinator.loadtest.packets import Login
 from coordinator.loadtest.tally import Tally
+from coordinator.mqtt_packets import Login
 from edge_client import agent, events
 from edge_client.outbox import Outbox
 from wire import __version__, messages, signing

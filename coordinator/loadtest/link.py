@@ -8,9 +8,9 @@ import ssl
 from dataclasses import dataclass
 from typing import Protocol
 
-from coordinator.loadtest import packets
-from coordinator.loadtest.packets import Login, Reader
+from coordinator import mqtt_packets as packets
 from coordinator.loadtest.tally import Tally
+from coordinator.mqtt_packets import Login, Reader
 from wire.errors import WireError
 from wire.transport import monotonic_s
 

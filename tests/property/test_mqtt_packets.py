@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.loadtest import packets
-from coordinator.loadtest.packets import Login, Reader
+from coordinator import mqtt_packets as packets
+from coordinator.mqtt_packets import Login, Reader
 from wire.errors import WireError
 
 topics = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=100)

@@ -2,7 +2,8 @@
 
 Of our own, for what a load test needs most is many connections in little: aiomqtt takes 12 kB each and wakes up every
 second for each of them, a third of a core for 20,000; gmqtt takes 19 kB.
-Devices and the coordinator themselves use paho (`wire.mqtt`).
+The bulk transport of workers (`coordinator.bulk`) reads it too; devices and the coordinator themselves use paho
+(`wire.mqtt`).
 """
 
 from __future__ import annotations
