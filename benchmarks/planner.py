@@ -16,6 +16,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from coordinator.hardware import Profile, Runtime
 from coordinator.models import MODELS, build_plan
 from coordinator.planner import Load, Planner
 from coordinator.prune import prune
+from coordinator.rates import core_of
 from export.bundle import make_bundle
 from wire.settings import Training
 from wire.ticket import Ticket, read_ticket
@@ -72,6 +74,8 @@ def _on_this_machine(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every bundle in two fresh processes, a pass over all of them apart; the quicker one's time counts."""
     profile = here.measure(print)
     print(profile.model_dump_json(exclude_defaults=True))
+    core = core_of(profile)
+    assert core is not None  # here.measure has all figures
     first = {path: _tried(path) for _, _, _, path in _bundles(arguments)}
     for name, runtime, ticket, path in _bundles(arguments):
         both = [first[path], _tried(path)]
@@ -80,6 +84,7 @@ def _on_this_machine(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         peaks = [found["peaks"]["tried"] / 1e6 for found in both]
         yield _predicted(profile, runtime, ticket) | {
             "net": name,
+            "core": asdict(core),
             "peak_mb": max(peaks),
             "step_ms": min(times),
             "step_by_clock_ms": statistics.median(quicker["seconds"]) * 1e3,

@@ -1,6 +1,6 @@
 """Fits the rates of `coordinator.rates`: seconds of an operation, a byte and a call of every kind, from measured steps.
 
-    python -m benchmarks.rates --bundles DIR RESULTS [RESULTS ...]   # of benchmarks.planner: onnx and executorch
+    python -m benchmarks.rates --bundles DIR --runtime onnx RESULTS [RESULTS ...]   # of benchmarks.planner
     python -m benchmarks.rates --sparse                              # trains all networks here, about a minute
 
 Least squares of the relative error, no rate below what the reference core can do at best (its peak; four times its
@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from benchmarks.planner import BATCH, DENSITY
 from coordinator import sparse_work
 from coordinator.blocks import block_sizes
 from coordinator.models import MODELS, build_plan
-from coordinator.rates import REFERENCE
+from coordinator.rates import REFERENCE, Core, slowness
 from edge_client.runtimes.sparse import SparseRuntime
 from export import executorch_work, onnx_work
 from export.work import Work
@@ -59,12 +60,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="*", type=Path)
     parser.add_argument("--bundles", type=Path)
+    parser.add_argument("--runtime", choices=("onnx", "executorch"))
     parser.add_argument("--sparse", action="store_true")
     arguments = parser.parse_args()
     if arguments.sparse:
         show("sparse", sparse_rows())
     elif arguments.results:
-        for runtime in ("onnx", "executorch"):
+        for runtime in (arguments.runtime,) if arguments.runtime else ("onnx", "executorch"):
             show(runtime, measured(runtime, arguments.results, arguments.bundles))
     else:
         parser.error("name results, or --sparse")
@@ -98,14 +100,22 @@ def fit(features: Sequence[Feature], rows: Sequence[Row]) -> Floats:
 
 
 def measured(runtime: str, results: Sequence[Path], bundles: Path) -> list[Row]:
-    """Steps of benchmarks.planner's results, with the work of their tickets."""
+    """Steps of benchmarks.planner's results, with the work of their tickets as it would be on the reference core."""
     count: Callable[[Ticket], Mapping[str, Work]] = {
         "onnx": lambda ticket: onnx_work.count(ticket, Training(batch=BATCH), BATCH).work,
         "executorch": lambda ticket: executorch_work.count(ticket.plan, ticket.kept, BATCH).work,
     }[runtime]
     work = {name: count(read_ticket(bundles / f"{name}-{DENSITY}.hns")) for name in MODELS}
     rows = [row for path in results for row in json.loads(path.read_text())["rows"] if row["runtime"] == runtime]
-    return [(row["net"], work[row["net"]], row["step_ms"] / 1e3) for row in rows]
+    return [(row["net"], _carried(work[row["net"]], runtime, row), row["step_ms"] / 1e3) for row in rows]
+
+
+def _carried(work: Mapping[str, Work], runtime: str, row: Mapping[str, Any]) -> dict[str, Work]:
+    slower = slowness(runtime, Core(**row["core"]) if "core" in row else REFERENCE)  # before 27 November none was named
+    return {
+        kind: Work(flops=one.flops * slower.flop, moved=one.moved * slower.byte, calls=one.calls * slower.call)
+        for kind, one in work.items()
+    }
 
 
 def sparse_rows() -> list[Row]:

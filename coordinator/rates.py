@@ -34,6 +34,8 @@ class Rate:
     call: float = 0
 
 
+# Operations of a cycle that a runtime's own code is compiled for; others choose theirs by what the core has.
+WIDEST: Mapping[str, float] = {"executorch": 16.0}  # vectors of 128 bits, two of them a cycle, multiplied and added
 # A Xeon of a cloud at 2.76 GHz with AVX-512, 26 November 2026, as coordinator.device_worker measures it.
 REFERENCE = Core(flops=176.9e9, bandwidth=12.2e9, clock=2.76e9)
 RATES: Mapping[str, Mapping[str, Rate]] = {
@@ -47,21 +49,22 @@ RATES: Mapping[str, Mapping[str, Rate]] = {
         "update": Rate(byte=4.4e-11),
         "step": Rate(call=1.03e-5),
     },
-    # Fitted on an AMD EPYC at 2.6 GHz (118 GFLOP/s, 21.4 GB/s), 27 November 2026, and carried over to REFERENCE.
+    # Fitted on an AMD EPYC at 2.6 GHz (118 GFLOP/s, 22 GB/s), 27 November 2026, and carried over to REFERENCE.
     "onnx": {
-        "convolution": Rate(flop=1.13e-11, call=2.15e-6),
-        "grouped convolution": Rate(flop=2.22e-10, call=2.15e-6),
-        "matmul": Rate(flop=5.66e-12, call=2.15e-6),
-        "pool": Rate(flop=5.66e-12, call=2.15e-6),
-        "index": Rate(byte=2.05e-11, call=2.15e-6),
-        "elementwise": Rate(byte=5.34e-11, call=2.15e-6),
-        "view": Rate(call=2.15e-6),
+        "convolution": Rate(flop=1.18e-11, call=2.13e-6),
+        "grouped convolution": Rate(flop=1.79e-10, call=2.13e-6),
+        "matmul": Rate(flop=5.65e-12, call=2.13e-6),
+        "pool": Rate(flop=1.11e-9, call=2.13e-6),
+        "index": Rate(byte=2.05e-11, call=2.13e-6),
+        "elementwise": Rate(byte=7.16e-11, call=2.13e-6),
+        "view": Rate(call=2.13e-6),
     },
+    # Fitted on both.
     "executorch": {
-        "matmul": Rate(flop=4.27e-11, call=6.9e-7),
-        "copy": Rate(byte=2.7e-11, call=6.9e-7),
-        "elementwise": Rate(byte=1.22e-10, call=6.9e-7),
-        "index": Rate(byte=1.36e-9, call=6.9e-7),
+        "matmul": Rate(flop=3.8e-11, call=2.81e-6),
+        "copy": Rate(byte=2.05e-11, call=2.81e-6),
+        "elementwise": Rate(byte=1.44e-10, call=2.81e-6),
+        "index": Rate(byte=1.28e-9, call=2.81e-6),
     },
 }
 
@@ -82,10 +85,18 @@ def seconds(work: Mapping[str, Work], runtime: str, core: Core) -> float:
         runtime: its name.
         core: where it runs.
     """
+    slower = slowness(runtime, core)
     spent = 0.0
     for kind, one in work.items():
         rate = RATES[runtime][kind]
-        spent += one.flops * rate.flop * REFERENCE.flops / core.flops
-        spent += one.moved * rate.byte * REFERENCE.bandwidth / core.bandwidth
-        spent += one.calls * rate.call * REFERENCE.clock / core.clock
+        spent += one.flops * rate.flop * slower.flop
+        spent += one.moved * rate.byte * slower.byte
+        spent += one.calls * rate.call * slower.call
     return spent
+
+
+def slowness(runtime: str, core: Core) -> Rate:
+    """How many times as long as on REFERENCE an operation, a byte and a call take on a core."""
+    widest = WIDEST.get(runtime, float("inf"))
+    peak, reference = (min(one.flops, widest * one.clock) for one in (core, REFERENCE))
+    return Rate(flop=reference / peak, byte=REFERENCE.bandwidth / core.bandwidth, call=REFERENCE.clock / core.clock)

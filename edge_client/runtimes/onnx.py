@@ -22,7 +22,7 @@ from wire.onnx_arena import HANDLES, region_bytes
 from wire.settings import Training
 
 # What onnxruntime 1.32 takes on x86-64 with a network of no size, and for a kept weight. With the region for tensors on
-# top, the sum is 1.04 to 1.31 times what the ten networks were measured to take.
+# top, the sum is 1.04 to 1.32 times what the ten networks were measured to take.
 LIBRARY_BYTES, LIBRARY_VIRTUAL_BYTES, KEPT_BYTES = 36_000_000, 70_000_000, 60
 _STATE = {"adam": ("m", "v"), "sgd": ("momentum",)}
 _SETTINGS = {
