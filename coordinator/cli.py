@@ -21,6 +21,7 @@ from coordinator import (
     profile_command,
     prune_command,
     report_command,
+    runs_command,
     serve_command,
     simulate_command,
     worker_command,
@@ -84,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     backup_command.add_backup(subparsers)
     backup_command.add_restore(subparsers)
     report_command.add_report(subparsers)
+    runs_command.add_runs(subparsers)
     freeze_command.add_freeze(subparsers)
     simulate_command.add_simulate(subparsers)
     loadtest_command.add_loadtest(subparsers)

@@ -143,7 +143,7 @@ def _list(arguments: argparse.Namespace) -> int:
     devices: dict[str, Hello] = {}
     seen: dict[str, float] = {}
     try:
-        with _store(arguments) as store:
+        with open_store(arguments) as store:
             revoked, devices = store.revoked(), store.devices()
             seen = {row["name"]: row["seen_s"] for row in store.query("SELECT name, seen_s FROM device")}
     except DataError:  # no run yet: the cards are all that there is
@@ -200,19 +200,19 @@ def _to_device(action: Action[[str]], arguments: argparse.Namespace) -> int:
     from wire.topics import check_name
 
     device = check_name(arguments.device, "device id")
-    with _store(arguments) as store:
+    with open_store(arguments) as store:
         print(f"{device} {action.carry_out(store, device)}")
     return 0
 
 
 def _to_run(action: Action[[]], arguments: argparse.Namespace) -> int:
-    with _store(arguments) as store:
+    with open_store(arguments) as store:
         print(action.carry_out(store))
     return 0
 
 
 @contextmanager
-def _store(arguments: argparse.Namespace) -> Iterator[Store]:
+def open_store(arguments: argparse.Namespace) -> Iterator[Store]:
     """The database of the coordinator that is meant.
 
     Raises:

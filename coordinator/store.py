@@ -131,6 +131,17 @@ class Store(Database):
         with self._writing() as db:
             db.execute("UPDATE run SET finished_s = ? WHERE id = ?", (time.time(), run))
 
+    def delete_rows(self, table: str, run: bytes, most: int) -> int:
+        """Delete so many rows of a run from one of the tables `OF_RUN`, at most; how many there were."""
+        with self._writing() as db:
+            chosen = f"SELECT rowid FROM {table} WHERE run = ? LIMIT ?"
+            return db.execute(f"DELETE FROM {table} WHERE rowid IN ({chosen})", (run, most)).rowcount
+
+    def delete_run(self, run: bytes) -> None:
+        """Delete a finished run, all of whose rows are gone."""
+        with self._writing() as db:
+            db.execute("DELETE FROM run WHERE id = ? AND finished_s IS NOT NULL", (run,))
+
     def open_round(self, run: bytes, number: int, selected: tuple[str, ...], votes: bytes) -> None:
         """Write down a round before it is announced, or more devices for one that is open."""
         with self._writing() as db:

@@ -200,6 +200,7 @@ def test_the_runbook(operator: Operator) -> None:
         misbehaves(operator)
         disk_is_full(operator, disk.fill, disk.empty)
         operator.stops("serve")
+        assert "0 dropped" in operator.reads("The database grows"), "the run is not finished"
         operator.reads("Collect logs")
         operator.goes_on()
         assert '"event": "closed"' in (operator.here / "site.jsonl").read_text()
