@@ -63,14 +63,15 @@ class Link(asyncio.Protocol):
 
     __slots__ = (
         "_answered",
+        "_heard_s",
         "_number",
         "_place",
         "_reader",
+        "_said_s",
         "_tally",
         "_timer",
         "_transport",
         "_unacknowledged",
-        "_used_s",
         "listener",
         "login",
     )
@@ -84,7 +85,7 @@ class Link(asyncio.Protocol):
         self._number = 0
         self._answered: bool | None = None  # by the broker; None: asked, or not asked yet
         self._timer: asyncio.TimerHandle | None = None
-        self._used_s = 0.0  # when both sides had last said something
+        self._heard_s = self._said_s = 0.0  # when the broker had last said something, and when we had
 
     @property
     def online(self) -> bool:
@@ -183,7 +184,7 @@ class Link(asyncio.Protocol):
     def _on_packet(self, first: int, body: bytes) -> None:
         kind = first >> 4
         self._count("in", KINDS.get(kind, "other"), _packet_bytes(body))
-        self._used_s = monotonic_s()
+        self._heard_s = monotonic_s()
         match kind:
             case packets.PUBLISH:
                 topic, payload, number = packets.read_publish(first, body)
@@ -211,18 +212,20 @@ class Link(asyncio.Protocol):
             self._send("publish", packets.again(packet))
         self.listener.online()
 
-    # Keepalive: whoever was silent for so long asks whether the other is still there.
+    # Keepalive. A broker drops whom it has not heard for one and a half of it, however much it has told them meanwhile:
+    # what is heard with QoS 0 is not answered.
 
     def _wake_in(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._keep_alive)
 
     def _keep_alive(self) -> None:
-        silent_s = monotonic_s() - self._used_s
-        if silent_s < self._place.keepalive_s:
-            self._wake_in(self._place.keepalive_s - silent_s)
-        elif silent_s > 2 * self._place.keepalive_s:
+        now_s = monotonic_s()
+        silent_s = now_s - min(self._heard_s, self._said_s)
+        if now_s - self._heard_s > 2 * self._place.keepalive_s:
             self._tally.counts["no answer to a ping"] += 1
             self.drop()
+        elif silent_s < self._place.keepalive_s:
+            self._wake_in(self._place.keepalive_s - silent_s)
         else:
             self._send("ping", packets.PING)
             self._wake_in(self._place.keepalive_s)
@@ -231,6 +234,7 @@ class Link(asyncio.Protocol):
         if self._transport is None or (self._answered is not True and kind != "connect"):
             return
         self._transport.write(packet)
+        self._said_s = monotonic_s()
         self._count("out", kind, len(packet))
 
     def _count(self, direction: str, kind: str, size: int) -> None:
