@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from coordinator.loadtest import packets
+from coordinator import mqtt_packets as packets
 from coordinator.loadtest.link import Link, Place
-from coordinator.loadtest.packets import Login, Reader
 from coordinator.loadtest.tally import Tally
+from coordinator.mqtt_packets import Login, Reader
 
 KEEPALIVE_S = 1
 ACCEPTED = bytes((packets.CONNACK << 4, 2, 0, 0))
