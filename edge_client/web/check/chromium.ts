@@ -10,7 +10,15 @@ import { answerLines } from "./files";
 const FILES: Record<string, [string, string]> = {
   "/worker.js": ["worker.js", "text/javascript"],
   "/kernels.wasm": ["../../src/kernels.wasm", "application/wasm"],
+  ...ort("ort.wasm.min.mjs", "text/javascript"),
+  ...ort("ort-wasm-simd-threaded.mjs", "text/javascript"),
+  ...ort("ort-wasm-simd-threaded.wasm", "application/wasm"),
 };
+
+/** A file of onnxruntime-web, for benchmarks/web.py. */
+function ort(name: string, type: string): Record<string, [string, string]> {
+  return { [`/ort/${name}`]: [`../../node_modules/onnxruntime-web/dist/${name}`, type] };
+}
 
 const server = createServer((request, response) => {
   const [path, type] = FILES[request.url ?? ""] ?? [];
