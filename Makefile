@@ -11,6 +11,7 @@
 #   make executorch   the third runtime, for programs that train in apps (make test-all does it too)
 #   make wheels     dist/*.whl for x86-64, 64-bit and 32-bit ARM
 #   make bench-kernels [NETS=conv4 DENSITIES=0.05 BATCH=32]   one training step on every runtime
+#   make bench-web                a training step in Chromium, against native and onnxruntime-web
 #   make bench-wire               bytes and speed of the mask coder
 #   make bench-method [ARGS=--quick]   accuracy against bytes, HideNseek and nine rivals
 
@@ -26,7 +27,7 @@ SEED   ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo web test-web executorch test test-all test-arm test-chaos test-image fuzz bench-kernels bench-method bench-wire bench-attacks wheels lint clean
+.PHONY: help demo web test-web executorch test test-all test-arm test-chaos test-image fuzz bench-kernels bench-method bench-web bench-wire bench-attacks wheels lint clean
 
 help:
 	@sed -n '/^$$/q; s/^#//p' Makefile
@@ -115,6 +116,10 @@ bench-kernels: $(VENV)/.kernels
 bench-method: $(VENV)/.kernels
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.method $(ARGS)
+
+# Ours in Chromium against native and onnxruntime-web.
+bench-web: $(VENV)/.kernels $(VENV)/.web
+	@$(BIN)/python -m benchmarks.web $(ARGS)
 
 # Bytes and speed of the mask coder, against the ideal code length and other coders.
 bench-wire: $(VENV)/.kernels

@@ -153,7 +153,7 @@ class Coordinator:
         )
         self._workforce = self._workers() if self.workers else None
         self._mode = self._proceed(draw)
-        self._heed_pause()
+        self._heed_pause(monotonic_s())
         self.channel.trust = self._trusted
         self.channel.admit = self._admit
         self.channel.max_values = MAX_VALUES
