@@ -57,7 +57,6 @@ from wire.transport import Connected, Disconnected, monotonic_s
 from wire.worker_messages import Report, Tally
 
 TICK_S = 0.25
-HEED_PAUSE_S = 1.0
 MAX_VALUES = 1_000  # of a device's message: before its signature is checked, little is to be done for it
 
 
@@ -124,7 +123,6 @@ class Coordinator:
     _limits: Limits = field(default_factory=Limits)
     _started: bool = False
     _paused: bool = False
-    _heed_pause_s: float = 0.0  # when to look again, of the monotonic clock
     _finished_s: float | None = None
     _unheard: set[str] = field(default_factory=set)  # who has not tried the result yet, once there is one
     _failure: RoundFailed | None = None
@@ -153,7 +151,7 @@ class Coordinator:
         )
         self._workforce = self._workers() if self.workers else None
         self._mode = self._proceed(draw)
-        self._heed_pause(monotonic_s())
+        self._heed_pause()
         self.channel.trust = self._trusted
         self.channel.admit = self._admit
         self.channel.max_values = MAX_VALUES
@@ -234,18 +232,15 @@ class Coordinator:
             for gone in self._presence.heed_changes(now_s):
                 self._unheard.discard(gone.device)
                 actions += self._mode.happened(gone, now_s)
-            self._heed_pause(now_s)
+            self._heed_pause()
             if self._workforce is not None:
                 self._workforce.tick(now_s)
             if self._started:  # not before it is known where the run stopped
                 actions += self._mode.happened(rounds.Tick(), now_s)
         return actions
 
-    def _heed_pause(self, now_s: float) -> None:
-        """A person may have the rounds paused, or go on; looked up once a second."""
-        if now_s < self._heed_pause_s:
-            return
-        self._heed_pause_s = now_s + HEED_PAUSE_S
+    def _heed_pause(self) -> None:
+        """A person may have the rounds paused, or go on."""
         paused = self.store.paused()
         if paused != self._paused:
             self._paused = paused
