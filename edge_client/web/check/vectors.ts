@@ -4,11 +4,13 @@ import { readFileSync } from "node:fs";
 import { logPrior, Trainer } from "../src/agent/trainer";
 import { Coder } from "../src/kernels/module";
 import { SparseRuntime } from "../src/kernels/runtime";
+import { checkGrant, prove } from "../src/wire/claim";
 import * as bits from "../src/wire/bits";
 import { fromHex, same, toHex, type Bytes } from "../src/wire/bytes";
 import { Joiner, split } from "../src/wire/envelope";
 import { WireError } from "../src/wire/errors";
-import { decode, encode, type MaskUpdate, type Message, type Training, type Upward } from "../src/wire/messages";
+import { decodeInvite } from "../src/wire/invite";
+import { decode, encode, type Claim, type Grant, type MaskUpdate, type Message, type Training, type Upward } from "../src/wire/messages";
 import { mix, permutation } from "../src/wire/prng";
 import { importSecret, newKeys, seal, unseal } from "../src/wire/signing";
 import { decodeTicket, initialWeights, type Ticket } from "../src/wire/ticket";
@@ -221,6 +223,49 @@ async function parts(): Promise<void> {
   check("parts joined", joined.every((one) => one === null) && last?.topic === topic && toHex(last!.payload) === whole);
 }
 
+/** Bytes that tests/golden/make.py wrote; the first line says how. */
+function golden(name: string): Bytes {
+  const text = readFileSync(new URL(`../../../../tests/golden/${name}.hex`, import.meta.url), "utf8");
+  return fromHex(text.replace(/^#.*$/gm, "").replace(/\s/g, ""));
+}
+
+/** An invitation, a claim with the token of tests/golden/make.py, and its answer. */
+async function claims(): Promise<void> {
+  const invite = new TextDecoder().decode(golden("invite-v1"));
+  const count = Uint8Array.from({ length: 32 }, (_, i) => i);
+  check("invite decoded", () => {
+    const { key, ...found } = decodeInvite(invite);
+    const expected = {
+      federation: "demo", broker: "wss://broker.example:8084/mqtt", device: "phone-01",
+      secret: "a-token-that-is-good-for-one", claim: true,
+    };
+    return equal(found, expected) && key !== null && same(key, count);
+  });
+  check("invite cut off refused", () => refuses(() => decodeInvite(invite.slice(0, -4))));
+
+  const [token, device, hardware] = ["token-of-a-card", "pi-01", "Raspberry Pi 4 Model B Rev 1.4 10000000abcdef01"];
+  const utf8 = (text: string) => new TextEncoder().encode(text);
+  const key = golden("message-v2-claim").slice(8, 40); // how the golden claim names its maker
+  const nonce = count.slice(0, 16);
+  const proof = await prove(token, "claim", utf8(device), key, utf8(hardware), nonce);
+  const claim: Claim = { type: "claim", key, proof, hardware, nonce };
+  check("claim encoded", toHex(encode(claim)) === toHex(golden("message-v2-claim")));
+  const grant = decode(golden("message-v2-grant")) as Grant;
+  check("grant decoded", grant.type === "grant" && same(grant.key, count) && grant.sealed.length === 72 && grant.refused === "");
+  check("grant believed", await checkGrant(token, device, claim, grant).then(() => true, () => false));
+  check("grant of another token refused", await checkGrant("another", device, claim, grant).then(() => false, () => true));
+}
+
+/** Whether it raises what bytes from elsewhere raise. */
+function refuses(action: () => unknown): boolean {
+  try {
+    action();
+  } catch (error) {
+    return error instanceof WireError;
+  }
+  return false;
+}
+
 const ticket = await tickets();
 const began = await votes(ticket);
 await steps(ticket, began);
@@ -228,6 +273,7 @@ await codes();
 await signing(mask(ticket, began));
 messages();
 await parts();
+await claims();
 for (const name of failed) console.log(`differs: ${name}`);
 console.log(`${passed} passed, ${failed.length} failed`);
 process.exit(failed.length ? 1 : 0);

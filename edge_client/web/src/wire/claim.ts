@@ -78,7 +78,8 @@ export async function openPassword(sealed: Bytes, keys: ClaimKeys): Promise<stri
   }
 }
 
-async function prove(token: string, what: string, ...parts: Uint8Array[]): Promise<Bytes> {
+/** What shows that somebody knows the token: HMAC-SHA-256 over every part and its length. */
+export async function prove(token: string, what: string, ...parts: Uint8Array[]): Promise<Bytes> {
   const key = await crypto.subtle.importKey("raw", utf8(token), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
   const lengths = (part: Uint8Array) => new Uint8Array(Uint32Array.of(part.length).buffer);
   const text = concat(...[utf8("hidenseek"), utf8(what), ...parts].flatMap((part) => [lengths(part), part]));
