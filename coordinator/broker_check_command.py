@@ -68,7 +68,7 @@ def add_check(actions: Subparsers[argparse.ArgumentParser]) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from coordinator.brokers.checks import delivery, home, topics, transport
+    from coordinator.brokers.checks import delivery, home, topics, transport, workers
     from coordinator.brokers.checks.rows import Table, attempt
 
     console = Console()
@@ -84,6 +84,7 @@ def _check(arguments: argparse.Namespace) -> int:
             raise BrokerUnreachable(f"nobody answers at {target.broker}", hint="Start it: hidenseek broker up")
         if transport.check(target, table):
             topics.check(target, table)
+            workers.check(target, table)
             home.check(target, table)
             delivery.check(target, table)
             _restart(arguments, target, table)
@@ -132,6 +133,7 @@ def _deployed(arguments: argparse.Namespace) -> Target:
         packet_bytes=deployment.packet_kb * 1024,
         queue=arguments.queue,
         home_assistant=deployment.home_assistant,
+        worker=next(iter(deployment.workers_names), None),
     )
 
 

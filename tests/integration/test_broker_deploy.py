@@ -26,7 +26,7 @@ pytestmark = [
 @pytest.fixture(scope="module", params=["mosquitto", "nats"])
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """One that runs."""
-    with deployed(tmp_path_factory.mktemp("broker"), request.param, "--home-assistant") as made:
+    with deployed(tmp_path_factory.mktemp("broker"), request.param, "--home-assistant", "--workers", "1") as made:
         yield made
 
 
@@ -44,6 +44,7 @@ def test_a_deployment_does_all_that_it_should(broker: Deployed, tmp_path: Path) 
     assert found["failed"] == 0
     assert {row["verdict"] for row in found["rows"]} == {"ok", "note"}
     assert len(found["rows"]) > 40
+    assert sum(row["side"] == "workers" for row in found["rows"]) == 8
 
 
 def test_accounts_change_without_a_restart(broker: Deployed, capsys: pytest.CaptureFixture[str]) -> None:

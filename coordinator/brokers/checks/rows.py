@@ -48,6 +48,7 @@ class Target:
         packet_bytes: largest payload that the federation sends.
         queue: messages to keep for a device that is away.
         home_assistant: discovery prefix of Home Assistant, if it has an account.
+        worker: user of a worker, if there is one.
     """
 
     broker: Broker
@@ -59,6 +60,7 @@ class Target:
     packet_bytes: int
     queue: int = 1000
     home_assistant: str | None = None
+    worker: str | None = None
 
     @property
     def root(self) -> str:
