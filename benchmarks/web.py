@@ -1,4 +1,4 @@
-"""A training step in a browser against the same step natively and by onnxruntime-web: medians in one run.
+"""A training step in a browser against the same step natively and by onnxruntime-web, in one run.
 
     python -m benchmarks.web -o benchmarks/results/web.json
 
@@ -87,16 +87,26 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             for who, warmup, steps in (("kernels", 200, arguments.steps), ("onnx", 10, max(1, arguments.steps // 4))):
                 asked = {"ask": f"time {who}", "warmup": warmup, "blocks": arguments.blocks, "steps": steps}
                 times[who] += web.ask(program, **asked, **request)["ms"]
-    medians = {who: median(every) for who, every in times.items()}
+    turns = {who: _medians(every, arguments.blocks) for who, every in times.items()}
     return {
         "model": arguments.model,
         "density": arguments.density,
         "batch": training.batch,
-        "median_ms": {who: round(value, 4) for who, value in medians.items()},
-        "kernels_over_native": round(medians["kernels"] / medians["native"], 2),
-        "onnx_over_kernels": round(medians["onnx"] / medians["kernels"], 2),
+        "median_ms": {who: round(median(every), 4) for who, every in times.items()},
+        "kernels_over_native": _ratio(turns["kernels"], turns["native"]),
+        "onnx_over_kernels": _ratio(turns["onnx"], turns["kernels"]),
         "every_ms": {who: [round(value, 4) for value in every] for who, every in times.items()},
     }
+
+
+def _medians(every: Sequence[float], blocks: int) -> list[float]:
+    """That of each turn."""
+    return [median(every[at : at + blocks]) for at in range(0, len(every), blocks)]
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the turns' ratios: what disturbs a turn mostly disturbs both."""
+    return round(median(a / b for a, b in zip(ours, theirs, strict=True)), 2)
 
 
 def _versions() -> dict[str, str]:
