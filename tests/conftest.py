@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background of a shell; programs would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
