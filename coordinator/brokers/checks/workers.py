@@ -44,15 +44,15 @@ def check(target: Target, table: Table) -> None:
             probe.spin(lambda: False, GRACE_S)
         heard = [(message.topic, message.payload) for probe in probes for message in probe.heard]
         rows = (
-            ("hears devices' masks", True, hears_masks),
-            ("hears what is announced", True, hears_rounds),
-            ("confirms to a device", True, confirms),
-            ("hands sums to the coordinator", True, hands_on),
-            ("announces to everyone, as the coordinator does", False, (announced, forged) in heard),
-            ("writes as a device", False, (mask, forged) in heard),
-            ("or coordinator hears a device that acts as one", False, (handed, forged) in heard),
-            ("'s sums are read by a device", False, (handed, own) in [(m.topic, m.payload) for m in one.heard]),
+            ("worker hears devices' masks", True, hears_masks),
+            ("worker hears what is announced", True, hears_rounds),
+            ("worker confirms to a device", True, confirms),
+            ("worker hands sums to the coordinator", True, hands_on),
+            ("worker announces to everyone, as the coordinator does", False, (announced, forged) in heard),
+            ("worker writes as a device", False, (mask, forged) in heard),
+            ("worker or coordinator hears a device that acts as one", False, (handed, forged) in heard),
+            ("worker's sums are read by a device", False, (handed, own) in [(m.topic, m.payload) for m in one.heard]),
         )
     words = {True: "arrives", False: "does not arrive"}
     for what, allowed, happened in rows:
-        table.add(SIDE, f"worker {what}".replace(" 's", "'s"), words[allowed], words[happened], allowed == happened)
+        table.add(SIDE, what, words[allowed], words[happened], allowed == happened)
