@@ -95,7 +95,7 @@ def announcement(offer: Offer, *, key: bytes, percent: float, downgrade: bool, u
     machines = sorted(offer.wheels)
     return Update(
         version=offer.version,
-        issued=time.time_ns() // 1_000_000,
+        issued=issued_now(),
         wheels={machine: sha256(offer.wheels[machine]).digest() for machine in machines},
         sizes=tuple(len(offer.wheels[machine]) for machine in machines),
         share=share_of(percent),
@@ -195,3 +195,8 @@ def _retained(state: Path) -> dict[str, int]:
 def _keep(state: Path, retained: dict[str, int]) -> None:
     state.mkdir(parents=True, exist_ok=True)
     write_whole(state / FILE, (json.dumps(retained, indent=1) + "\n").encode(), 0o644)
+
+
+def issued_now() -> int:
+    """When an announcement is made, as it says it: milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from coordinator.client_update import issued_now
 from coordinator.rollout import Rollout, Standing
 from coordinator.store import Store
 from wire.channel import Channel, Received
@@ -54,7 +55,7 @@ class Watch:
             now = self.rollout.look(self._software(), frozenset(self._online), now_s)
             self._say(now)
             if self.rollout.is_to_stop(now):
-                self.channel.send(self.topics.update, self.rollout.stopped(_issued()), retain=True)
+                self.channel.send(self.topics.update, self.rollout.stopped(issued_now()), retain=True)
                 raise UpdateStopped(
                     f"client {self.rollout.update.version} has failed on {', '.join(sorted(now.failed))}, and runs on "
                     f"{len(now.done)} devices: it is offered to nobody any more",
@@ -62,7 +63,7 @@ class Watch:
                 )
             if not self.rollout.is_over(now) or now_s - self.rollout.began_s < SETTLE_S:
                 continue
-            announced = self.rollout.next_stage(_issued(), now_s)
+            announced = self.rollout.next_stage(issued_now(), now_s)
             if announced is None:
                 return now
             self.channel.send(self.topics.update, announced, retain=True)
@@ -105,8 +106,3 @@ class Watch:
                 if self._told.get(name) != words:
                     self._told[name] = words
                     self.tell(f"{name} {words}")
-
-
-def _issued() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
