@@ -21,20 +21,25 @@ from tests.integration.fleet import wait_until
 from wire.mqtt import Broker, parse_url
 
 PORTS_EACH = 4
+TAKEN: list[socket.socket] = []  # names of runs of ports that are this process's
 MONITOR = 4000  # above a NATS node's port for clients is the one that tells of its state
 
 
 def free_ports(count: int) -> list[int]:
-    """First ports of so many free runs of `PORTS_EACH`."""
+    """First ports of so many free runs of `PORTS_EACH`, which no other test is given as long as this process lives."""
     found: list[int] = []
-    for start in range(21000 + os.getpid() % 400 * 24, 32000, PORTS_EACH):
+    for start in (*range(21000, 21000 + MONITOR, PORTS_EACH), *range(13000, 13000 + MONITOR, PORTS_EACH)):
+        ours = socket.socket(socket.AF_UNIX)
         try:
+            ours.bind(f"\0hidenseek-test-port-{start}")  # a name that the kernel forgets with the process
             for port in range(start, start + PORTS_EACH):
                 for one in (port, port + MONITOR):
                     with socket.socket() as probe:
                         probe.bind(("127.0.0.1", one))
         except OSError:
+            ours.close()
             continue
+        TAKEN.append(ours)
         found.append(start)
         if len(found) == count:
             return found
