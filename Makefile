@@ -1,6 +1,6 @@
 # Everything sets itself up in .venv; nothing but Python >= 3.11, pip, gcc and make is needed.
 #   make demo       a real federation on this machine, ends with the report's path
-#   make test       the fast tests        make test-all  also real brokers and slow ones
+#   make test       the fast tests        make test-all  also real brokers, PostgreSQL and slow ones
 #   make test-arm   on emulated ARM systems, those that take minutes too
 #   make test-image            cards made of stock images boot, enrol and train; as root, minutes (docs/flash.md)
 #   make test-chaos [SEED=7]   kill -9, bad networks, full disks; as root, under ten minutes (docs/chaos.md)
@@ -43,7 +43,7 @@ $(BIN)/python:
 $(READY): pyproject.toml $(BIN)/python
 	@echo "installing into $(VENV) (once, about 1 GB, mostly torch)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on torch==2.13.0 | grep -v -i 'already satisfied' || true
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[coordinator,dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[coordinator,postgres,dev]'
 	@touch $@
 
 # Installing compiles them too; this does it again when a source has changed.

@@ -1,77 +1,83 @@
-"""One SQLite file (WAL): opened, brought up to date, written to in transactions. What is in it, its user says."""
+"""A database: opened, brought up to date, written to in transactions. What is in it, its user says."""
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
-from wire.errors import StateError
+from coordinator import sqlite_file
+from coordinator.backend import Backend
+from coordinator.place import Place, Server
+from wire.errors import RuntimeMissing, StateError
 
 
 class Database:
-    """A database of one process.
+    """A connection to a database, of one thread.
 
     Every writing method has committed, to disk, when it returns; inside of `together`, when `together` is left.
 
     Args:
-        path: its file; made if there is none.
-        schema: SQL that makes the tables.
+        place: where it is; a file is made if there is none.
+        schema: SQL that makes the tables, as `coordinator.schema` writes it.
         schema_version: of that.
         upgrades: SQL that leads from a version to the next.
-        read_only: nothing can be written, and nothing is made of a file that is missing or of an earlier version.
+        read_only: nothing can be written, and nothing is made of one that is missing or of an earlier version.
 
     Attributes:
-        path: its file.
+        place: where it is.
         committed: told of every commit how many seconds it took.
 
     Raises:
-        StateError: if the file is no such database, or is in use; and by every writing method if the disk is full.
+        StateError: if it is no such database, cannot be reached, or is in use; and by every method if it is gone, or
+            its disk is full.
+        RuntimeMissing: if it is a server's, and what talks to it is not installed.
     """
 
     def __init__(
-        self, path: Path, schema: str, schema_version: int, upgrades: Mapping[int, str], *, read_only: bool = False
+        self, place: Place, schema: str, schema_version: int, upgrades: Mapping[int, str], *, read_only: bool = False
     ) -> None:
-        self.path = path
+        self.place = place
         self._together = False
         self.committed: Callable[[float], None] = lambda seconds: None
+        self._db = _connected(place, read_only)
         try:
-            if read_only:
-                self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=2.0)
-                self._db.row_factory = sqlite3.Row
-                (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            else:
-                version = self._open_for_writing(schema, schema_version, upgrades)
-        except sqlite3.Error as error:
-            raise StateError(f"no usable database ({error})", where=str(path)) from error
-        if version != schema_version:
+            if not read_only:
+                self._bring_up_to_date(schema, schema_version, upgrades)
+            version = self._db.version()
+            if version != schema_version:
+                raise StateError(
+                    f"database version {version}, this program writes version {schema_version}",
+                    where=str(place),
+                    hint="Name another database, or use the program that wrote it",
+                )
+        except BaseException:
             self._db.close()
-            raise StateError(
-                f"database version {version}, this program writes version {schema_version}",
-                where=str(path),
-                hint="Name another folder with --state, or use the program that wrote it",
-            )
+            raise
 
-    def _open_for_writing(self, schema: str, schema_version: int, upgrades: Mapping[int, str]) -> int:
-        """Open the file, made or brought up to date if need be; its version."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(self.path, isolation_level=None, timeout=2.0)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._db.executescript(f"BEGIN; {schema} PRAGMA user_version = {schema_version}; COMMIT;")
-            version = schema_version
-        while version in upgrades:
-            self._db.executescript(f"BEGIN; {upgrades[version]} PRAGMA user_version = {version + 1}; COMMIT;")
-            version += 1
-        return version
+    def _bring_up_to_date(self, schema: str, schema_version: int, upgrades: Mapping[int, str]) -> None:
+        version = self._db.version()
+        while version == 0 or version in upgrades:
+            with self._writing() as db:
+                if db.version() == version:  # nobody else has done it meanwhile
+                    if version == 0:
+                        db.make(schema, schema_version)
+                    else:
+                        db.make(upgrades[version], version + 1)
+            version = self._db.version()
+
+    def claim(self, who: str) -> None:
+        """Be the only coordinator at work on it, until it is closed; others that ask are told `who` it is.
+
+        Raises:
+            StateError: if there is another; says who.
+        """
+        self._db.claim(who)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Give it back."""
         self._db.close()
 
     @contextmanager
@@ -82,17 +88,17 @@ class Database:
         """
         self._together = True
         try:
-            with self._failing():
+            with self._undoing():
                 yield
                 self._commit()
         finally:
             self._together = False
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._failing():
+    def _writing(self) -> Iterator[Backend]:
+        with self._undoing():
             if not self._db.in_transaction:
-                self._db.execute("BEGIN IMMEDIATE")
+                self._db.begin()
             yield self._db
             if not self._together:
                 self._commit()
@@ -100,21 +106,51 @@ class Database:
     def _commit(self) -> None:
         if self._db.in_transaction:
             began_s = time.perf_counter()
-            self._db.execute("COMMIT")
+            self._db.commit()
             self.committed(time.perf_counter() - began_s)
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
+    def _undoing(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            self._undo()
-            hint = "Make room on that disk, then start again: a run goes on where it stopped"
-            raise StateError(f"cannot be written ({error})", where=str(self.path), hint=hint) from error
         except BaseException:
-            self._undo()
+            self._db.rollback()
             raise
 
-    def _undo(self) -> None:
-        if self._db.in_transaction:  # a full disk has ended it already
-            self._db.execute("ROLLBACK")
+
+def measure(place: Place) -> tuple[int | None, int | None]:
+    """Bytes that a database takes, and that are free where it lies; None where nobody can say. From any thread."""
+    return sqlite_file.measure(place) if isinstance(place, Path) else _postgres(place).measure(place)
+
+
+def _connected(place: Place, read_only: bool) -> Backend:
+    if isinstance(place, Path):
+        return sqlite_file.SqliteFile(place, read_only=read_only)
+    backend: Backend = _postgres(place).PostgresServer(place, read_only=read_only)
+    return backend
+
+
+def _postgres(server: Server) -> ModuleType:
+    try:
+        from coordinator import postgres
+    except ImportError as error:
+        raise RuntimeMissing(
+            f"what talks to PostgreSQL is not installed ({error})",
+            where=str(server),
+            hint="pip install 'hidenseek[postgres]'",
+        ) from error
+    return postgres
+
+
+def marks(count: int) -> str:
+    """Places for so many values."""
+    return ", ".join("?" * count)
+
+
+def replacing(table: str, key: Sequence[str], others: Sequence[str]) -> str:
+    """SQL that writes a row, in place of the one that has the same key if there is one."""
+    changed = ", ".join(f"{column} = excluded.{column}" for column in others)
+    return (
+        f"INSERT INTO {table} ({', '.join((*key, *others))}) VALUES ({marks(len(key) + len(others))}) "
+        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changed}"
+    )

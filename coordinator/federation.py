@@ -184,7 +184,7 @@ def prepare(
         if not same:
             raise StateError(
                 f"run {unfinished.id.hex()} is not finished, and has another ticket or other settings",
-                where=str(store.path),
+                where=str(store.place),
                 hint="Put the settings back to take it up, or start over with --new",
             )
         run = unfinished.id

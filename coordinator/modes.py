@@ -17,7 +17,9 @@ from coordinator.asynchronous import Group, close_step
 from coordinator.draw import Draw
 from coordinator.rounds import Action, Rounds, Schedule
 from coordinator.steps import Asynchrony, Steps
-from coordinator.store import Store, StoredMask, StoredRound
+from coordinator.store import Store
+from coordinator.store_masks import StoredMask
+from coordinator.store_runs import StoredRound
 from wire import mask
 from wire.errors import Mismatch, WireError
 from wire.mask import Signs, Votes

@@ -14,7 +14,8 @@ from wire.errors import ConfigError, DataError, OverBudget, UnknownName
 
 if TYPE_CHECKING:
     from coordinator.report.summary import Summary
-    from coordinator.store import Store, StoredRun
+    from coordinator.store import Store
+    from coordinator.store_runs import StoredRun
 
 Subparsers = argparse._SubParsersAction
 ACTIONS = ("check", "diff")

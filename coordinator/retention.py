@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from coordinator.store import OF_RUN, Store, StoredRun
+from coordinator.store import Store
+from coordinator.store_runs import OF_RUN, StoredRun
 
 AT_ONCE = 2_000  # rows of a transaction: a coordinator waits 2 s for the database, and then gives up
 

@@ -1,4 +1,8 @@
-"""The tables of a coordinator's database (`coordinator.store`)."""
+"""The tables of a coordinator's database (`coordinator.store`), as SQLite reads them.
+
+What `coordinator.postgres` makes of them it finds by the words BLOB, INTEGER, REAL, TEXT, REFERENCES and STRICT. A
+line holds one statement at most. `ordinal` says in which order rows came.
+"""
 
 from coordinator.telemetry import TABLE as TELEMETRY
 
@@ -22,9 +26,19 @@ CREATE TABLE partial (  -- what a worker handed on: the votes of its masks, or n
     votes BLOB NOT NULL, payload_bytes INTEGER NOT NULL, PRIMARY KEY (run, worker, batch)
 ) STRICT;
 """
-SCHEMA_VERSION = 8
-# From a version to the next: what is new.
-UPGRADES = {2: TELEMETRY, 3: SECURE, 4: CONNECTION, 5: DRAWS, 6: PAUSED, 7: PARTIAL}
+ORDINAL = """
+ALTER TABLE run ADD COLUMN ordinal INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE exchange ADD COLUMN ordinal INTEGER NOT NULL DEFAULT 0;
+DROP INDEX exchange_of_round;
+CREATE INDEX exchange_of_round ON exchange (run, number, attempt, ordinal);
+"""
+BY_ROW_ID = """
+UPDATE run SET ordinal = rowid;
+UPDATE exchange SET ordinal = rowid;
+"""
+SCHEMA_VERSION = 9
+# From a version to the next: what is new. Only files are older than version 9.
+UPGRADES = {2: TELEMETRY, 3: SECURE, 4: CONNECTION, 5: DRAWS, 6: PAUSED, 7: PARTIAL, 8: ORDINAL + BY_ROW_ID}
 SCHEMA = f"""
 CREATE TABLE run (
     id BLOB PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, settings TEXT NOT NULL,
@@ -60,4 +74,5 @@ CREATE TABLE revoked (device TEXT PRIMARY KEY, since_s REAL NOT NULL) STRICT;
 {TELEMETRY}
 {SECURE}
 {PARTIAL}
+{ORDINAL}
 """

@@ -19,7 +19,7 @@ from coordinator.exchange import Exchange, Phase
 from coordinator.modes import Ballot
 from coordinator.rounds import Action, Rounds, Schedule
 from coordinator.steps import Asynchrony
-from coordinator.store import StoredRound
+from coordinator.store_runs import StoredRound
 from wire import messages, secure
 from wire.errors import ConfigError, Mismatch, RoundFailed, WireError
 from wire.mask import Votes, votes_of

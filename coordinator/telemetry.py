@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from coordinator.database import replacing
 from wire.fields import kind_of
 from wire.messages import Telemetry
 from wire.telemetry import RoundTelemetry
@@ -19,7 +20,8 @@ FLUSH_S = 1.0
 MOST_WAITING = 10_000
 _HINTS = {name: kind_of(hint) for name, hint in get_type_hints(RoundTelemetry).items() if name != "number"}
 _TYPES = {int: "INTEGER", float: "REAL"}  # lists are JSON text
-_COLUMNS = ("run", "number", "device", "arrived_s", "payload_bytes", *_HINTS)
+_KEY = ("run", "number", "device")
+_COLUMNS = (*_KEY, "arrived_s", "payload_bytes", *_HINTS)
 TABLE = (
     "CREATE TABLE telemetry (  -- one row for a round on a device; NULL: not known there\n"
     "    run BLOB NOT NULL REFERENCES run, number INTEGER NOT NULL, device TEXT NOT NULL, arrived_s REAL NOT NULL,\n"
@@ -71,8 +73,7 @@ class Inbox:
         """Write what waits, if the last time was a second ago (any monotonic clock, seconds)."""
         if self._waiting and now_s - self._flushed_s >= FLUSH_S:
             rows, self._waiting, self._flushed_s = self._waiting, [], now_s
-            marks = ", ".join("?" * len(_COLUMNS))
-            self.store.write_rows(f"INSERT OR REPLACE INTO telemetry ({', '.join(_COLUMNS)}) VALUES ({marks})", rows)
+            self.store.write_rows(replacing("telemetry", _KEY, _COLUMNS[len(_KEY) :]), rows)
 
 
 def rounds(store: Store, run: bytes) -> Iterator[StoredTelemetry]:

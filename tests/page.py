@@ -151,7 +151,7 @@ class Made:
         self.source = Source(
             name="made-up",
             run=RUN,
-            database=self.store.path,
+            database=self.store.place,
             schedule=Schedule(rounds=self.rounds + self.ahead, per_round=2, quorum=1, deadline_s=60, start_devices=1),
             asynchronous=False,
             figures=self.figures,

@@ -53,6 +53,8 @@ HEAVY = {
     "starlette": {"anywhere": ["coordinator/page/*"], "lazily": []},
     "uvicorn": {"anywhere": ["coordinator/page/server.py"], "lazily": []},
     "segno": {"anywhere": ["coordinator/page/invites.py"], "lazily": []},
+    # Who keeps everything in a file needs no driver of a server.
+    "psycopg": {"anywhere": ["coordinator/postgres.py"], "lazily": []},
     "cbor2": {"anywhere": ["wire/*"], "lazily": []},
 }
 OPTIONAL_RUNTIMES = {"edge_client/runtimes/onnx.py", "edge_client/runtimes/executorch.py"}

@@ -12,11 +12,13 @@ from wire.messages import Evaluation, MaskUpdate, Telemetry
 
 _LAST_MASKS = (
     "SELECT device, number, arrived_s, correct, test_samples FROM mask JOIN "
-    "(SELECT device, max(number) AS number FROM mask WHERE run = ? GROUP BY device) USING (device, number) "
+    "(SELECT device, max(number) AS number FROM mask WHERE run = ? GROUP BY device) AS newest USING (device, number) "
     "WHERE run = ?"
 )
-# With max(), SQLite takes the other columns from the row that has it.
-_LAST_SAID = "SELECT device, max(number), {0} FROM telemetry WHERE run = ? AND {0} IS NOT NULL GROUP BY device"
+_LAST_SAID = (
+    "SELECT device, {0} FROM telemetry JOIN (SELECT device, max(number) AS number FROM telemetry "
+    "WHERE run = ? AND {0} IS NOT NULL GROUP BY device) AS newest USING (device, number) WHERE run = ?"
+)
 
 
 @dataclass
@@ -124,7 +126,7 @@ class Figures(Observer):
             device.round, device.mask_s = row["number"], row["arrived_s"]
             device.accuracy = row["correct"] / row["test_samples"] if row["test_samples"] else None
         for column in ("temperature_c", "rss_kib"):
-            for name, _, value in store.query(_LAST_SAID.format(column), run):
+            for name, value in store.query(_LAST_SAID.format(column), run, run):
                 device = self.devices.setdefault(name, DeviceFigures())
                 if column == "rss_kib":
                     device.memory_bytes = 1024 * value

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,8 +18,10 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from coordinator.database import measure
 from coordinator.monitoring.figures import DeviceFigures, Figures
 from coordinator.observer import Observer
+from coordinator.place import Place
 from coordinator.rounds import Schedule
 from coordinator.store import Store
 from wire import __version__
@@ -110,7 +110,7 @@ class Metrics(Observer):
 
     def attach(self, channel: Channel, store: Store) -> None:
         """Show what a connection and a database are doing, too."""
-        self.registry.register(_Plumbing(self._federation, channel, store.path))
+        self.registry.register(_Plumbing(self._federation, channel, store.place))
         store.committed = self._commit_s.observe
 
     def announced(self, number: int, selected: tuple[str, ...]) -> None:
@@ -189,11 +189,12 @@ class _Plumbing(Collector):
 
     federation: str
     channel: Channel
-    database: Path
+    database: Place
 
     def collect(self) -> Iterable[Metric]:
         channel, transport = self.channel, self.channel.transport
         waiting, lag_s = transport.backlog()
+        size_bytes, free_bytes = measure(self.database)
         counters = (
             ("received_bytes", "Payload bytes that came from the broker.", channel.received_bytes),
             (
@@ -214,23 +215,11 @@ class _Plumbing(Collector):
                 "When the broker's certificate ends.",
                 transport.certificate_end_s,
             ),
-            ("store_bytes", "The database, with its log.", _size(self.database)),
-            ("store_free_bytes", "Room on its disk.", _room(self.database)),
+            ("store_bytes", "The database, with its log.", size_bytes),
+            ("store_free_bytes", "Room on its disk.", free_bytes),
         )
         for name, text, found in gauges:
             gauge = GaugeMetricFamily(f"hidenseek_{name}", text, labels=["federation"])
             if found is not None:
                 gauge.add_metric([self.federation], found)
             yield gauge
-
-
-def _size(database: Path) -> int:
-    files = (database, database.with_name(f"{database.name}-wal"))
-    return sum(file.stat().st_size for file in files if file.exists())
-
-
-def _room(database: Path) -> int | None:
-    try:
-        return shutil.disk_usage(database.parent).free
-    except OSError:  # somebody has removed the folder
-        return None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from sqlite3 import Row
 
 from markupsafe import Markup
 
+from coordinator.backend import Row
 from coordinator.report.axes import Axis, amount_axis, count_axis, share_axis
 from coordinator.report.charts import Chart, Series, drawn
 from coordinator.report.round_charts import accuracy_by_round, bytes_by_round

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from sqlite3 import Row
 
+from coordinator.backend import Row
 from coordinator.page.snapshot import Source
 from coordinator.report.summary import RoundSummary, round_summaries
 from coordinator.store import Store
@@ -90,7 +90,7 @@ class History:
 def _rounds_of(store: Store, run: bytes, name: str) -> list[Row]:
     # No index begins with the device: the numbers are asked for first, of which the index of the key knows all.
     return store.query(
-        f"SELECT {COLUMNS} FROM (SELECT number AS took FROM mask WHERE run = ? AND device = ?) "
+        f"SELECT {COLUMNS} FROM (SELECT number AS took FROM mask WHERE run = ? AND device = ?) AS took_part "
         "JOIN mask m ON m.run = ? AND m.number = took AND m.device = ? "
         "LEFT JOIN evaluation e ON e.run = m.run AND e.number = m.number AND e.device = m.device "
         "LEFT JOIN telemetry t ON t.run = m.run AND t.number = m.number AND t.device = m.device ORDER BY m.number",

@@ -91,7 +91,7 @@ class PageServer:
         source = Source(
             name=coordinator.name,
             run=coordinator.run,
-            database=coordinator.store.path,
+            database=coordinator.store.place,
             schedule=coordinator.schedule,
             asynchronous=coordinator.asynchrony is not None,
             figures=figures,

@@ -6,12 +6,13 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from sqlite3 import Row as SqlRow
 from typing import TypeAlias
 
+from coordinator.backend import Row as SqlRow
 from coordinator.brokers import claims
 from coordinator.brokers.claims import Card
 from coordinator.monitoring.figures import DeviceFigures, Figures
+from coordinator.place import Place
 from coordinator.rounds import Schedule
 from coordinator.store import Store
 from wire.errors import StateError
@@ -75,7 +76,7 @@ class Source:
     Args:
         name: of the federation.
         run: which run.
-        database: its file.
+        database: where it is.
         schedule: of the run.
         asynchronous: no deadline closes its steps.
         figures: as the coordinator's thread keeps them.
@@ -86,7 +87,7 @@ class Source:
 
     name: str
     run: bytes
-    database: Path
+    database: Place
     schedule: Schedule
     asynchronous: bool
     figures: Figures

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from sqlite3 import Row
 from statistics import fmean, median
 
 from coordinator import profiles
+from coordinator.backend import Row
 from coordinator.hardware import Profile
 from coordinator.report.cards import CardNote
 from coordinator.report.predicted import Predicted, predict, training_of
 from coordinator.report.spent import Spent, spent_by_device
-from coordinator.store import Store, StoredRun
+from coordinator.store import Store
+from coordinator.store_runs import StoredRun
 from wire.errors import StateError
 from wire.profile_report import ProfileReport
 from wire.ticket import Ticket, decode_ticket
@@ -174,7 +175,7 @@ def summarise(store: Store, run: StoredRun | None = None, *, known: Mapping[str,
     """
     run = run or store.newest_run()
     if run is None:
-        raise StateError("no run in this database yet", where=str(store.path))
+        raise StateError("no run in this database yet", where=str(store.place))
     ticket = decode_ticket(run.ticket, where=f"ticket of run {run.id.hex()}")
     stored = store.rounds(run.id)
     # Nobody trained in the final announcement; the run ends when its last evaluation is in.

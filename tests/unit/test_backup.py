@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from coordinator import cli
-from coordinator.store import OF_RUN, Store
+from coordinator.store import Store
+from coordinator.store_runs import OF_RUN
 from tests.unit.test_agent import update
 from wire.errors import DataError, StateError
 

@@ -44,7 +44,7 @@ def listener(bus: MemoryBus) -> MemoryTransport:
 
 def _others(outbox: Outbox) -> set[str]:
     """The devices that another process finds in the database."""
-    with closing(Store(outbox.store.path)) as other:
+    with closing(Store(outbox.store.place)) as other:
         return set(other.devices())
 
 

@@ -232,14 +232,14 @@ def test_a_database_opened_for_reading_is_not_written(tmp_path: Path) -> None:
         Store(tmp_path / "none.db", read_only=True)
     assert not (tmp_path / "none.db").exists()
     made = Made(tmp_path, devices=1, rounds=1)
-    reader = Store(made.store.path, read_only=True)
+    reader = Store(made.store.place, read_only=True)
     with pytest.raises(StateError, match="readonly"):
         reader.revoke("pi-000")
     reader.close()
     made.store.close()
-    sqlite3.connect(made.store.path).execute("PRAGMA user_version = 2").connection.close()
+    sqlite3.connect(made.store.place).execute("PRAGMA user_version = 2").connection.close()
     with pytest.raises(StateError, match="database version 2"):
-        Store(made.store.path, read_only=True)
+        Store(made.store.place, read_only=True)
 
 
 def test_what_devices_did_before_a_restart_is_recalled(made: Made) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from coordinator import cli, retention
 from coordinator.federation import DATABASE
-from coordinator.store import OF_RUN, Store
+from coordinator.store import Store
+from coordinator.store_runs import OF_RUN
 from tests.unit.test_agent import RUN, update
 from tests.unit.test_fleet import hello
 

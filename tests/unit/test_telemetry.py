@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,8 @@ RUN = make.RUN
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(store: Store) -> Store:
     """A database with one run."""
-    store = Store(tmp_path / "c.db")
     store.start_run(run=RUN, name="t", ticket=b"", settings="", bundle_bytes=0)
     return store
 
@@ -60,15 +60,16 @@ def test_writing_waits_for_a_second_and_for_no_more_than_it_may(store: Store, mo
     assert [one.spent.number for one in telemetry.rounds(store, RUN)] == [1, 2, 3, 4]
 
 
-def test_a_database_of_the_version_before_gets_the_table(store: Store) -> None:
+def test_a_database_of_the_version_before_gets_the_table(tmp_path: Path) -> None:
     """Masks of runs before telemetry stay readable, and the next run's telemetry has a place."""
-    path = store.path
-    store.close()
+    path = tmp_path / "c.db"
+    with closing(Store(path)) as store:
+        store.start_run(run=RUN, name="t", ticket=b"", settings="", bundle_bytes=0)
     with sqlite3.connect(path) as old:
         for table in ("telemetry", "exchange", "told", "paused", "partial"):
             old.execute(f"DROP TABLE {table}")
-        for column in ("connection", "draws"):
-            old.execute(f"ALTER TABLE device DROP COLUMN {column}")
+        for table, column in (("device", "connection"), ("device", "draws"), ("run", "ordinal")):
+            old.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         old.execute("PRAGMA user_version = 2")
     old.close()
     again = Store(path)
