@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from coordinator.database import Database, marks, replacing
 from wire.messages import Evaluation, MaskUpdate
+
+ASKED = 500  # devices at once: databases take so many values of a statement, and many more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,34 +44,31 @@ class MaskStore(Database):
             receipt_bytes: of what confirms it.
             counted: the round it is a vote in, of which a device has one; the mask's own if not given.
         """
-        values: tuple[object, ...] = (
-            update.run,
-            update.number,
-            device,
-            update.signs,
-            update.train_samples,
-            update.loss,
-            update.correct,
-        )
-        values += (
-            update.test_samples,
-            update.train_s,
-            update.step_ms,
-            update.peak_memory_kb,
-            payload_bytes,
-            receipt_bytes,
-            time.time(),
-            update.number if counted is None else counted,
-        )
+        values = _row(device, update, payload_bytes, receipt_bytes, update.number if counted is None else counted)
         known = "ON CONFLICT (run, number, device) DO NOTHING"  # a second vote in one round is an error, not this
         with self._writing() as db:
             return db.execute(f"INSERT INTO mask VALUES ({marks(15)}) {known}", values).rowcount == 1
+
+    def add_masks(self, masks: Iterable[tuple[str, MaskUpdate, int]], receipt_bytes: int) -> None:
+        """Keep masks of which none is kept yet, as votes in their own rounds: device, mask and payload bytes of each."""
+        rows = [_row(device, update, size, receipt_bytes, update.number) for device, update, size in masks]
+        with self._writing() as db:
+            db.executemany(f"INSERT INTO mask VALUES ({marks(15)})", rows)
 
     def has_mask(self, run: bytes, number: int, device: str) -> bool:
         """Whether a device's mask for a round is kept."""
         values = (run, number, device)
         found = self._db.execute("SELECT 1 FROM mask WHERE run = ? AND number = ? AND device = ?", values)
         return found.fetchone() is not None
+
+    def have_masks(self, run: bytes, number: int, devices: Sequence[str]) -> set[str]:
+        """Those of some devices whose mask for a round is kept."""
+        kept: set[str] = set()
+        for at in range(0, len(devices), ASKED):
+            some = devices[at : at + ASKED]
+            sql = f"SELECT device FROM mask WHERE run = ? AND number = ? AND device IN ({marks(len(some))})"
+            kept.update(device for (device,) in self._db.execute(sql, (run, number, *some)))
+        return kept
 
     def votes_in(self, run: bytes, number: int, *, later: bool = False) -> list[StoredMask]:
         """The masks that are votes in a round (or in it and later ones), in order of round and device id."""
@@ -77,7 +77,10 @@ class MaskStore(Database):
             "ORDER BY counted, device",
             (run, number),
         )
-        return [StoredMask(**dict(row)) for row in rows]
+        return [
+            StoredMask(device=device, number=began, counted=counted, signs=signs)
+            for device, began, counted, signs in rows
+        ]
 
     def add_partial(self, run: bytes, number: int, worker: str, batch: bytes, votes: bytes, payload_bytes: int) -> None:
         """Keep what a worker's masks add up to; the masks themselves are kept by `add_mask`."""
@@ -126,3 +129,24 @@ class MaskStore(Database):
         with self._writing() as db:
             sql = replacing("held_out", ("run", "number"), ("correct", "samples"))
             db.execute(sql, (run, number, correct, samples))
+
+
+def _row(device: str, update: MaskUpdate, payload_bytes: int, receipt_bytes: int, counted: int) -> tuple[object, ...]:
+    """A mask as its table has it."""
+    return (
+        update.run,
+        update.number,
+        device,
+        update.signs,
+        update.train_samples,
+        update.loss,
+        update.correct,
+        update.test_samples,
+        update.train_s,
+        update.step_ms,
+        update.peak_memory_kb,
+        payload_bytes,
+        receipt_bytes,
+        time.time(),
+        counted,
+    )

@@ -103,7 +103,7 @@ class Opener:
     def _open(self, packets: Sequence[tuple[Source, Packet]]) -> Result:
         payloads = [packet.payload for _, packet in packets]
         data, spans = b"".join(payloads), batch.spans_of(payloads)
-        found = batch.read(data, spans)
+        found = batch.read(data, spans - np.array([0, signing.SIGNATURE_BYTES]))
         usable = (found["plain"] != 0) & (found["number"] == self.number) & (found["train_samples"] > 0)
         usable &= found["correct"] <= found["test_samples"]
         at = [i for i in np.flatnonzero(usable).tolist() if data.startswith(self.run, found["run"][i])]

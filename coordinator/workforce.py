@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from functools import partial
 from zlib import crc32
 
 from coordinator.announced import Announced
@@ -18,7 +17,7 @@ from coordinator.observer import Observer
 from coordinator.outbox import Outbox
 from coordinator.steps import Asynchrony
 from coordinator.store import Store
-from wire import mask, messages
+from wire import batch, mask
 from wire.errors import ConfigError, Mismatch, WireError
 from wire.messages import MaskUpdate
 from wire.ticket import Ticket
@@ -159,7 +158,7 @@ class Workforce:
         if tally.run == self.run and store.has_partial(self.run, worker, tally.batch):
             self.outbox.send(down, Settled(batch=tally.batch, refused=()))  # the first answer was lost
             return ()
-        refused = tuple(device for device in tally.devices if not self._wanted(tally, device, place))
+        refused = self._unwanted(tally, place)
         self.outbox.send(down, Settled(batch=tally.batch, refused=refused))
         if refused:
             self.observer.remark(
@@ -169,18 +168,21 @@ class Workforce:
             return ()
         updates = self._read(tally)
         store.add_partial(self.run, tally.number, worker, tally.batch, tally.votes, payload_bytes)
-        for device, update, size in zip(tally.devices, updates, tally.sizes, strict=True):
-            store.add_mask(device, update, size, tally.receipt_bytes)
-            self.outbox.then(partial(self.observer.mask, device, update, size))
+        masks = list(zip(tally.devices, updates, tally.sizes, strict=True))
+        store.add_masks(masks, tally.receipt_bytes)
+
+        def tell() -> None:
+            for device, update, size in masks:
+                self.observer.mask(device, update, size)
+
+        self.outbox.then(tell)
         return tally.devices
 
-    def _wanted(self, tally: Tally, device: str, place: Place) -> bool:
-        if tally.run != self.run or self.outbox.store.has_mask(self.run, tally.number, device):
-            return False
-        try:
-            return place(device, tally.number) == tally.number
-        except WireError:
-            return False
+    def _unwanted(self, tally: Tally, place: Place) -> tuple[str, ...]:
+        if tally.run != self.run:
+            return tally.devices
+        known = self.outbox.store.have_masks(self.run, tally.number, tally.devices)
+        return tuple(device for device in tally.devices if device in known or not _placed(device, tally.number, place))
 
     def _read(self, tally: Tally) -> list[MaskUpdate]:
         """What every device has sent, checked against the tally.
@@ -191,16 +193,14 @@ class Workforce:
         count = len(set(tally.devices))
         if not count == len(tally.devices) == len(tally.updates) == len(tally.sizes):
             raise WireError(f"a tally of {count} devices with {len(tally.updates)} masks and {len(tally.sizes)} sizes")
-        announced, updates = self.announced[tally.number], []
-        for data in tally.updates:
-            update = messages.decode(data)
-            if not isinstance(update, MaskUpdate) or (update.run, update.number) != (tally.run, tally.number):
+        announced, updates = self.announced[tally.number], batch.decode_updates(tally.updates)
+        for update in updates:
+            if (update.run, update.number) != (tally.run, tally.number):
                 raise WireError("a tally of something other than its round's masks")
             if bool(tally.votes) == bool(update.signs):
                 raise WireError("a tally with both sums and signs, or neither")
             if update.signs:
                 check_mask(update, announced, self.ticket)
-            updates.append(update)
         if tally.votes:
             voters = mask.decode_votes(tally.votes, self.ticket.ends, announced).voters
             if voters != count:
@@ -248,3 +248,11 @@ class Workforce:
             channel = self.outbox.channel
             (channel.subscribe if wanted else channel.unsubscribe)(self.topics.every("mask"))
             self._hears_all = wanted
+
+
+def _placed(device: str, number: int, place: Place) -> bool:
+    """Whether a mask that was trained for a round is wanted as one."""
+    try:
+        return place(device, number) == number
+    except WireError:
+        return False

@@ -18,7 +18,7 @@
         } \
     } while (0)
 
-enum { LAYERS = 4, PATTERN = 16 };
+enum { LAYERS = 4, PATTERN = 16, MASKS = 40 }; /* MASKS: more than twice as many as there are lanes */
 
 typedef struct {
     const uint8_t *data;
@@ -112,18 +112,22 @@ static void count(input *in) {
     free(counts), free(masks);
 }
 
-/* Coded masks at once are what each is alone. */
+/* Coded masks at once, in parts of the same bytes, are what each is alone. */
 static void masks(input *in) {
     question q = ask(in);
-    int64_t words = (q.count + 63) / 64, size, cut = byte(in), spans[4];
-    uint64_t *reference = array(words, sizeof *reference), *rows = array(2 * words, sizeof *rows);
-    uint8_t good[2], *coded = array(in->size, 1), *symbols = array(q.count, 1);
-    size = (int64_t)in->size;
+    int64_t words = (q.count + 63) / 64, count = 1 + byte(in) % MASKS, spans[2 * MASKS];
+    uint8_t ends[2 * MASKS], good[MASKS];
+    for (int64_t i = 0; i < 2 * count; i++) ends[i] = byte(in);
+    int64_t size = (int64_t)in->size;
+    uint64_t *reference = array(words, sizeof *reference), *rows = array(count * words, sizeof *rows);
+    uint8_t *coded = array(size, 1), *symbols = array(q.count, 1);
     if (size) memcpy(coded, in->data, in->size);
-    if (cut > size) cut = size;
-    spans[0] = 0, spans[1] = spans[2] = cut, spans[3] = size;
-    hs_decode_masks(coded, spans, 2, q.contexts, q.ends, q.layers, reference, words, rows, good);
-    for (int64_t mask = 0; mask < 2; mask++) {
+    for (int64_t i = 0; i < count; i++) {
+        int64_t from = ends[2 * i] * size / 255, to = ends[2 * i + 1] * size / 255;
+        spans[2 * i] = from < to ? from : to, spans[2 * i + 1] = from < to ? to : from;
+    }
+    hs_decode_masks(coded, spans, count, q.contexts, q.ends, q.layers, reference, words, rows, good);
+    for (int64_t mask = 0; mask < count; mask++) {
         int64_t from = spans[2 * mask], length = spans[2 * mask + 1] - from;
         uint8_t *alone = array(length, 1);
         if (length) memcpy(alone, coded + from, (size_t)length);

@@ -16,7 +16,7 @@ from wire import batch, mask, messages, signing
 from wire.channel import PURPOSE, seal, unseal
 from wire.errors import WireError
 from wire.mask import Votes
-from wire.messages import MaskUpdate
+from wire.messages import MaskUpdate, Receipt
 
 pytestmark = pytest.mark.skipif(not batch.able(), reason="no native coder")
 TOPIC = "hns/t/up/pi/mask"
@@ -24,10 +24,9 @@ KEY = b"k" * 32
 
 
 def read(bodies: list[bytes]) -> tuple[np.ndarray, bytes]:
-    """What is found in unsigned messages, and the data that its places are in."""
-    payloads = [body + bytes(64) for body in bodies]
-    data = b"".join(payloads)
-    return batch.read(data, batch.spans_of(payloads)), data
+    """What is found in messages, and the data that its places are in."""
+    data = b"".join(bodies)
+    return batch.read(data, batch.spans_of(bodies)), data
 
 
 def check(found: np.void, data: bytes, update: MaskUpdate) -> None:
@@ -63,6 +62,21 @@ def test_what_has_the_plain_form_decodes_to_the_same(data: st.DataObject) -> Non
             update = messages.decode(body)
             assert isinstance(update, MaskUpdate)
             check(one, joined, update)
+    try:
+        alone = [messages.decode(body) for body in bodies]
+    except WireError:
+        with pytest.raises(WireError):
+            batch.decode_updates(bodies)
+        return
+    if all(isinstance(one, MaskUpdate) for one in alone):
+        assert batch.decode_updates(bodies) == alone
+
+
+def test_other_messages_are_no_updates() -> None:
+    """Nor are they read as some."""
+    receipt = messages.encode(Receipt(run=bytes(8), number=1))
+    with pytest.raises(WireError, match="a MaskUpdate expected, got Receipt"):
+        batch.decode_updates([messages.encode(_update()), receipt])
 
 
 @pytest.mark.parametrize("number", [0.0, 0.5, -2.0, 6e-8, 65504.0, 1e-3, 3.25, 1 / 3, 1e300, -0.0])
@@ -88,6 +102,8 @@ def test_what_is_no_number_is_not_plain(number: float) -> None:
 @given(outcomes(), st.integers(0, 2**32), st.lists(st.floats(0, 1), max_size=6), st.data())
 def test_masks_come_back_and_count(votes: Votes, seed: int, shares: list[float], data: st.DataObject) -> None:
     """Row by row as one by one, in whichever coding; and the rows add up to what the masks do."""
+    # Few are decoded one after the other, more side by side (wire/native/lanes.c).
+    shares *= data.draw(st.sampled_from([1, 4, 9]))
     ends, random = data.draw(layers(votes.signs.size)), np.random.default_rng(seed)
     masks = [votes.signs ^ (random.random(votes.signs.size) < share) for share in shares]
     coded = [mask.encode_signs(one, votes, ends) for one in masks]
@@ -105,8 +121,31 @@ def test_any_bytes_are_a_mask_or_not_good(votes: Votes, coded: list[bytes], data
     """What is good decodes alone too, to the same signs; what is not, is refused alone, or is raw."""
     ends = data.draw(layers(votes.signs.size))
     coded = [bytes([mask.FLIPS]) + one for one in coded] + coded
+    coded *= data.draw(st.sampled_from([1, 3]))
     rows, good = _decode(coded, votes, ends)
     for row, one, fine in zip(rows, coded, good, strict=True):
+        try:
+            alone = mask.decode_signs(one, votes, ends)
+        except WireError:
+            assert not fine
+            continue
+        assert fine == (one[0] == mask.FLIPS)
+        assert not fine or np.array_equal(row, batch.pack(alone))
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 16, 17, 37])
+@pytest.mark.parametrize("kept", [1, 63, 64, 65, 5000])
+def test_as_many_masks_as_there_are_lanes_and_others(count: int, kept: int) -> None:
+    """Of every length and likelihood of a flip; one code among them is cut off, and one has bytes left over."""
+    random = np.random.default_rng(count * kept)
+    ends = np.array([kept // 3, kept // 2, kept])
+    votes = mask.count_votes([random.random(kept) < 0.8 for _ in range(9)], np.ones(kept, dtype=np.bool_))
+    masks = [votes.signs ^ (random.random(kept) < share) for share in np.linspace(0, 0.4, count)]
+    coded = [mask.encode_signs(one, votes, ends) for one in masks]
+    coded[count // 2] = coded[count // 2][:-1]
+    coded[-1] += b"\x01" * 9
+    rows, good = _decode(coded, votes, ends)
+    for row, one, fine in zip(rows, coded, good.tolist(), strict=True):
         try:
             alone = mask.decode_signs(one, votes, ends)
         except WireError:

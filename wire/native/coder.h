@@ -5,6 +5,7 @@
 
 #include "wire.h"
 
+enum { HS_MASK_STATES = 32 }; /* of symbols of one bit */
 enum { HALF = 1u << 31, CERTAIN = 254, SETTLED = 30, RENORMALISE = 32, WINDOW = 4 };
 
 #define UNLIKELY(x) __builtin_expect((x), 0)
@@ -74,5 +75,15 @@ static inline int decode_bit(decoder *d, state *s) {
     }
     return bit;
 }
+
+#if defined __x86_64__ && defined __GNUC__
+#define HS_LANES 16 /* masks that are decoded side by side, where the processor has AVX-512 */
+
+int hs_has_lanes(void) __attribute__((visibility("hidden")));
+
+/* Decode `count` <= HS_LANES masks; `d`: HS_LANES decoders at the beginning of their codes, after `count` of no code. */
+void hs_decode_lanes(decoder *d, int64_t count, const uint8_t *contexts, const int64_t *ends, int64_t layers,
+                     const uint64_t *reference, int64_t words, uint64_t *rows) __attribute__((visibility("hidden")));
+#endif
 
 #endif

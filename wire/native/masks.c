@@ -4,31 +4,48 @@
 
 #include <string.h>
 
-enum { MASK_STATES = 32, UPDATE_FIELDS = 10 };
+enum { UPDATE_FIELDS = 10, FEW = 4 }; /* FEW: so many masks are faster one by one than side by side */
 
-/* One mask; whether its bytes are a code's. */
-static int decode_mask(decoder *d, const uint8_t *contexts, const int64_t *ends, int64_t layers, uint64_t *row) {
-    state states[MASK_STATES];
-    start(states, MASK_STATES);
+static decoder at_code(const uint8_t *data, const int64_t *span) {
+    return (decoder){0, ~(uint64_t)0, data + span[0], 0, span[1] - span[0]};
+}
+
+/* Whether all bytes were a code's: none is left over, and the last is not zero. */
+static int is_code(const decoder *d) { return d->at >= d->size && !(d->size && d->data[d->size - 1] == 0); }
+
+static void decode_mask(decoder *d, const uint8_t *contexts, const int64_t *ends, int64_t layers, uint64_t *row) {
+    state states[HS_MASK_STATES];
+    start(states, HS_MASK_STATES);
     d->value = (uint64_t)take(d) << 32;
     d->value |= take(d);
     int64_t i = 0, near = -1; /* near: up to here one of the last four symbols was a one */
-    for (int64_t layer = 0; layer < layers; layer++, unsettle(states, MASK_STATES))
+    for (int64_t layer = 0; layer < layers; layer++, unsettle(states, HS_MASK_STATES))
         for (; i < ends[layer]; i++)
             if (UNLIKELY(decode_bit(d, &states[contexts[i] * 2 + (i <= near)]))) {
                 near = i + WINDOW;
                 row[i >> 6] ^= (uint64_t)1 << (i & 63);
             }
-    return d->at >= d->size && !(d->size && d->data[d->size - 1] == 0);
 }
 
 void hs_decode_masks(const uint8_t *data, const int64_t *spans, int64_t count, const uint8_t *contexts,
                      const int64_t *ends, int64_t layers, const uint64_t *reference, int64_t words, uint64_t *rows,
                      uint8_t *good) {
-    for (int64_t i = 0; i < count; i++) {
-        decoder d = {0, ~(uint64_t)0, data + spans[2 * i], 0, spans[2 * i + 1] - spans[2 * i]};
+    int64_t i = 0;
+#ifdef HS_LANES
+    for (int64_t here; count - i > FEW && hs_has_lanes(); i += here) {
+        decoder d[HS_LANES];
+        here = count - i < HS_LANES ? count - i : HS_LANES;
+        for (int64_t lane = 0; lane < HS_LANES; lane++)
+            d[lane] = lane < here ? at_code(data, spans + 2 * (i + lane)) : (decoder){0, ~(uint64_t)0, data, 0, 0};
+        hs_decode_lanes(d, here, contexts, ends, layers, reference, words, rows + i * words);
+        for (int64_t lane = 0; lane < here; lane++) good[i + lane] = (uint8_t)is_code(&d[lane]);
+    }
+#endif
+    for (; i < count; i++) {
+        decoder d = at_code(data, spans + 2 * i);
         memcpy(rows + i * words, reference, (size_t)words * sizeof *reference);
-        good[i] = (uint8_t)decode_mask(&d, contexts, ends, layers, rows + i * words);
+        decode_mask(&d, contexts, ends, layers, rows + i * words);
+        good[i] = (uint8_t)is_code(&d);
     }
 }
 
