@@ -50,7 +50,7 @@ class MaskStore(Database):
             return db.execute(f"INSERT INTO mask VALUES ({marks(15)}) {known}", values).rowcount == 1
 
     def add_masks(self, masks: Iterable[tuple[str, MaskUpdate, int]], receipt_bytes: int) -> None:
-        """Keep masks of which none is kept yet, as votes in their own rounds: device, mask and payload bytes of each."""
+        """Keep masks of which none is kept yet, as votes in their own rounds: of each device, mask, payload bytes."""
         rows = [_row(device, update, size, receipt_bytes, update.number) for device, update, size in masks]
         with self._writing() as db:
             db.executemany(f"INSERT INTO mask VALUES ({marks(15)})", rows)

@@ -49,6 +49,19 @@ def test_mask_of_a_device_counts_once_a_round(store: Store) -> None:
     assert [row["payload_bytes"] for row in store.query("SELECT payload_bytes FROM mask WHERE number = 1")] == [100]
 
 
+def test_masks_together_are_those_one_by_one(store: Store) -> None:
+    """All of a worker's tally at once, and who of many has one."""
+    names = [f"pi-{number}" for number in range(1200)]
+    store.add_masks([(name, update(1), 100 + i) for i, name in enumerate(names[::2])], 20)
+    assert store.have_masks(RUN, 1, names) == set(names[::2])
+    assert store.have_masks(RUN, 2, names) == store.have_masks(RUN, 1, []) == set()
+    assert not store.add_mask("pi-2", update(1), 100, 20)
+    assert store.add_mask("pi-1", update(1), 100, 20)
+    few = store.query("SELECT * FROM mask WHERE device IN ('pi-0', 'pi-1') ORDER BY device")
+    one, other = (dict(row) for row in few)
+    assert {key for key in one if one[key] != other[key]} == {"device", "arrived_s"}
+
+
 def test_committed_mask_survives_kill_9(place: Place) -> None:
     """A process that dies right after add_mask has not lost the mask."""
     address = str(place) if isinstance(place, Path) else place.url
