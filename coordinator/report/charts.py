@@ -259,6 +259,8 @@ def _labels(pen: _Pen, frame: _Frame, width: int) -> None:
         places[number] = min(places[number], below)
     for y, (_, x, one) in zip(places, ends, strict=True):
         label = _label(one, width)
+        if x + 9 + len(label) * BOLD_PX > width:  # it would lie on the line
+            label = one.label
         pen.add("text", label, x=min(x + 9, width - len(label) * BOLD_PX), y=y + 4, class_=f"label s-{one.key}")
 
 
