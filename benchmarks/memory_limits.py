@@ -1,7 +1,7 @@
 """Training under limits on memory: `hidenseek-edge profile` trains inside or refuses, and what it takes of a limit.
 
-    python -m benchmarks.memory_limits --bundles DIR          # as root: it makes control groups; DIR of benchmarks.planner
-    python -m benchmarks.memory_limits                        # the table of docs/profiling.md, from the results
+    python -m benchmarks.memory_limits --bundles DIR   # of benchmarks.planner; as root: it makes control groups
+    python -m benchmarks.memory_limits                 # the table of docs/profiling.md, from the results
 
 A control group counts what a process touches first: libraries that others have in memory already are not in it.
 """
