@@ -7,16 +7,31 @@ import os
 from pathlib import Path
 
 from edge_client.store import PASSWORD
-from wire.errors import ConfigError
+from wire.claim import TOKEN_FILE
+from wire.errors import ConfigError, StateError
 
 STATE_VARIABLE = "STATE_DIRECTORY"  # set by systemd
 TEXTS = ("device", "federation", "broker", "data")
 MAYBE = ("ca", "trust", "profile")
+AGAIN_HINT = "Write its card again: hidenseek flash"
 
 
 def state_folder() -> Path:
     """Where the service keeps what must not be lost: what systemd says, or what it would say."""
     return Path(os.environ.get(STATE_VARIABLE, "/var/lib/hidenseek").partition(":")[0])
+
+
+def token_of(state: Path) -> str | None:
+    """The card's token, if this device has not used it yet.
+
+    Raises:
+        StateError: if it cannot be read.
+    """
+    path = state / TOKEN_FILE
+    try:
+        return path.read_text().strip() if path.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateError(f"cannot be read ({error})", where=str(path), hint=AGAIN_HINT) from error
 
 
 def read(path: Path) -> dict[str, str | float]:
@@ -25,7 +40,7 @@ def read(path: Path) -> dict[str, str | float]:
     Raises:
         ConfigError: if the file is missing, damaged, or lacks something.
     """
-    hint = "Write the card again: hidenseek flash"
+    hint = AGAIN_HINT
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -27,12 +29,16 @@ def add_card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _card(arguments: argparse.Namespace) -> int:
-    from edge_client import card, cli, enrol
+    from edge_client import card, cli
 
     command.log_to_terminal(verbose=False)
     settings, state = card.read(arguments.card), card.state_folder()
-    if token := enrol.token_of(state):
+    if token := card.token_of(state):
         _enrol(settings, state, token)
+        import edge_client.client  # noqa: F401  # compiles it
+
+        # From the beginning, without the 5 MB that compiling leaves behind.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
     return cli.main(card.join_options(settings, state))
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_client.card import AGAIN_HINT
 from edge_client.store import Store
 from wire import claim, mqtt, signing
 from wire.channel import Channel, Garbled, Received
-from wire.claim import TOKEN_FILE, Claim, Grant
-from wire.errors import BrokerRefused, BrokerUnreachable, JoinRefused, StateError, WireError
+from wire.claim import Claim, Grant
+from wire.errors import BrokerRefused, BrokerUnreachable, JoinRefused, WireError
 from wire.messages import Message
 from wire.topics import Topics
 from wire.transport import Connected, Disconnected
@@ -21,7 +22,6 @@ from wire.transport import Connected, Disconnected
 log = logging.getLogger("hidenseek.edge")
 AGAIN_S = 15.0
 GIVE_UP_S = 120.0  # then the service manager starts the device again: the clock may be right by then
-AGAIN_HINT = "Write its card again: hidenseek flash"
 
 
 @dataclass
@@ -113,19 +113,6 @@ class Enrolment:
             return message.key
 
         return trust
-
-
-def token_of(state: Path) -> str | None:
-    """The card's token, if this device has not used it yet.
-
-    Raises:
-        StateError: if it cannot be read.
-    """
-    path = state / TOKEN_FILE
-    try:
-        return path.read_text().strip() if path.exists() else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StateError(f"cannot be read ({error})", where=str(path), hint=AGAIN_HINT) from error
 
 
 def hardware() -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import resource
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -158,6 +156,8 @@ def read_number(path: Path, base: int = 10) -> int | None:
 @cache
 def _has_vcgencmd() -> bool:
     """Looked up once: trying to start a program that is not there takes a fork every time."""
+    import shutil
+
     return shutil.which("vcgencmd") is not None
 
 
@@ -165,6 +165,8 @@ def vcgencmd(*arguments: str) -> str | None:
     """What the Raspberry Pi's firmware answers; None where there is none."""
     if not _has_vcgencmd():
         return None
+    import subprocess  # most boards have none
+
     try:
         done = subprocess.run(["vcgencmd", *arguments], capture_output=True, text=True, timeout=2, check=True)
     except (OSError, subprocess.SubprocessError):

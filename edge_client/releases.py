@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import time
 import zipfile
@@ -216,7 +215,7 @@ class Releases:
         return json.dumps({**there, "slot": str((self.folder / slot).absolute())})
 
     def _command(self, module: str, arguments: list[str]) -> list[str]:
-        return [sys.executable, "-I", "-c", START.format(module=module), *arguments]
+        return [sys.executable, *_flags(), "-c", START.format(module=module), *arguments]
 
     def _unpack(self, wheel: Path, slot: str) -> None:
         target = self.folder / slot
@@ -235,6 +234,8 @@ class Releases:
 
     def _check(self, slot: str, version: str) -> None:
         """Start it once, to load what a device needs, and say its version."""
+        import subprocess  # seldom
+
         environment = os.environ | {VARIABLE: self._there(slot)}
         try:
             done = subprocess.run(
@@ -281,6 +282,12 @@ class Releases:
             _sync(self.folder)
         except OSError as error:
             raise StateError(f"cannot be written ({error.strerror})", where=str(path)) from error
+
+
+def _flags() -> list[str]:
+    """Options of this interpreter that save memory on a card (`export.image.client`), for one that takes its place."""
+    flags = ["-I", *(["-S"] if sys.flags.no_site else [])]
+    return [*flags, f"-{'O' * sys.flags.optimize}"] if sys.flags.optimize else flags
 
 
 def _sync(folder: Path) -> None:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import ssl
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from edge_client.web import PAGE
 from wire import command
@@ -19,7 +14,6 @@ EXAMPLES = """examples:
   hidenseek-edge web --bind 0.0.0.0 --cert deploy/nodes/broker/config/server.crt \\
       --cert-key deploy/nodes/broker/config/server.key      for phones: https, which they insist on
   hidenseek-edge web --to /var/www/join               for a web server that you have"""
-TYPES = {".wasm": "application/wasm", ".webmanifest": "application/manifest+json", ".js": "text/javascript"}
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -58,13 +52,16 @@ def page() -> Path:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from edge_client import web_server
+
     folder = page()
     if arguments.to is not None:
         _copy(folder, arguments.to)
         return 0
     if arguments.cert_key and not arguments.cert:
         raise ConfigError("a key without a certificate", where="--cert-key", hint="Name the certificate with --cert")
-    with _server(folder, arguments) as server:
+    listen = (arguments.bind, arguments.port)
+    with web_server.server(folder, *listen, arguments.cert, arguments.cert_key) as server:
         host = "localhost" if arguments.bind in LOOPBACK else arguments.bind
         scheme = "https" if arguments.cert else "http"
         print(f"the page: {scheme}://{host}:{server.server_address[1]}/; Ctrl-C stops it", flush=True)
@@ -78,6 +75,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _copy(folder: Path, target: Path) -> None:
+    import shutil
+
     try:
         target.mkdir(parents=True, exist_ok=True)
         for file in sorted(folder.iterdir()):
@@ -87,42 +86,3 @@ def _copy(folder: Path, target: Path) -> None:
             f"cannot be written ({error.strerror})", where=str(target), hint="Name another: --to"
         ) from error
     print(f"copied the page to {target}; serve it over https")
-
-
-def _server(folder: Path, arguments: argparse.Namespace) -> ThreadingHTTPServer:
-    try:
-        server = ThreadingHTTPServer((arguments.bind, arguments.port), partial(_Handler, directory=str(folder)))
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"cannot listen on {arguments.bind}:{arguments.port} ({error})",
-            where="--port",
-            hint="Name another: --port 8091",
-        ) from error
-    if arguments.cert:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(arguments.cert, arguments.cert_key)
-        except OSError as error:
-            server.server_close()
-            raise ConfigError(
-                f"no certificate with its key ({error})",
-                where=str(arguments.cert),
-                hint="PEM; a key of its own goes to --cert-key",
-            ) from error
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    return server
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    """Files, and nothing that they may be taken for."""
-
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
-
-    def end_headers(self) -> None:
-        """A browser asks again whether a file has changed: the service worker is what keeps them."""
-        self.send_header("Cache-Control", "no-cache")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        super().end_headers()
-
-    def log_message(self, format: str, *values: Any) -> None:
-        """Nothing: visits are nobody's business."""

@@ -6,8 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from wire import __version__
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("wire", "edge_client", "export", "coordinator", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md")
@@ -49,3 +52,30 @@ def build_wheel(source: Path, folder: Path, **changes: str) -> Path:
     pip("wheel", "--no-deps", "--wheel-dir", folder, source, env=environment(**changes))
     (wheel,) = folder.glob("*.whl")
     return wheel
+
+
+def two_versions(folder: Path, following: str) -> dict[str, Path]:
+    """The wheel of the tree as it is, and one of the following version; both built as a user builds them."""
+    tree = copy_tree(folder / "tree")
+    built = {__version__: build_wheel(tree, folder / "first")}
+    init = tree / "wire" / "__init__.py"
+    init.write_text(init.read_text().replace(f'"{__version__}"', f'"{following}"'))
+    built[following] = build_wheel(tree, folder / "second")
+    return built
+
+
+def altered(wheel: Path, folder: Path, version: str, name: str, before: str, after: str) -> Path:
+    """A wheel of another version with something changed in one of its modules."""
+    folder.mkdir()
+    own = wheel.name.split("-")[1]
+    target = folder / wheel.name.replace(own, version)
+    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as made:
+        for member in source.namelist():
+            data = source.read(member)
+            if member == "wire/__init__.py":
+                data = data.replace(f'"{own}"'.encode(), f'"{version}"'.encode())
+            if member == name:
+                assert before.encode() in data
+                data = data.replace(before.encode(), after.encode(), 1)
+            made.writestr(member, data)
+    return folder

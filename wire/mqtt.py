@@ -164,7 +164,7 @@ class MqttTransport:
         self._broker = broker
         self._events: queue.SimpleQueue[tuple[float, Event]] = queue.SimpleQueue()  # and when each came
         self._lag_s = 0.0
-        self.certificate_end_s: float | None = None
+        self._shown: dict[str, Any] = {}  # the broker's certificate
         self._first: Event | None = None
         self._routes = Routes(broker.nodes, discover=broker.discover)
         self._refusal: str | None = None
@@ -303,6 +303,12 @@ class MqttTransport:
 
     # Callbacks run on paho's thread, which an exception would end in silence: they only fill the queue.
 
+    @property
+    def certificate_end_s(self) -> float | None:
+        """When the certificate that the broker has shown ends, seconds since 1970; None without TLS."""
+        shown = self._shown  # turned into a number only where somebody asks: devices do not
+        return float(ssl.cert_time_to_seconds(str(shown["notAfter"]))) if shown else None
+
     def _on_pre_connect(self, client: paho.Client, _u: Any) -> None:
         self._number += 1
         if self._will is not None:
@@ -315,7 +321,7 @@ class MqttTransport:
             self._unavailable = reason.value == UNAVAILABLE
             self._put(Disconnected(reason=str(reason), refused=not self._unavailable))
         else:
-            self.certificate_end_s = _certificate_end_s(self._client.socket())
+            self._shown = _certificate_of(self._client.socket())
             self._put(Connected(number=self._number))
 
     def _put(self, event: Event) -> None:
@@ -373,14 +379,13 @@ def tls_context(broker: Broker) -> ssl.SSLContext:
     return context
 
 
-def _certificate_end_s(connection: object) -> float | None:
-    """When the certificate that a server has shown ends, seconds since 1970; None if it has shown none."""
+def _certificate_of(connection: object) -> dict[str, Any]:
+    """The certificate that a server has shown, as `ssl` tells of it; empty if it has shown none."""
     connection = getattr(connection, "_socket", connection)  # of paho's own wrapper for websockets
     try:
-        shown = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
+        return (connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None) or {}
     except (OSError, ValueError):  # lost again already
-        return None
-    return float(ssl.cert_time_to_seconds(str(shown["notAfter"]))) if shown else None
+        return {}
 
 
 def why(error: Exception) -> str:

@@ -45,7 +45,9 @@ Will: TypeAlias = Callable[[int], tuple[str, bytes]]
 class Transport(Protocol):
     """A connection to a broker. Used from one thread, but for `backlog` and `certificate_end_s`."""
 
-    certificate_end_s: float | None  # when the broker's certificate ends, seconds since 1970; None without TLS
+    @property
+    def certificate_end_s(self) -> float | None:
+        """When the broker's certificate ends, seconds since 1970; None without TLS."""
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
         """Send at least once (QoS 1), kept and repeated while the connection is down; or once at most (QoS 0)."""

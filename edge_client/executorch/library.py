@@ -9,7 +9,6 @@ from ctypes import POINTER, byref, c_char_p, c_int, c_int32, c_int64, c_size_t, 
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -55,6 +54,8 @@ def package_folder() -> Path | None:
 
 def package_version() -> str:
     """Version of the executorch wheel; empty if it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # with all of email: 1.5 MB
+
     try:
         return version("executorch")
     except PackageNotFoundError:

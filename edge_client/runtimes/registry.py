@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from edge_client.runtimes.base import Inference, Runtime
@@ -93,6 +92,8 @@ def version_of(runtime: str) -> str:
 
         path = library_path()
         return path.stem if path is not None else ""
+    from importlib.metadata import PackageNotFoundError, version  # with all of email: 1.5 MB
+
     try:
         return version({"onnx": "onnxruntime"}.get(runtime, runtime))
     except PackageNotFoundError:
@@ -112,6 +113,8 @@ def _has_onnxruntime() -> bool:
 
 def _has_executorch() -> bool:
     """True if the executorch wheel is installed and the shim compiled for it lies there."""
+    if find_spec("executorch") is None:  # and nothing is loaded to find that out
+        return False
     from edge_client.executorch import library
 
     return library.shim_path() is not None and library.package_folder() is not None

@@ -55,6 +55,8 @@ DynamicUser=yes
 User=hidenseek
 StateDirectory=hidenseek
 StateDirectoryMode=0700
+# An updated client's kernels lie there, and systemd 257 and newer let nothing of a DynamicUser's state be run.
+ExecPaths=-{state}
 CacheDirectory=hidenseek
 ReadOnlyPaths=-{data}
 ProtectSystem=strict
@@ -134,6 +136,7 @@ def files(service: Service) -> Tree:
         home=HOME,
         card=CARD,
         data=DATA,
+        state=STATE,
         for_good=" ".join(map(str, FOR_GOOD)),
         watchdog_s=WATCHDOG_S,
         high_mb=max(16, service.memory_mb * 9 // 10),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coordinator.datasets.cache import cache_dir
@@ -52,7 +52,7 @@ def version(folder: Path) -> str:
     return next((folder / "lib/modules").iterdir()).name
 
 
-def run(folder: Path, script: str, disks: Mapping[str, Path], timeout_s: float) -> str:
+def run(folder: Path, script: str, disks: Mapping[str, Path], timeout_s: float, modules: Sequence[str] = ()) -> str:
     """Boot, run a shell script as root, and switch off.
 
     Args:
@@ -60,13 +60,14 @@ def run(folder: Path, script: str, disks: Mapping[str, Path], timeout_s: float) 
         script: what to run.
         disks: removable USB disks by serial number, the first of which is /dev/sda; raw files.
         timeout_s: of all of it; without hardware virtualisation a Python program takes half a minute to start.
+        modules: of the kernel, besides those that disks need.
 
     Returns:
         what was said on the console.
     """
     unpacked = kernel()
     (folder / "script").write_text(script)
-    (folder / "initrd").write_bytes(_initrd(unpacked, folder / "script"))
+    (folder / "initrd").write_bytes(_initrd(unpacked, folder / "script", (*MODULES, *modules)))
     log = folder / "console"
     command = ["qemu-system-x86_64", "-M", "q35", "-cpu", "max", "-m", str(MEMORY_MB), "-smp", "2"]
     command += ["-accel", "tcg,thread=multi", "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{log}"]
@@ -81,10 +82,10 @@ def run(folder: Path, script: str, disks: Mapping[str, Path], timeout_s: float) 
     return log.read_text(errors="replace").replace("\r", "")
 
 
-def _initrd(unpacked: Path, script: Path) -> bytes:
+def _initrd(unpacked: Path, script: Path, modules: Sequence[str]) -> bytes:
     files = {"init": INIT.format(script=script).encode(), "bin/busybox": Path("/bin/busybox").read_bytes()}
     names: dict[str, None] = {}  # in the order in which they have to be loaded
-    for module in MODULES:
+    for module in modules:
         shown = _run("modprobe", "-d", unpacked, "-S", version(unpacked), "--show-depends", module)
         names |= dict.fromkeys(line.split()[1] for line in shown.splitlines() if line.startswith("insmod"))
     for number, name in enumerate(names):

@@ -35,6 +35,11 @@ class Machine:
         """What it has said, since it was first booted."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("console-*.log")))
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it was switched on, and has not ended."""
+        return self._spawned is not None and self._spawned.poll() is None
+
     def boot(self, *kernel: str) -> None:
         """Switch it on; with these words on the kernel's command line, where a container's systemd takes them from."""
         self._boots += 1
@@ -63,16 +68,36 @@ class Machine:
             self._spawned.wait()
             self._spawned = None
 
-    def inside(self, *command: str) -> str:
-        """Run something in it; what it prints, which is nothing while it has not started."""
+    @property
+    def _init(self) -> int:
+        """Its first process, as this machine counts; 0 if it has not started."""
         assert self._spawned is not None
         init = _children(self._spawned.pid)
+        assert init or self._spawned.poll() is None, self.console[-3000:]
+        return init[0] if init else 0
+
+    def inside(self, *command: str) -> str:
+        """Run something in it; what it prints, which is nothing while it has not started."""
+        init = self._init
         if not init:
-            assert self._spawned.poll() is None, self.console[-3000:]
             return ""
-        words = ["nsenter", "--target", str(init[0]), "--mount", "--uts", "--ipc", "--pid", "--", *command]
+        words = ["nsenter", "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--", *command]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
         return done.stdout + done.stderr
+
+    def service(self, name: str) -> str:
+        """What systemd in it says of our service: one of its properties."""
+        return self.inside("systemctl", "show", "hidenseek", "--property", name, "--value").strip()
+
+    @property
+    def service_pid(self) -> int:
+        """Of our service's process, as this machine counts."""
+        words = {one.split()[-1]: pid for pid in _below(self._init) if (one := _line(pid, "NSpid"))}
+        return words[self.service("MainPID")]
+
+    def journal(self) -> str:
+        """What the service has said, as its journal has it."""
+        return self.inside("journalctl", "-u", "hidenseek", "--no-pager", "--output=cat")
 
 
 @contextmanager
@@ -84,6 +109,10 @@ def inserted(card: Path, folder: Path) -> Iterator[Machine]:
     machine = Machine(card, folder)
     try:
         yield machine
+    except BaseException:
+        if machine.is_on:
+            print(machine.journal()[-5000:])  # noqa: T201  # the card is gone with the test
+        raise
     finally:
         machine.cut_power()
         subprocess.run(["umount", "--lazy", folder / "root"], check=True)
@@ -92,3 +121,15 @@ def inserted(card: Path, folder: Path) -> Iterator[Machine]:
 def _children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text() if Path(f"/proc/{pid}").exists() else ""
     return [int(word) for word in text.split()]
+
+
+def _below(pid: int) -> list[int]:
+    return [one for child in _children(pid) for one in (child, *_below(child))]
+
+
+def _line(pid: int, label: str) -> str:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has ended
+        return ""
+    return next((line for line in lines if line.startswith(f"{label}:")), "")

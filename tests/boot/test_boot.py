@@ -6,39 +6,24 @@ kernel): everything but kernel, firmware and Wi-Fi is what runs on a board.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import sqlite3
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks import machine as this_machine
 from coordinator import cli
 from export.image import service, system
 from export.image.ext4 import Ext4
 from tests.boot import bases
+from tests.boot.first import KEY, first_boot, needed, note, timed
 from tests.boot.machine import Machine, inserted
 from tests.integration.deployed import Deployed, deployed
 from tests.integration.fleet import Processes, wait_until, write_person
-from tests.wheels import ROOT, build_wheel, copy_tree
-from wire import claim
+from tests.integration.updating import closed
+from wire import __version__, claim
 
-NEEDED = ("mmdebstrap", "systemd-nspawn", "mosquitto", "mcopy")
-LACKING = [one for one in NEEDED if shutil.which(one, path=f"{os.environ['PATH']}:/usr/sbin") is None]
-pytestmark = [
-    pytest.mark.image,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount and to boot"),
-    pytest.mark.skipif(bool(LACKING), reason=f"apt-get install {' '.join(LACKING)}"),
-]
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHl0aGlzIGlzIG5vdCBhIHJlYWwga2V5IQ ada@there"
+pytestmark = needed
 ROUNDS = 12
 CONFIG = f"""\
 federation: {{name: t, rounds: {ROUNDS}, per_round: 1, quorum: 1, start_devices: 1, deadline_s: 30,
@@ -48,40 +33,13 @@ devices: {{pi-1: {{}}, pi-2: {{}}}}
 """
 
 
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Our wheel for this machine, of the tree as it is."""
-    folder = tmp_path_factory.mktemp("wheels")
-    build_wheel(copy_tree(folder / "tree"), folder)
-    return folder
-
-
-@contextmanager
-def timed(times: dict[str, float], what: str) -> Iterator[None]:
-    """How long something takes, seconds."""
-    began_s = time.monotonic()
-    yield
-    times[what] = round(time.monotonic() - began_s, 1)
-    print(f"  {times[what]:6.1f} s  {what}", flush=True)  # noqa: T201  # they take long, and are shown meanwhile
-
-
-def masks(processes: Processes) -> int:
-    """Rounds that the coordinator has closed; none before its database is made."""
-    try:
-        with closing(sqlite3.connect(f"file:{processes.database}?mode=ro", uri=True)) as database:
-            return int(database.execute("SELECT COUNT(*) FROM round WHERE closed_s IS NOT NULL").fetchone()[0])
-    except sqlite3.OperationalError:
-        return 0
-
-
-def property_of(machine: Machine, name: str) -> str:
-    """What systemd in it says of the service."""
-    return machine.inside("systemctl", "show", "hidenseek", "--property", name, "--value").strip()
-
-
 @pytest.mark.parametrize("name", bases.BASES)
 def test_a_card_boots_enrols_trains_and_survives_a_power_cut(
-    name: str, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    wheels: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Two cards of one image; the first boots and trains to the end of a run, its copy is refused."""
     monkeypatch.chdir(tmp_path)
@@ -92,7 +50,15 @@ def test_a_card_boots_enrols_trains_and_survives_a_power_cut(
     with capsys.disabled(), timed(times, f"stock image {name}"):
         bases.image(name, tmp_path / "stock.img")
     with deployed(tmp_path, "mosquitto") as made, capsys.disabled():
-        flash = ["flash", "--image", "stock.img", "--wheels", str(wheels), "--deploy", str(made.folder)]
+        flash = [
+            "flash",
+            "--image",
+            "stock.img",
+            "--wheels",
+            str(wheels[__version__].parent),
+            "--deploy",
+            str(made.folder),
+        ]
         with timed(times, "first card: unpack, wheels, client, settings"):
             assert cli.main([*flash, "pi-2", "--to", "pi-2.img"]) == 0
         with timed(times, "second card: settings alone"):
@@ -106,7 +72,7 @@ def test_a_card_boots_enrols_trains_and_survives_a_power_cut(
                 first_boot(machine, base, made, times)
                 as_told(machine)
                 with timed(times, "power cut in the middle of a run, to its end"):
-                    wait_until(lambda: masks(processes) >= 2, 60, "two rounds")
+                    wait_until(lambda: closed(processes) >= 2, 60, "two rounds")
                     machine.cut_power()
                     machine.boot()
                     assert processes.wait("coordinator", 180) == 0
@@ -120,17 +86,6 @@ def test_a_card_boots_enrols_trains_and_survives_a_power_cut(
     note(name, times)
 
 
-def first_boot(machine: Machine, base: bases.Base, made: Deployed, times: dict[str, float]) -> None:
-    """Until the device has enrolled, and systemd says that its service runs."""
-    if base.mechanism == "systemd":
-        with timed(times, "boot that runs firstrun.sh"):
-            machine.run_firstrun()
-    with timed(times, "power on to enrolled"):
-        machine.boot()
-        wait_until(lambda: "'pi-1' has enrolled" in made.log, 90, "the device to enrol")
-    wait_until(lambda: property_of(machine, "ActiveState") == "active", 30, "the service to run")
-
-
 def as_told(machine: Machine) -> None:
     """Name, user, keys and zone as in devices.yaml; the service has no rights, and the token is gone."""
     wait_until(lambda: "ada" in machine.inside("id", "ada"), 60, "the user to be there")
@@ -142,7 +97,7 @@ def as_told(machine: Machine) -> None:
     state = machine.inside("ls", "-A", "/var/lib/private/hidenseek").split()
     assert claim.TOKEN_FILE not in state
     assert {"device.key", "broker.password"} <= set(state)
-    pid = property_of(machine, "MainPID")
+    pid = machine.service("MainPID")
     status = machine.inside("cat", f"/proc/{pid}/status")
     assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
     assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
@@ -152,8 +107,8 @@ def as_told(machine: Machine) -> None:
 
 def memory(machine: Machine, times: dict[str, float]) -> None:
     """What the service took at most, of what it may."""
-    wait_until(lambda: property_of(machine, "ActiveState") == "active", 30, "the service to run")
-    found = re.search(r"VmHWM:\s+(\d+) kB", machine.inside("cat", f"/proc/{property_of(machine, 'MainPID')}/status"))
+    wait_until(lambda: machine.service("ActiveState") == "active", 30, "the service to run")
+    found = re.search(r"VmHWM:\s+(\d+) kB", machine.inside("cat", f"/proc/{machine.service('MainPID')}/status"))
     assert found
     times["largest resident memory after a run, MB"] = round(int(found[1]) * 1024 / 1e6, 1)
     assert int(found[1]) < 256 * 1024
@@ -164,9 +119,9 @@ def refused(machine: Machine, base: bases.Base, made: Deployed) -> None:
     if base.mechanism == "systemd":
         machine.run_firstrun()
     machine.boot()
-    wait_until(lambda: property_of(machine, "ActiveState") == "failed", 90, "the copy to be refused")
-    assert property_of(machine, "ExecMainStatus") == "17"
-    assert property_of(machine, "NRestarts") == "0"
+    wait_until(lambda: machine.service("ActiveState") == "failed", 90, "the copy to be refused")
+    assert machine.service("ExecMainStatus") == "17"
+    assert machine.service("NRestarts") == "0"
     assert "used before" in machine.inside("journalctl", "-u", "hidenseek", "--no-pager")
     assert "the card of 'pi-1' was used before" in made.log
 
@@ -179,14 +134,3 @@ def offline(card: Path) -> None:
     assert root.mode(f"{service.STATE}/{claim.TOKEN_FILE}") == 0o600
     assert (root.read("/etc/machine-id") or b"").strip() in (b"", b"uninitialized")
     assert not [one for one in root.names("/etc/ssh") if one.startswith("ssh_host_")]
-
-
-def note(name: str, times: dict[str, float]) -> None:
-    """Keep the times, for docs/flash.md."""
-    path = ROOT / "out" / "image.json"
-    path.parent.mkdir(exist_ok=True)
-    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    known |= {"machine": this_machine.describe(), "commit": this_machine.commit(), name: times}
-    nspawn = subprocess.run(["systemd-nspawn", "--version"], capture_output=True, text=True, check=False)
-    known["nspawn"] = nspawn.stdout.partition("\n")[0]
-    path.write_text(json.dumps(known, indent=1) + "\n")

@@ -32,7 +32,7 @@ def flashed(made: Deployed, state: Path) -> str:
 
 def boot(made: Deployed, state: Path) -> None:
     """What `hidenseek-edge card` does first."""
-    token = enrol.token_of(state)
+    token = card.token_of(state)
     assert token is not None
     url = made.settings.broker_nodes()[0].url
     broker = parse_url(card.with_user(url, f"{claim.USER}pi-1"), password=token, ca=made.folder / "ca.crt")

@@ -9,17 +9,17 @@ import sysconfig
 import threading
 import time
 import venv
-import zipfile
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from coordinator import cli, client_update
+from coordinator import client_update
 from tests.integration.deployed import Deployed, deployed
-from tests.integration.fleet import Processes, rows, wait_until, write_person
-from tests.wheels import build_wheel, copy_tree, pip
+from tests.integration.fleet import Processes, wait_until, write_person
+from tests.integration.updating import closed, software, update
+from tests.wheels import altered, pip, two_versions
 from wire import __version__, signing
 from wire.channel import Channel
 from wire.mqtt import MqttTransport
@@ -32,6 +32,7 @@ federation: {name: t, rounds: 9000, per_round: 1, quorum: 1, start_devices: 1, d
 devices: {pi-1: {}}
 """
 FOR_GOOD = (17, 18)
+NEXT = "0.2.0"
 PEAK_MB = 150
 # Clients that start and join, and are of no use: version, module, what is changed in it, and why it is taken back.
 USELESS = (
@@ -99,29 +100,7 @@ class Service:
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheel of the tree as it is, and one of the next version; both built as a user builds them."""
-    folder = tmp_path_factory.mktemp("wheels")
-    tree = copy_tree(folder / "tree")
-    built = {__version__: build_wheel(tree, folder / "first")}
-    init = tree / "wire" / "__init__.py"
-    init.write_text(init.read_text().replace(f'"{__version__}"', '"0.2.0"'))
-    built["0.2.0"] = build_wheel(tree, folder / "second")
-    return built
-
-
-def altered(wheel: Path, folder: Path, version: str, name: str, before: str, after: str) -> Path:
-    """A wheel of another version with something changed in one of its modules."""
-    folder.mkdir()
-    target = folder / wheel.name.replace("0.2.0", version)
-    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as made:
-        for member in source.namelist():
-            data = source.read(member)
-            if member == "wire/__init__.py":
-                data = data.replace(b'"0.2.0"', f'"{version}"'.encode())
-            if member == name:
-                assert before.encode() in data
-                data = data.replace(before.encode(), after.encode(), 1)
-            made.writestr(member, data)
-    return folder
+    return two_versions(tmp_path_factory.mktemp("wheels"), NEXT)
 
 
 def device(folder: Path, wheel: Path) -> Path:
@@ -132,26 +111,6 @@ def device(folder: Path, wheel: Path) -> Path:
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin" / "hidenseek-edge"
-
-
-def software(processes: Processes) -> str:
-    """What the device last said it runs."""
-    found = rows(processes.database, "SELECT software FROM device")
-    return str(found[0][0]).removeprefix("hidenseek-edge ") if found else ""
-
-
-def closed(processes: Processes) -> int:
-    """Rounds that were closed."""
-    found = rows(processes.database, "SELECT COUNT(*) FROM round WHERE closed_s IS NOT NULL")
-    return int(str(found[0][0])) if found else 0
-
-
-def update(made: Deployed, home: Path, monkeypatch: pytest.MonkeyPatch, folder: Path, *more: str) -> int:
-    """`hidenseek fleet update`; its exit code."""
-    monkeypatch.setenv("HIDENSEEK_PASSWORD", made.password("coordinator"))
-    where = ["--config", str(home / "devices.yaml"), "--state", str(home / "serve"), "--wheels", str(folder)]
-    broker = ["--broker", made.url("coordinator"), "--ca", str(made.folder / "ca.crt")]
-    return cli.main(["fleet", "update", *broker, *where, *more])
 
 
 def forge(made: Deployed, wheel: Path) -> None:
@@ -181,12 +140,12 @@ def test_a_device_follows_an_update_and_takes_back_what_does_not_work(
         service = Service([str(edge), *join, "--state", str(tmp_path / "state")], log, environment)
         try:
             wait_until(lambda: software(processes) == __version__, 60, "the device to join")
-            forge(made, wheels["0.2.0"])
+            forge(made, wheels[NEXT])
             wait_until(lambda: "ignored a message on hns/t/all/update" in log.read_text(), 20, "a forged update")
             assert not client.exists()
-            assert update(made, tmp_path, monkeypatch, wheels["0.2.0"].parent, "--percent", "0") == 0
+            assert update(made, tmp_path, monkeypatch, wheels[NEXT].parent, "--percent", "0") == 0
 
-            assert update(made, tmp_path, monkeypatch, wheels["0.2.0"].parent) == 0
+            assert update(made, tmp_path, monkeypatch, wheels[NEXT].parent) == 0
             wait_until(lambda: any(one.stat().st_size > 200_000 for one in client.glob("*.wheel")), 30, "some parts")
             service.kill()
             wait_until(lambda: software(processes) == "0.2.0", 90, "the new client to join")
@@ -197,7 +156,7 @@ def test_a_device_follows_an_update_and_takes_back_what_does_not_work(
             wait_until(lambda: closed(processes) >= done + 2, 60, "it to go on training")
 
             unable = altered(
-                wheels["0.2.0"], tmp_path / "unable", "0.3.0", "edge_client/client.py", "class Client", "class class"
+                wheels[NEXT], tmp_path / "unable", "0.3.0", "edge_client/client.py", "class Client", "class class"
             )
             assert update(made, tmp_path, monkeypatch, unable) == 0
             wait_until(
@@ -207,7 +166,7 @@ def test_a_device_follows_an_update_and_takes_back_what_does_not_work(
             wait_until(lambda: software(processes) == "0.2.0 (0.3.0 failed)", 20, "the coordinator to be told at once")
 
             crashing = altered(
-                wheels["0.2.0"],
+                wheels[NEXT],
                 tmp_path / "crashing",
                 "0.4.0",
                 "edge_client/cli.py",
@@ -221,7 +180,7 @@ def test_a_device_follows_an_update_and_takes_back_what_does_not_work(
             wait_until(lambda: closed(processes) >= done + 2, 60, "it to go on training")
 
             for version, name, before, after, why in USELESS:
-                folder = altered(wheels["0.2.0"], tmp_path / version, version, name, before, after)
+                folder = altered(wheels[NEXT], tmp_path / version, version, name, before, after)
                 assert update(made, tmp_path, monkeypatch, folder, "--stages", "50,100", "--wait", "2") == 31
                 assert software(processes) == f"0.2.0 ({version} failed)"
                 assert re.search(f"client {version} is taken back: {why}", log.read_text())

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.brokers import access, claims
 from coordinator.brokers.claims import Card, Claims
-from edge_client import card, enrol
+from edge_client import card
 from edge_client.store import Store
 from wire import claim, signing
 from wire.claim import Claim, Grant
@@ -136,16 +136,16 @@ def test_the_token_goes_when_the_password_is_there(tmp_path: Path) -> None:
         "device": "pi-01", "federation": "har", "broker": "mqtts://a:1,mqtts://b", "data": "/d", "ca": "/ca",
         "trust": "", "profile": "", "threads": 2, "peak_mb": 80.5,
     }  # fmt: skip
-    assert enrol.token_of(tmp_path) is None
+    assert card.token_of(tmp_path) is None
     (tmp_path / claim.TOKEN_FILE).write_text("token\n")
-    assert enrol.token_of(tmp_path) == "token"
+    assert card.token_of(tmp_path) == "token"
     before = card.join_options(settings, tmp_path)
     assert before[before.index("--peak-mb") + 1] == "80.5"
     assert before[before.index("--broker") + 1] == "mqtts://a:1,mqtts://b"
     store = Store(tmp_path)
     store.keep_account("secret")
     store.close()
-    assert enrol.token_of(tmp_path) is None
+    assert card.token_of(tmp_path) is None
     after = card.join_options(settings, tmp_path)
     assert after[after.index("--broker") + 1] == "mqtts://pi-01@a:1,mqtts://pi-01@b"
     password = Path(after[after.index("--password-file") + 1])
@@ -170,4 +170,4 @@ def test_a_damaged_card_is_told(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "card.json").write_text(text)
     with pytest.raises(ConfigError, match=words) as error:
         card.read(tmp_path / "card.json")
-    assert error.value.hint == "Write the card again: hidenseek flash"
+    assert error.value.hint == card.AGAIN_HINT

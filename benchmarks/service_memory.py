@@ -1,0 +1,184 @@
+"""Memory that a card's service takes, waiting for a round and training: the real client, broker and coordinator.
+
+    python -m benchmarks.service_memory                     # this tree
+    python -m benchmarks.service_memory --tree ../before    # the client of another tree, built
+
+The client is started as `hidenseek flash` has a card start it: by the system's Python with the options of the
+launcher, from a folder with what a card has, over TLS to mosquitto. It trains har-cnn on 300 samples of 6 x 128 and
+tries each round's network on 100. A card's first start also compiles all
+that it imports; what is loaded seldom is compiled later.
+Figures are of /proc/PID/status and smaps_rollup (proc(5)), in 1e6 bytes: `resident` counts pages that it shares with
+other programs, `private` only what nobody else has and the kernel cannot drop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from tests.integration.deployed import Deployed, deployed
+from tests.integration.fleet import Processes, wait_until, write_person
+from tests.integration.updating import closed
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results/service-memory.json"
+NEEDED = ("numpy", "cbor2", "paho", "nacl", "cffi", "_cffi_backend", "dnslib")
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+SAMPLES, ROUNDS, SETTLE_S = 400, 10, 3.0
+CONFIG = """\
+federation: {name: t, rounds: 9000, per_round: 2, quorum: 2, start_devices: 2, deadline_s: 60, training: {epochs: 2}}
+devices: {pi-1: {}, pi-2: {}}
+"""
+
+
+def main() -> int:
+    """Measure, print, and keep under a name."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tree", type=Path, default=ROOT, help="whose client (default: this one)")
+    parser.add_argument("--name", default="now", help="of the figures in the results (default now)")
+    parser.add_argument("--python", type=Path, default=_python(), help="which interpreter runs the client")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder), arguments.tree.resolve(), arguments.python)
+    print(json.dumps(found, indent=1))
+    known: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known[arguments.name] = found
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+    return 0
+
+
+def measure(home: Path, tree: Path, python: Path) -> dict[str, Any]:
+    """Start broker, coordinator and two devices, one of them as a card does; what that one takes.
+
+    Args:
+        home: an empty folder.
+        tree: whose client.
+        python: which interpreter.
+    """
+    launcher, flags = _as_on_a_card(home / "client", tree)
+    for device, seed in (("pi-1", 1), ("pi-2", 2)):
+        write_person(home / "data" / device, seed=seed, samples=SAMPLES)
+    processes = Processes(home)
+    with deployed(home, "mosquitto") as made:
+        url = ["--broker", made.url("coordinator"), "--ca", str(made.folder / "ca.crt")]
+        processes.serve(CONFIG, *url, password=made.password("coordinator"))
+        command = [str(python), *flags, str(launcher), "card", str(_card(home, made))]
+        environment = {"PATH": os.environ["PATH"], "STATE_DIRECTORY": str(home / "state"), "OPENBLAS_NUM_THREADS": "1"}
+        try:
+            found: dict[str, dict[str, float]] = {}
+            with _started(command, environment, home / "pi-1.log") as pid:
+                found["first start, joined"] = _memory(pid)  # it compiles all that it imports
+            with _started(command, environment, home / "pi-1.log") as pid:
+                time.sleep(SETTLE_S)
+                found["later start, waiting for a round"] = _memory(pid)
+                more = ["--broker", made.url("pi-2"), "--ca", str(made.folder / "ca.crt")]
+                processes.edge("pi-2", "", *more, password=made.password("pi-2"))
+                wait_until(lambda: closed(processes) >= ROUNDS, 120, f"{ROUNDS} rounds")
+                found[f"after its first {ROUNDS} rounds"] = _memory(pid)
+            with _started(command, environment, home / "pi-1.log") as pid:
+                before = closed(processes)
+                wait_until(lambda: closed(processes) >= before + ROUNDS, 120, f"{ROUNDS} more rounds")
+                found[f"later start, after {ROUNDS} rounds"] = _memory(pid)
+        finally:
+            processes.stop()
+    described = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    git = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "machine": machine.describe(),
+        "commit": commit,
+        "python": f"{described} {' '.join(flags)}",
+        "made_by": "python -m benchmarks.service_memory",
+        "MB": found,
+    }
+
+
+def _python() -> Path:
+    """The system's, if packages of this environment fit it."""
+    if SYSTEM_PYTHON.exists():
+        ask = [str(SYSTEM_PYTHON), "-c", "import sys; print(*sys.version_info[:2])"]
+        found = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.split()
+        if found == [str(one) for one in sys.version_info[:2]]:
+            return SYSTEM_PYTHON
+    return Path(sys.executable)
+
+
+def _as_on_a_card(folder: Path, tree: Path) -> tuple[Path, list[str]]:
+    """A launcher, as a card has it, of a folder with all that the client needs; and its interpreter's options."""
+    code = "from export.image.client import LAUNCHER; import sys; sys.stdout.write(LAUNCHER)"
+    text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tree).stdout
+    library = folder / "lib"
+    library.mkdir(parents=True)
+    for name in NEEDED:
+        spec = find_spec(name)
+        assert spec is not None
+        assert spec.origin is not None
+        origin = Path(spec.origin)
+        origin = origin.parent if origin.name == "__init__.py" else origin
+        (library / origin.name).symlink_to(origin)
+        if (beside := origin.with_name(f"{name}.libs")).exists():
+            (library / beside.name).symlink_to(beside)
+    for name in ("wire", "edge_client"):
+        shutil.copytree(tree / name, library / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+    launcher = folder / "hidenseek-edge"
+    text = text.replace("{release!r}", repr(str(folder)))
+    launcher.write_text(text.replace("/var/cache/hidenseek/pycache", str(folder / "pycache")))
+    return launcher, text.splitlines()[0].split()[1:]
+
+
+def _card(home: Path, made: Deployed) -> Path:
+    """The card's settings, and its password as after enrolment."""
+    state = home / "state"
+    state.mkdir(mode=0o700)
+    (state / "broker.password").write_text(made.password("pi-1") + "\n")
+    path = home / "card.json"
+    card = {"device": "pi-1", "federation": "t", "broker": made.settings.broker_nodes()[0].url, "trust": ""}
+    card |= {"ca": str(made.folder / "ca.crt"), "data": str(home / "data/pi-1")}
+    path.write_text(json.dumps(card))
+    return path
+
+
+@contextmanager
+def _started(command: list[str], environment: dict[str, str], log: Path) -> Iterator[int]:
+    """Start the client, and end it after the block; its process id once it has joined."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+
+    def joined() -> bool:
+        assert process.poll() is None, log.read_text()
+        return "joined; waiting for a round" in log.read_text()
+
+    try:
+        wait_until(joined, 60, "the device to join")
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _memory(pid: int) -> dict[str, float]:
+    """Of a process, 1e6 bytes."""
+    found: dict[str, int] = {}
+    for file in ("status", "smaps_rollup"):
+        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            words = line.split()
+            if len(words) == 3 and words[2] == "kB":
+                found[words[0].rstrip(":")] = int(words[1])
+    names = {"resident": "VmRSS", "largest resident": "VmHWM", "proportional": "Pss", "private": "Private_Dirty"}
+    return {name: round(found[label] * 1024 / 1e6, 1) for name, label in names.items()}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
