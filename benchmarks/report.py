@@ -28,11 +28,19 @@ from wire.telemetry import RoundTelemetry, histogram
 RUN = bytes(range(8))
 
 
-def fill(store: Store, devices: int, rounds: int, profiles: Sequence[str] = ("",)) -> None:
+def fill(
+    store: Store,
+    devices: int,
+    rounds: int,
+    profiles: Sequence[str] = ("",),
+    *,
+    settings: str = "{}",
+    finished: bool = True,
+) -> None:
     """Write a made-up run, in which every device trains in every round and sends telemetry."""
     rng = random.Random(8)
     ticket = random_ticket(pooled_plan("made-up", 128, 6), density=0.1, seed=1)
-    store.start_run(run=RUN, name="made-up", ticket=ticket.encoded, settings="{}", bundle_bytes=10_000)
+    store.start_run(run=RUN, name="made-up", ticket=ticket.encoded, settings=settings, bundle_bytes=10_000)
     names = [f"pi-{number:03}" for number in range(devices)]
     runtimes = ("sparse", "onnx")
     for number, name in enumerate(names):
@@ -78,7 +86,8 @@ def fill(store: Store, devices: int, rounds: int, profiles: Sequence[str] = ("",
             for name, u in masks
         ],
     )  # fmt: skip
-    store.finish_run(RUN)
+    if finished:
+        store.finish_run(RUN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -43,6 +43,10 @@ class Announcer:
         """Say what is being trained, every time: a broker may have been killed and have lost what it was to retain."""
         for runtime, bundle in self.bundles.items():
             self.outbox.send(self.topics.bundle(runtime), BundleBytes(data=bundle.encoded), retain=True)
+        self.speak()
+
+    def speak(self) -> None:
+        """Say what is being trained, without what is downloaded for it."""
         self.outbox.send(self.topics.announcement, self.federation, retain=True)
 
     def open(self, number: int, selected: tuple[str, ...]) -> None:
@@ -50,10 +54,9 @@ class Announcer:
 
         Args:
             number: of the round.
-            selected: devices that are asked; who can find that out by itself is not named.
+            selected: devices that are asked; who can find that out by itself is not named. None of the result.
         """
-        final = number > self.federation.rounds
-        announcement = self.announced.open(number, selected, evaluate=self.evaluate, final=final)
+        announcement = self.announced.open(number, selected, evaluate=self.evaluate, final=not selected)
         if self.draw is not None and selected:
             announcement = replace(
                 announcement,

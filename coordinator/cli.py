@@ -42,6 +42,7 @@ examples:
   hidenseek devices show pi-5-8gb                       what we know of a kind of board, and from where
   hidenseek flash pi-01 --image raspios-lite-arm64.img.xz --to /dev/sdX
   hidenseek fleet revoke pi-07
+  hidenseek runs set rounds=40                          of the run that goes on; stop it, start another
   hidenseek freeze --run hidenseek-default -o global.onnx
   hidenseek simulate --method fedavg --rounds 20       HideNseek's rivals, on the same data
   hidenseek loadtest --self mosquitto --devices 1000   what a broker and the coordinator bear

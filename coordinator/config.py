@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from coordinator import profiles, secretly, yaml_file
 from coordinator.aggregate import DEFEND, MEMORY
@@ -174,6 +175,34 @@ def load(path: Path) -> DevicesFile:
     except Misplaced as error:
         raise yaml_file.complaint(path, tree, error) from None
     return found
+
+
+def amended(found: DevicesFile, changes: Mapping[str, object]) -> DevicesFile:
+    """The same with other settings of the federation, checked as those of a file.
+
+    Args:
+        found: as it was.
+        changes: by the name below `federation`, with a dot in those of training (`training.epochs`).
+
+    Raises:
+        Misplaced: naming one that is wrong.
+    """
+    wanted: dict[str, Any] = found.federation.model_dump(exclude_unset=True)
+    for name, value in changes.items():
+        *above, last = name.split(".")
+        place = wanted
+        for part in above:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise Misplaced(["federation", name], f"federation.{name}: no such setting")
+        place[last] = value
+    try:
+        federation = DevicesFile.model_validate({"federation": wanted}).federation
+    except ValidationError as error:
+        raise yaml_file.misplaced(DevicesFile, error) from None
+    made = found.model_copy(update={"federation": federation})
+    _check(made)
+    return made
 
 
 def _check(found: DevicesFile) -> None:

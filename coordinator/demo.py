@@ -23,7 +23,7 @@ from coordinator.federation import Federation, Recipe
 from coordinator.page.options import PageSettings
 from coordinator.report.summary import Summary
 from coordinator.rounds import Schedule
-from coordinator.serving import serving
+from coordinator.serving import reached, serving, showing
 from wire.command import PASSWORD_VARIABLE
 from wire.errors import ConfigError, RoundFailed
 from wire.mqtt import parse_url
@@ -150,15 +150,17 @@ def _serve(
 ) -> Summary:
     broker = settings.broker or EmbeddedBroker(folder=settings.out / "broker", federation=NAME, devices=devices)
     with (
+        showing(settings.page) as page,
+        reached(parse_url(broker) if isinstance(broker, str) else broker) as address,
         serving(
             federation,
-            parse_url(broker) if isinstance(broker, str) else broker,
+            address,
             console,
             title=f"HideNseek demo: {len(devices)} people's phones, {federation.ticket.kept:,} sign bits",
             state=settings.out,
             timeout_s=CONNECT_S,
             evaluator=evaluator,
-            page=settings.page,
+            page=page,
         ) as service,
         DeviceProcesses(broker, settings.out / "devices", settings.runtime) as processes,
     ):

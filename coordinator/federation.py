@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from coordinator import apart, secretly, workforce
+from coordinator import apart, orders, secretly, workforce
 from coordinator.aggregate import DEFEND, MEMORY
 from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet
 from coordinator.keys import federation_key
 from coordinator.models import build_plan
 from coordinator.observer import Observer
+from coordinator.orders import NO_CHANGES, Changes
 from coordinator.presence import NOBODY
 from coordinator.prune import prune
 from coordinator.rounds import Schedule
@@ -155,6 +156,7 @@ def prepare(
     observer: Observer,
     evaluator: Evaluator | None = None,
     new: bool = False,
+    instead: Changes = NO_CHANGES,
 ) -> Coordinator:
     """Start a run, or take up the one the database holds unfinished.
 
@@ -165,6 +167,7 @@ def prepare(
         observer: told what happens.
         evaluator: held-out samples.
         new: abandon an unfinished run instead of taking it up.
+        instead: what of the settings is not as devices.yaml says, to be kept with a run that is started.
 
     Raises:
         StateError: if the unfinished run has another ticket or other settings.
@@ -190,13 +193,16 @@ def prepare(
         run = unfinished.id
     else:
         run = secrets.token_bytes(messages.RUN_BYTES)
-        store.start_run(
-            run=run,
-            name=federation.name,
-            ticket=federation.ticket.encoded,
-            settings=federation.settings(),
-            bundle_bytes=max(len(bundle.encoded) for bundle in bundles.values()),
-        )
+        with store.together():
+            store.start_run(
+                run=run,
+                name=federation.name,
+                ticket=federation.ticket.encoded,
+                settings=federation.settings(),
+                bundle_bytes=max(len(bundle.encoded) for bundle in bundles.values()),
+            )
+            orders.begin(store, run, instead)
+            orders.withdraw(store)
     started = store.unfinished_run()
     assert started is not None
     return Coordinator(

@@ -155,5 +155,5 @@ def from_database(path: Path) -> Source:
         log_prior=None,
         what="global network",
         run=run.id,
-        number=rounds[-1].number - 1,
+        number=min(rounds[-1].number - 1, sum(one.closed_s is not None for one in rounds)),  # a run may be stopped
     )

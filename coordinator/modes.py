@@ -87,6 +87,12 @@ class Mode(Protocol):
     def hold(self, held: bool) -> None:
         """From now on no round opens after the one that is open; or again they do, at the next `rounds.Tick`."""
 
+    def reschedule(self, schedule: Schedule) -> None:
+        """From now on these are the rules; what is asked of the open round stays as it was announced."""
+
+    def end(self) -> None:
+        """Nothing more happens."""
+
     def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
         """Count a round: the next votes, of how many masks, and remarks for people."""
 
@@ -140,6 +146,14 @@ class InRounds(Openly):
         """See `Mode.hold`."""
         self._rounds.held = held
 
+    def reschedule(self, schedule: Schedule) -> None:
+        """See `Mode.reschedule`."""
+        self._rounds.schedule = schedule
+
+    def end(self) -> None:
+        """See `Mode.end`."""
+        self._rounds.over = True
+
     def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
         """See `Mode.close`."""
         ballot = self._ballot
@@ -187,6 +201,14 @@ class Asynchronously(Openly):
     def hold(self, held: bool) -> None:
         """See `Mode.hold`."""
         self._steps = replace(self._steps, held=held)
+
+    def reschedule(self, schedule: Schedule) -> None:
+        """See `Mode.reschedule`."""
+        self._steps = replace(self._steps, rounds=schedule.rounds)
+
+    def end(self) -> None:
+        """See `Mode.end`."""
+        self._steps = replace(self._steps, over=True)
 
     def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
         """See `Mode.close`."""

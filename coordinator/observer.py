@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordinator.fleet import Fleet
+from coordinator.rounds import Schedule
 from wire.messages import Evaluation, MaskUpdate, Telemetry
 
 
@@ -40,6 +41,9 @@ class Observer:
 
     def closed(self, number: int, voters: int, held_out: float | None) -> None:
         """A round closed with this many votes; accuracy of its outcome on held-out samples."""
+
+    def scheduled(self, schedule: Schedule) -> None:
+        """A person has given the run other rules."""
 
     def remark(self, text: str) -> None:
         """Something a person should know."""
@@ -98,6 +102,11 @@ class Several(Observer):
         """See `Observer.closed`."""
         for one in self._each:
             one.closed(number, voters, held_out)
+
+    def scheduled(self, schedule: Schedule) -> None:
+        """See `Observer.scheduled`."""
+        for one in self._each:
+            one.scheduled(schedule)
 
     def remark(self, text: str) -> None:
         """See `Observer.remark`."""

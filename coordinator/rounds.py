@@ -16,6 +16,8 @@ from wire.errors import ConfigError, RoundFailed
 from wire.messages import Message
 from wire.prng import generator
 
+CHANGEABLE = ("rounds", "per_round", "quorum", "deadline_s", "start_devices")  # while a run goes on
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:

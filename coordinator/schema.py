@@ -36,9 +36,25 @@ BY_ROW_ID = """
 UPDATE run SET ordinal = rowid;
 UPDATE exchange SET ordinal = rowid;
 """
-SCHEMA_VERSION = 9
+AMENDED = """
+CREATE TABLE amended (  -- settings (JSON) that a run began with in place of devices.yaml's (begun 1), or got since
+    run BLOB NOT NULL REFERENCES run, name TEXT NOT NULL, begun INTEGER NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (run, name, begun)
+) STRICT;
+CREATE TABLE next_run (amended TEXT NOT NULL, since_s REAL NOT NULL) STRICT;  -- a row while a run is to be started
+"""
+SCHEMA_VERSION = 10
 # From a version to the next: what is new. Only files are older than version 9.
-UPGRADES = {2: TELEMETRY, 3: SECURE, 4: CONNECTION, 5: DRAWS, 6: PAUSED, 7: PARTIAL, 8: ORDINAL + BY_ROW_ID}
+UPGRADES = {
+    2: TELEMETRY,
+    3: SECURE,
+    4: CONNECTION,
+    5: DRAWS,
+    6: PAUSED,
+    7: PARTIAL,
+    8: ORDINAL + BY_ROW_ID,
+    9: AMENDED,
+}
 SCHEMA = f"""
 CREATE TABLE run (
     id BLOB PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, settings TEXT NOT NULL,
@@ -75,4 +91,5 @@ CREATE TABLE revoked (device TEXT PRIMARY KEY, since_s REAL NOT NULL) STRICT;
 {SECURE}
 {PARTIAL}
 {ORDINAL}
+{AMENDED}
 """

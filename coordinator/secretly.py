@@ -145,6 +145,14 @@ class Secretly:
         """See `coordinator.modes.Mode.hold`."""
         self._rounds.held = held
 
+    def reschedule(self, schedule: Schedule) -> None:
+        """See `coordinator.modes.Mode.reschedule`."""
+        self._rounds.schedule = schedule
+
+    def end(self) -> None:
+        """See `coordinator.modes.Mode.end`."""
+        self._rounds.over = True
+
     def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
         """See `coordinator.modes.Mode.close`."""
         ballot, done, counts = self._ballot, self._done, self._counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,15 @@ from wire import command
 from wire.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from coordinator.broker import EmbeddedBroker
     from coordinator.config import DevicesFile
     from coordinator.evaluate import Evaluator
+    from coordinator.federation import Federation
     from coordinator.monitoring.watch import Wanted
+    from coordinator.orders import Changes
+    from coordinator.serving import Service
     from wire.mqtt import Broker
     from wire.ticket import Ticket
 
@@ -39,7 +45,8 @@ examples:
   hidenseek serve --listen 0.0.0.0:1883                        # start one here, for devices listed in devices.yaml
   HIDENSEEK_PASSWORD=... hidenseek serve --broker mqtts://coordinator@hub.example.org --ca ca.crt
 
-Stop with Ctrl-C; the same command takes the run up where it stopped. What can be watched: docs/monitoring.md.
+Stop with Ctrl-C; the same command takes the run up where it stopped. Other settings for it, its end, the next one:
+`hidenseek runs`. What can be watched: docs/monitoring.md.
 """
 
 
@@ -60,6 +67,11 @@ def add_serve(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--state", type=Path, metavar="DIR", help="database and broker files (default hidenseek-NAME)")
     parser.add_argument("--unseen", type=Path, metavar="FILE", help=".npz with x and y nobody trains on, to test with")
     parser.add_argument("--new", action="store_true", help="abandon an unfinished run")
+    parser.add_argument(
+        "--stay",
+        action=argparse.BooleanOptionalAction,
+        help="when the run is over, wait for another to be started (default: with --page)",
+    )
     parser.add_argument("--workers", action="store_true", help="let hidenseek worker take masks in its place")
     parser.add_argument("--log", type=Path, metavar="FILE", help="append what happens, a JSON object a line")
     parser.add_argument(
@@ -93,18 +105,104 @@ def _serve(arguments: argparse.Namespace) -> int:
     return _serve_run(arguments, settings)
 
 
-def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
+def _serve_run(arguments: argparse.Namespace, listed: DevicesFile) -> int:
     from rich.console import Console
 
     from coordinator import federation as fed
+    from coordinator import orders
     from coordinator.broker import EmbeddedBroker
+    from coordinator.page.options import PageExtent
     from coordinator.report import cards
-    from coordinator.serving import serving
-    from wire.settings import Training
+    from coordinator.serving import reached, serving, showing
 
     console = Console()
+    state: Path = arguments.state or fed.state_folder(listed.federation.name)
+    stays = arguments.page is not None if arguments.stay is None else arguments.stay
+    new, instead = arguments.new, _instead(state, new=arguments.new)
+    settings = orders.check_start(listed, instead)
+    federation = _federation(arguments, settings, console)
+    evaluator = _read_unseen(arguments.unseen, federation.ticket)
+    broker = _broker(arguments, settings, state)
+    shown = _wanted(arguments)
+    with showing(read_page(arguments, state, arguments.deploy)) as page, reached(broker) as address:
+        while True:
+            with serving(
+                federation,
+                address,
+                console,
+                title=f"{federation.name}: {federation.ticket.plan.name}, {federation.ticket.kept:,} sign bits",
+                state=state,
+                timeout_s=arguments.connect_timeout,
+                packet_bytes=settings.federation.packet_kb * 1024,
+                evaluator=evaluator,
+                new=new,
+                instead=instead,
+                log=arguments.log,
+                wanted=shown,
+                page=page,
+                extent=PageExtent(config=arguments.config, stays=stays),
+            ) as service:
+                service.announce(console)
+                if isinstance(broker, EmbeddedBroker):
+                    console.print(
+                        f"broker: {broker.url()}; passwords of the devices: {broker.folder / 'passwords.json'}"
+                    )
+                summary = service.run()
+                summary = replace(summary, cards=cards.notes(service.store, arguments.deploy, federation.name))
+                conclude(console, summary, state / "report.html")
+                if not stays:
+                    return 0
+                settings, instead, federation = _next(arguments, service, federation.name, console)
+                evaluator, new = _read_unseen(arguments.unseen, federation.ticket), False
+
+
+def _next(
+    arguments: argparse.Namespace, service: Service, name: str, console: Console
+) -> tuple[DevicesFile, Changes, Federation]:
+    """Wait until a run is to be started that can be; how."""
+    from coordinator import config, orders
+    from wire.errors import HidenseekError
+
+    console.print("waiting for another run to be started: hidenseek runs start, or the page; Ctrl-C ends")
+    while True:
+        instead = service.attend()
+        try:
+            settings = orders.check_start(config.load(arguments.config), instead)
+            if settings.federation.name != name:
+                raise ConfigError(
+                    f"the federation is called '{settings.federation.name}' now, and was '{name}'",
+                    where=str(arguments.config),
+                    hint="Start hidenseek serve again for another one",
+                )
+            return settings, instead, _federation(arguments, settings, console)
+        except HidenseekError as error:  # it stays there for a better one
+            orders.withdraw(service.store)
+            console.print(f"no run is started: {error}", highlight=False, markup=False, soft_wrap=True)
+            if service.page:
+                service.page.complain(str(error))
+
+
+def _instead(state: Path, *, new: bool) -> Changes:
+    """What of devices.yaml does not count for the run that is taken up or started."""
+    from coordinator import orders
+    from coordinator.federation import DATABASE
+    from coordinator.store import Store
+
+    if not (state / DATABASE).exists():
+        return orders.NO_CHANGES
+    with closing(Store(state / DATABASE)) as store:
+        unfinished = store.unfinished_run()
+        if unfinished is not None and not new:
+            return orders.begun_with(store, unfinished.id)
+        return orders.asked(store) or orders.NO_CHANGES
+
+
+def _federation(arguments: argparse.Namespace, settings: DevicesFile, console: Console) -> Federation:
+    """What is to be run, with its ticket."""
+    from coordinator import federation as fed
+    from wire.settings import Training
+
     wanted = settings.federation
-    state: Path = arguments.state or fed.state_folder(wanted.name)
     recipe = fed.Recipe(
         ticket=arguments.config.parent / wanted.ticket if wanted.ticket else None,
         model=wanted.model,
@@ -115,48 +213,24 @@ def _serve_run(arguments: argparse.Namespace, settings: DevicesFile) -> int:
         seed=wanted.seed,
     )
     with console.status("preparing the ticket"):
-        federation = fed.Federation(
-            name=wanted.name,
-            ticket=fed.made_apart(recipe),
-            training=Training(**wanted.training.model_dump()),
-            schedule=wanted.schedule(),
-            runtimes=tuple(wanted.runtimes),
-            asynchrony=wanted.asynchrony(),
-            memory=wanted.memory,
-            defend=wanted.defends,
-            secure_aggregation=wanted.secure_aggregation,
-            workers=arguments.workers,
-            allowed=settings.allowed,
-            keys=settings.keys,
-            enrolled=_enrolled(arguments.deploy, wanted.name),
-            evaluate=wanted.evaluate,
-            telemetry=wanted.telemetry,
-        )
-        evaluator = _read_unseen(arguments.unseen, federation.ticket)
-    broker = _broker(arguments, settings, state)
-    shown = _wanted(arguments)
-    page = read_page(arguments, state, arguments.deploy)
-    with serving(
-        federation,
-        broker,
-        console,
-        title=f"{wanted.name}: {federation.ticket.plan.name}, {federation.ticket.kept:,} sign bits",
-        state=state,
-        timeout_s=arguments.connect_timeout,
-        packet_bytes=wanted.packet_kb * 1024,
-        evaluator=evaluator,
-        new=arguments.new,
-        log=arguments.log,
-        wanted=shown,
-        page=page,
-    ) as service:
-        service.announce(console)
-        if isinstance(broker, EmbeddedBroker):
-            console.print(f"broker: {broker.url()}; passwords of the devices: {broker.folder / 'passwords.json'}")
-        summary = service.run()
-        summary = replace(summary, cards=cards.notes(service.store, arguments.deploy, wanted.name))
-        conclude(console, summary, state / "report.html")
-    return 0
+        ticket = fed.made_apart(recipe)
+    return fed.Federation(
+        name=wanted.name,
+        ticket=ticket,
+        training=Training(**wanted.training.model_dump()),
+        schedule=wanted.schedule(),
+        runtimes=tuple(wanted.runtimes),
+        asynchrony=wanted.asynchrony(),
+        memory=wanted.memory,
+        defend=wanted.defends,
+        secure_aggregation=wanted.secure_aggregation,
+        workers=arguments.workers,
+        allowed=settings.allowed,
+        keys=settings.keys,
+        enrolled=_enrolled(arguments.deploy, wanted.name),
+        evaluate=wanted.evaluate,
+        telemetry=wanted.telemetry,
+    )
 
 
 def _enrolled(folder: Path, federation: str) -> Callable[[], Mapping[str, bytes]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from coordinator import privacy, rounds
@@ -25,6 +25,7 @@ from coordinator.intake import Intake
 from coordinator.limits import Limits
 from coordinator.modes import Asynchronously, Ballot, InRounds, Mode
 from coordinator.observer import Observer
+from coordinator.orders import Orders
 from coordinator.outbox import Outbox
 from coordinator.presence import NOBODY, Presence
 from coordinator.rounds import Action, Schedule
@@ -120,10 +121,12 @@ class Coordinator:
     _presence: Presence = field(init=False)
     _intake: Intake = field(init=False)
     _workforce: Workforce | None = field(init=False)
+    _orders: Orders = field(init=False)
     _limits: Limits = field(default_factory=Limits)
     _started: bool = False
     _paused: bool = False
     _finished_s: float | None = None
+    _result: int = 0  # the number that it is announced with
     _unheard: set[str] = field(default_factory=set)  # who has not tried the result yet, once there is one
     _failure: RoundFailed | None = None
 
@@ -136,6 +139,8 @@ class Coordinator:
         self._announced = Announced(self.run, self.ticket, self.store, at_hand=min(AT_HAND + late, 2 * AT_HAND))
         named = self.secure_aggregation or self.asynchrony is not None or self.schedule.per_round <= NAMED
         draw = None if named else Draw(self.channel.key, self.run)
+        self._orders = Orders(self.store, self.run, self.schedule)
+        self.schedule = self._orders.schedule()
         self._announcer = Announcer(
             federation=self._federation(),
             bundles=self.bundles,
@@ -151,7 +156,7 @@ class Coordinator:
         )
         self._workforce = self._workers() if self.workers else None
         self._mode = self._proceed(draw)
-        self._heed_pause()
+        self._heed_orders()
         self.channel.trust = self._trusted
         self.channel.admit = self._admit
         self.channel.max_values = MAX_VALUES
@@ -209,15 +214,27 @@ class Coordinator:
             StateError: if the database cannot be written.
         """
         while not self._done():
-            self._listen()
-            self.watch()
-            self.observer.tick()
-            self._apply(self._time_passes())
+            self._turn()
             if self._failure is not None:
                 raise self._failure
         self._telemetry.flush(math.inf)
         self.store.finish_run(self.run)
-        return self._announced[self.schedule.rounds + 1]
+        return self._announced[self._result]
+
+    def attend(self, until: Callable[[], bool]) -> None:
+        """After `serve`: go on listening to devices, who are told how it ended, until something else is to be done.
+
+        Raises:
+            BrokerRefused, StateError: as `serve`.
+        """
+        while not until():
+            self._turn()
+
+    def _turn(self) -> None:
+        self._listen()
+        self.watch()
+        self.observer.tick()
+        self._apply(self._time_passes())
 
     def _done(self) -> bool:
         if self._finished_s is None:
@@ -232,20 +249,46 @@ class Coordinator:
             for gone in self._presence.heed_changes(now_s):
                 self._unheard.discard(gone.device)
                 actions += self._mode.happened(gone, now_s)
-            self._heed_pause()
+            self._heed_orders()
             if self._workforce is not None:
                 self._workforce.tick(now_s)
             if self._started:  # not before it is known where the run stopped
                 actions += self._mode.happened(rounds.Tick(), now_s)
         return actions
 
-    def _heed_pause(self) -> None:
-        """A person may have the rounds paused, or go on."""
+    def _heed_orders(self) -> None:
+        """A person may have the rounds paused, or go on, by other rules or not at all."""
+        if self._finished_s is not None:
+            return
+        if self._orders.stopped():
+            self._stop()
+            return
+        if (wanted := self._orders.schedule()) != self.schedule:
+            self._reschedule(wanted)
         paused = self.store.paused()
         if paused != self._paused:
             self._paused = paused
             self._mode.hold(paused)
             self.observer.remark("paused: no round opens until it is resumed" if paused else "resumed")
+
+    def _reschedule(self, schedule: Schedule) -> None:
+        announce, self.schedule = schedule.rounds != self.schedule.rounds, schedule
+        self._mode.reschedule(schedule)
+        if announce:
+            self._announcer = replace(self._announcer, federation=self._federation())
+            self._announcer.speak()
+        self.observer.scheduled(schedule)
+        self.observer.remark("the settings of the run were changed")
+
+    def _stop(self) -> None:
+        """End with what the rounds came to that have closed; masks of the open one are not counted."""
+        newest = self.store.newest_round(self.run)
+        number = newest.number + 1 if newest else 1
+        if newest and newest.closed_s is None:
+            self._announced[number] = self._announced[newest.number]
+        self._mode.end()
+        self._finish(number)
+        self.observer.remark("the run is stopped")
 
     # What arrives.
 
@@ -382,6 +425,8 @@ class Coordinator:
             self.store.add_late_bytes(said.run, said.number, device, payload_bytes)
             self._outbox.send(self.topics.down(device), Receipt(run=said.run, number=said.number))
             return []
+        if self._finished_s is not None:
+            raise Mismatch("of a run that is over", expected="nothing", got=type(said).__name__)
         actions = self._mode.hear(device, said, payload_bytes, monotonic_s())
         if isinstance(said, MaskUpdate):
             self.observer.mask(device, said, payload_bytes)
@@ -396,7 +441,7 @@ class Coordinator:
             raise Mismatch("evaluation", expected=f"round 1..{self.schedule.rounds + 1}", got=evaluation.number)
         self.store.add_evaluation(device, evaluation, payload_bytes)
         self.observer.evaluation(device, evaluation)
-        if evaluation.number > self.schedule.rounds:
+        if evaluation.number == self._result:
             self._unheard.discard(device)
 
     def _on_telemetry(self, device: str, telemetry: Telemetry, payload_bytes: int) -> None:
@@ -425,10 +470,7 @@ class Coordinator:
             case rounds.Close():
                 self._close(action.number)
             case rounds.Finish():
-                self._open(self.schedule.rounds + 1, ())
-                self._finished_s = monotonic_s()
-                # All that are known: right after a restart nobody is online again, and the broker may be ours.
-                self._unheard = set(self.fleet.members) - self.fleet.revoked
+                self._finish(self.schedule.rounds + 1)
             case rounds.GiveUp():
                 self._failure = action.error
             case rounds.Remark():
@@ -437,6 +479,13 @@ class Coordinator:
                 sent = self._outbox.send(self.topics.down(action.device), action.message)
                 if not isinstance(action.message, Receipt):  # which a mask's own row counts
                     self.store.add_told(self.run, action.number, action.device, sent)
+
+    def _finish(self, number: int) -> None:
+        """Announce the result, as if a round of this number were."""
+        self._open(number, ())
+        self._result, self._finished_s = number, monotonic_s()
+        # All that are known: right after a restart nobody is online again, and the broker may be ours.
+        self._unheard = set(self.fleet.members) - self.fleet.revoked
 
     def _open(self, number: int, selected: tuple[str, ...]) -> None:
         if self._workforce is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from coordinator import orders
 from coordinator.broker import EmbeddedBroker
 from coordinator.brokers.access import COORDINATOR
 from coordinator.evaluate import Evaluator
@@ -17,7 +18,8 @@ from coordinator.event_log import EventLog
 from coordinator.federation import DATABASE, Federation, connect, prepare
 from coordinator.monitoring.watch import FILES, Wanted, Watch
 from coordinator.observer import Observer, Several
-from coordinator.page.options import PageSettings
+from coordinator.orders import NO_CHANGES, Changes
+from coordinator.page.options import NO_EXTENT, PageExtent, PageSettings
 from coordinator.report.summary import Summary, summarise
 from coordinator.server import Coordinator
 from coordinator.store import Store
@@ -72,11 +74,20 @@ class Service:
             self.coordinator.serve()
         return summarise(self.store)
 
+    def attend(self) -> Changes:
+        """Stay there for devices, and for the page, until another run is to be started; with what settings.
+
+        Raises:
+            BrokerRefused, StateError: as `Coordinator.attend`.
+        """
+        self.coordinator.attend(lambda: orders.asked(self.store) is not None)
+        return orders.asked(self.store) or NO_CHANGES
+
 
 @contextmanager
 def serving(
     federation: Federation,
-    broker: Broker | EmbeddedBroker,
+    broker: Broker,
     console: Console,
     *,
     title: str,
@@ -85,15 +96,17 @@ def serving(
     packet_bytes: int = DEFAULT_PACKET_BYTES,
     evaluator: Evaluator | None = None,
     new: bool = False,
+    instead: Changes = NO_CHANGES,
     log: Path | None = None,
     wanted: Wanted = NOTHING,
-    page: PageSettings | None = None,
+    page: PageServer | None = None,
+    extent: PageExtent = NO_EXTENT,
 ) -> Iterator[Service]:
-    """Open the database, start the broker if it is ours, connect; at the end close and stop all of it again.
+    """Open the database, connect, show the run; at the end close all of it again.
 
     Args:
         federation: what to run.
-        broker: one that runs, or one to start.
+        broker: one that runs.
         console: where the board is shown.
         title: of the board.
         state: folder of the database.
@@ -101,14 +114,16 @@ def serving(
         packet_bytes: largest MQTT packet.
         evaluator: held-out samples.
         new: abandon an unfinished run instead of taking it up.
+        instead: as `prepare` has it.
         log: file that gets what happens as JSON lines.
         wanted: what else is shown to others.
-        page: where the live page is to be; None: nowhere.
+        page: the live page that is to show it.
+        extent: what can be done there.
 
     Raises:
         StateError: as `prepare`, or if the database cannot be used.
-        ConfigError: if the log cannot be opened, or the metrics' or the page's port cannot be had.
-        ConfigError, RuntimeMissing, BrokerUnreachable, BrokerRefused: as starting and connecting do.
+        ConfigError: if the log cannot be opened, or the metrics' port cannot be had.
+        BrokerUnreachable, BrokerRefused: as connecting does.
     """
     board = Board(
         console, title=title, rounds=federation.schedule.rounds, fedavg_bytes=4 * federation.ticket.plan.weights
@@ -116,17 +131,12 @@ def serving(
     watch = Watch(federation.name, federation.schedule, state, wanted)
     with ExitStack() as stack:
         stack.enter_context(watch.serving_metrics())
-        server = None
-        if page:  # a web server is imported only where it is asked for
-            from coordinator.page.server import bound
-
-            server = stack.enter_context(bound(page))
         observers: list[Observer] = [board]
         if log:
             observers.append(stack.enter_context(closing(EventLog(log, federation.name, board.remark))))
         store = stack.enter_context(closing(Store(state / DATABASE)))
         channel = connect(
-            stack.enter_context(_address(broker)),
+            broker,
             federation.name,
             federation.ticket,
             timeout_s=timeout_s,
@@ -137,22 +147,44 @@ def serving(
         stack.enter_context(closing(channel.transport))
         stack.enter_context(watch.connected(channel, store))
         observer = Several(*observers, *watch.observers)
-        coordinator = prepare(federation, store=store, channel=channel, observer=observer, evaluator=evaluator, new=new)
-        watch.know(coordinator)
-        if server:
-            stack.enter_context(server.serving(coordinator, watch.figures))
-        yield Service(
-            coordinator=coordinator,
-            board=board,
+        coordinator = prepare(
+            federation,
             store=store,
-            metrics=watch.address,
-            page=server,
+            channel=channel,
+            observer=observer,
+            evaluator=evaluator,
+            new=new,
+            instead=instead,
         )
+        watch.know(coordinator)
+        if page:
+            page.show_run(coordinator, watch.figures, extent)
+        yield Service(coordinator=coordinator, board=board, store=store, metrics=watch.address, page=page)
 
 
 @contextmanager
-def _address(broker: Broker | EmbeddedBroker) -> Iterator[Broker]:
-    """The coordinator's way to a broker, which runs for as long as this is open if it is ours."""
+def showing(settings: PageSettings | None) -> Iterator[PageServer | None]:
+    """The live page, if there is to be one: its port is taken at once, and runs are shown as they come.
+
+    Raises:
+        ConfigError, StateError: as `coordinator.page.server.PageServer`.
+    """
+    if settings is None:
+        yield None
+        return
+    from coordinator.page.server import bound  # a web server is imported only where it is asked for
+
+    with bound(settings) as server:
+        yield server
+
+
+@contextmanager
+def reached(broker: Broker | EmbeddedBroker) -> Iterator[Broker]:
+    """The coordinator's way to a broker, which runs for as long as this is open if it is ours.
+
+    Raises:
+        ConfigError, RuntimeMissing: as starting one does.
+    """
     if isinstance(broker, Broker):
         yield broker
         return

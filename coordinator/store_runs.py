@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from coordinator.database import Database, marks
 
 # Tables whose rows are a run's.
-OF_RUN = ("round", "mask", "evaluation", "held_out", "telemetry", "exchange", "told", "partial")
+OF_RUN = ("round", "mask", "evaluation", "held_out", "telemetry", "exchange", "told", "partial", "amended")
 RUN = "id, name, ticket, settings, started_s, finished_s, bundle_bytes"
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from coordinator.fleet import Fleet
 from coordinator.live import LiveView
 from coordinator.observer import Observer
+from coordinator.rounds import Schedule
 from wire.messages import Evaluation, MaskUpdate
 
 STYLES = {"offline": "dim", "idle": "cyan", "training": "yellow", "sent": "green"}
@@ -94,7 +95,7 @@ class Board(LiveView, Observer):
         for name, state in self._devices.items():
             if state != "offline":
                 self._devices[name] = "training" if name in asked else "idle"
-        self._over = number > self._planned  # devices leave when the run is over: no news
+        self._over = not selected  # devices leave when the run is over: no news
         if not self._over:
             line = self._rounds.setdefault(number, RoundLine(number, len(selected)))
             line.selected = len(selected)
@@ -126,6 +127,10 @@ class Board(LiveView, Observer):
                 f"unseen {_percent(held_out)}  {line.up_bytes / max(line.voters, 1):,.0f} B up  {line.seconds:.1f} s",
                 highlight=False,
             )
+
+    def scheduled(self, schedule: Schedule) -> None:
+        """See `Observer.scheduled`."""
+        self._planned = schedule.rounds
 
     def remark(self, text: str) -> None:
         """See `Observer.remark`."""
@@ -162,7 +167,7 @@ class Board(LiveView, Observer):
         if not self._rounds:
             return Text(f"waiting for devices: {online} online")
         current = self._rounds[max(self._rounds)]
-        if done == self._planned:
+        if self._over or done == self._planned:
             return Text("all rounds done; last evaluations coming in")
         return Text(f"round {current.number} of {self._planned}: {current.voters} of {current.selected} masks in")
 

@@ -11,7 +11,6 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -79,7 +78,7 @@ def parse(path: Path, tree: CommentedMap, model: type[Model]) -> Model:
     try:
         return model.model_validate(_plain(tree))
     except ValidationError as error:
-        raise _explain(path, tree, model, error.errors()[0]) from None
+        raise complaint(path, tree, misplaced(model, error)) from None
     except Misplaced as error:
         raise complaint(path, tree, error) from None
     except RecursionError:
@@ -134,24 +133,33 @@ def renamed(path: Path, location: Location, new: str) -> str:
     raise by_hand
 
 
-def _explain(path: Path, tree: CommentedMap, model: type[Strict], error: ErrorDetails) -> ConfigError:
+def scalar(text: str) -> Any:
+    """What a word or number comes to that is written outside of a file, as a value in it would."""
+    try:
+        return YAML(typ="safe").load(text)
+    except NOT_YAML:
+        return text
+
+
+def misplaced(model: type[Strict], invalid: ValidationError) -> Misplaced:
+    """What is wrong with settings, the first of it, in words for a person."""
+    error = invalid.errors()[0]
     location = [part for part in error["loc"] if part != "[key]"]
     dotted = ".".join(map(str, location))
-    where = f"{path}:{line_of(tree, location)}"
     if error["type"] == "extra_forbidden":
         known = _known_names(model, location[:-1])
-        return ConfigError(f"{dotted}: no such setting", where=where, hint=did_you_mean(str(location[-1]), known))
+        return Misplaced(location, f"{dotted}: no such setting", did_you_mean(str(location[-1]), known))
     if error["type"] == "missing":  # not with what is there instead: it may be a password
-        return ConfigError(f"{dotted}: missing", where=where)
+        return Misplaced(location, f"{dotted}: missing")
     if error["type"] == "model_type":
-        return ConfigError(f"{dotted}: {error['input']!r:.60} found, settings expected", where=where)
+        return Misplaced(location, f"{dotted}: {error['input']!r:.60} found, settings expected")
     message = error["msg"].removeprefix("Input ").replace("String should match pattern", "should match")
     hint = ""
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         hint = did_you_mean(
             error["input"], [part.strip(" '") for part in message.split("should be")[1].replace(" or ", ",").split(",")]
         )
-    return ConfigError(f"{dotted}: {error['input']!r:.60} found, {message}", where=where, hint=hint)
+    return Misplaced(location, f"{dotted}: {error['input']!r:.60} found, {message}", hint)
 
 
 def _known_names(model: type[Strict], location: Location) -> list[str]:

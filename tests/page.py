@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 from benchmarks.report import RUN, fill
 from coordinator.cli import main
 from coordinator.monitoring.figures import Figures
-from coordinator.page.options import PageSettings
+from coordinator.page.options import NO_EXTENT, PageExtent, PageSettings
 from coordinator.page.server import PageServer, bound
 from coordinator.page.snapshot import Source
 from coordinator.rounds import Schedule
@@ -135,13 +135,16 @@ class Made:
     rounds: int = 3
     ahead: int = 5
     deploy: Path | None = None
+    extent: PageExtent = NO_EXTENT
     store: Store = field(init=False)
     figures: Figures = field(default_factory=Figures)
     source: Source = field(init=False)
 
     def __post_init__(self) -> None:
         self.store = Store(self.folder / "coordinator.db")
-        fill(self.store, self.devices, self.rounds, PROFILES)
+        schedule = Schedule(rounds=self.rounds + self.ahead, per_round=2, quorum=1, deadline_s=60, start_devices=1)
+        settings = {"schedule": asdict(schedule), "asynchrony": None, "memory": 0.0, "defend": True}
+        fill(self.store, self.devices, self.rounds, PROFILES, settings=json.dumps(settings), finished=False)
         self.figures.recall(self.store, RUN)
         self.figures.broker(True)
         for number, device in enumerate(self.figures.devices.values()):
@@ -152,17 +155,19 @@ class Made:
             name="made-up",
             run=RUN,
             database=self.store.place,
-            schedule=Schedule(rounds=self.rounds + self.ahead, per_round=2, quorum=1, deadline_s=60, start_devices=1),
+            schedule=schedule,
             asynchronous=False,
             figures=self.figures,
             deploy=self.deploy,
+            extent=self.extent,
         )
 
     @contextmanager
     def shown(self, **settings: Any) -> Iterator[PageServer]:
         """Its page, on a free port."""
         wanted = {"host": "127.0.0.1", "port": 0, "token_file": self.folder / "page.token", "deploy": self.deploy}
-        with bound(PageSettings(**(wanted | settings))) as server, server.showing(self.source):
+        with bound(PageSettings(**(wanted | settings))) as server:
+            server.show(self.source)
             yield server
         self.store.close()
 

@@ -62,9 +62,13 @@ class HidenseekError(Exception):
 
 
 class ConfigError(HidenseekError):
-    """`devices.yaml` or a command's settings are wrong."""
+    """`devices.yaml` or a command's settings are wrong; `setting` is which, where it is known to be one alone."""
 
     exit_code = 10
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", setting: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.setting = setting
 
 
 class DataError(HidenseekError):

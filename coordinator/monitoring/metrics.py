@@ -83,9 +83,10 @@ class Metrics(Observer):
             return found.labels(federation)
 
         Info("hidenseek_build", "This program.", registry=self.registry).info({"version": __version__})
-        gauge("rounds_planned", "Rounds that the run is to have.").set(schedule.rounds)
-        gauge("round_quorum", "Masks that a round needs.").set(schedule.quorum)
-        gauge("round_deadline_seconds", "How long a round waits for its masks.").set(schedule.deadline_s)
+        self._planned = gauge("rounds_planned", "Rounds that the run is to have.")
+        self._quorum = gauge("round_quorum", "Masks that a round needs.")
+        self._deadline_s = gauge("round_deadline_seconds", "How long a round waits for its masks.")
+        self.scheduled(schedule)
         self._rounds = counter("rounds_closed", "Rounds that were closed.")
         self._round_s = histogram("round_duration_seconds", "From a round's announcement to its end.", ROUND_S)
         self._masks = counter("masks_accepted", "Masks that were stored.")
@@ -112,6 +113,12 @@ class Metrics(Observer):
         """Show what a connection and a database are doing, too."""
         self.registry.register(_Plumbing(self._federation, channel, store.place))
         store.committed = self._commit_s.observe
+
+    def scheduled(self, schedule: Schedule) -> None:
+        """See `Observer.scheduled`."""
+        self._planned.set(schedule.rounds)
+        self._quorum.set(schedule.quorum)
+        self._deadline_s.set(schedule.deadline_s)
 
     def announced(self, number: int, selected: tuple[str, ...]) -> None:
         """See `Observer.announced`."""

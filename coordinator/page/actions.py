@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from coordinator import orders
 from coordinator.brokers import deployment as deployments
 from coordinator.brokers import enroller
 from coordinator.fleet_actions import TO_DEVICES, TO_RUNS
@@ -13,6 +14,7 @@ from wire.errors import ConfigError
 from wire.topics import check_name
 
 APPROVE = "approve"
+STOP = "stop"  # the run
 NAMES = frozenset({*TO_DEVICES, APPROVE})  # of what may be done to a device
 
 
@@ -40,8 +42,10 @@ class Actions:
             return f"{device} {TO_DEVICES[action].carry_out(store, device)}"
 
     def to_run(self, action: str) -> str:
-        """Do something to the rounds; what to say of it. Raises StateError if it cannot be written."""
+        """Do something to the run; what to say of it. Raises StateError if it cannot be written."""
         with self.source.writing() as store:
+            if action == STOP:
+                return orders.stop(store)
             return TO_RUNS[action].carry_out(store)
 
     def _approve(self, device: str) -> str:

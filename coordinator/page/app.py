@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +25,13 @@ from starlette.staticfiles import StaticFiles
 
 from coordinator.fleet_actions import TO_RUNS
 from coordinator.page import charts
-from coordinator.page.actions import NAMES, Actions
+from coordinator.page.actions import NAMES, STOP, Actions
 from coordinator.page.feed import Feed
 from coordinator.page.guard import COOKIE, FORM_KEY, Guard, address_of, is_browser, read_form, too_many
 from coordinator.page.history import History
 from coordinator.page.invites import JOIN, Inviter, phone_page
 from coordinator.page.login import Login
+from coordinator.page.runner import Runner
 from coordinator.page.snapshot import Source
 from coordinator.report import html
 from coordinator.report import page as report
@@ -60,14 +61,22 @@ class Page:
     history: History = field(init=False)
     _actions: Actions = field(init=False)
     _inviter: Inviter = field(init=False)
+    _runner: Runner = field(init=False)
     _cookies: dict[str, Any] = field(init=False)  # how every one is set
     _templates: Environment = field(init=False)
 
     def __post_init__(self) -> None:
         self.feed, self.history = Feed(self.source), History(self.source)
         self._actions, self._inviter = Actions(self.source), Inviter(self.source)
+        self._runner = Runner(self.source)
         self._cookies = {"httponly": True, "samesite": "strict", "secure": self.secure}
         self._templates = html.environment(FOLDER / "templates")
+
+    def show(self, source: Source) -> None:
+        """Show another run from now on."""
+        self.source, self.feed.source = source, source
+        self.history, self._actions, self._inviter = History(source), Actions(source), Inviter(source)
+        self._runner = Runner(source)
 
     def app(self) -> Starlette:
         """The page as an ASGI application."""
@@ -80,6 +89,9 @@ class Page:
                 Route("/api/fleet", self._api_fleet),
                 Route("/devices/{name}", self._device),
                 Route("/devices/{name}/{action}", self._do_to_device, methods=["POST"]),
+                Route("/run", self._show_run),
+                Route("/run/change", self._change_run, methods=["POST"]),
+                Route("/run/start", self._start_run, methods=["POST"]),
                 Route("/run/{action}", self._do_to_run, methods=["POST"]),
                 Route("/invite", self._show_invite),
                 Route("/invite", self._invite, methods=["POST"]),
@@ -109,8 +121,7 @@ class Page:
             request,
             "fleet.html.j2",
             run=self.source.take().run,
-            ticket=self.history.ticket(),
-            settings=_flat(json.loads(self.history.settings())),
+            stays=self.source.extent.stays,
             charts=self._run_charts(),
         )
 
@@ -167,10 +178,44 @@ class Page:
 
     async def _do_to_run(self, request: Request) -> Response:
         action = request.path_params["action"]
-        if action not in TO_RUNS:
+        if action not in (*TO_RUNS, STOP):
             raise HTTPException(404, f"nothing is called '{action}' here")
         await self.checked_form(request)
         return self._said(request, await run_in_threadpool(self._actions.to_run, action), "/")
+
+    def _show_run(self, request: Request) -> Response:
+        return self._render_run(request)
+
+    async def _change_run(self, request: Request) -> Response:
+        return await self._order(request, self._runner.change)
+
+    async def _start_run(self, request: Request) -> Response:
+        return await self._order(request, self._runner.start)
+
+    async def _order(self, request: Request, order: Callable[[Mapping[str, str]], str]) -> Response:
+        texts = await self.checked_form(request)
+        texts.pop(FORM_KEY, None)
+        try:
+            return self._said(request, await run_in_threadpool(order, texts), "/")
+        except (ConfigError, StateError) as error:  # with what was filled in, to be put right
+            if not is_browser(request):
+                raise
+            return await run_in_threadpool(self._render_run, request, texts, error)
+
+    def _render_run(
+        self, request: Request, texts: Mapping[str, str] | None = None, wrong: HidenseekError | None = None
+    ) -> Response:
+        run = self.source.take().run
+        return self._render(
+            request,
+            "run.html.j2",
+            status=400 if wrong else 200,
+            run=run,
+            form=self._runner.form(run, texts, wrong),
+            extent=self.source.extent,
+            settings=_flat(json.loads(self.history.settings())),
+            ticket=self.history.ticket(),
+        )
 
     def _show_invite(self, request: Request) -> Response:
         return self._render_invite(request, self._inviter.suggestion(), str(request.base_url).rstrip("/"))

@@ -32,6 +32,22 @@ class PageSettings:
     deploy: Path | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageExtent:
+    """What can be done on the page beside what can always be.
+
+    Attributes:
+        config: devices.yaml that a run is started by; None: none can be.
+        stays: the coordinator stays when a run is over, for the next.
+    """
+
+    config: Path | None = None
+    stays: bool = False
+
+
+NO_EXTENT = PageExtent()
+
+
 def add_page_arguments(parser: argparse.ArgumentParser) -> None:
     """--page and what belongs to it."""
     group = parser.add_argument_group("live page")

@@ -16,7 +16,7 @@ from coordinator.brokers.deployment import bracketed, is_loopback
 from coordinator.monitoring.figures import Figures
 from coordinator.page.app import Page
 from coordinator.page.login import Login, read_token
-from coordinator.page.options import PageSettings
+from coordinator.page.options import NO_EXTENT, PageExtent, PageSettings
 from coordinator.page.snapshot import Source
 from coordinator.server import Coordinator
 from wire import signing
@@ -46,6 +46,9 @@ class PageServer:
     token: str = field(init=False, repr=False)
     url: str = field(init=False)
     _socket: socket.socket = field(init=False)
+    _page: Page | None = None  # from when there is something to show
+    _server: uvicorn.Server | None = None
+    _thread: threading.Thread | None = None
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -77,16 +80,20 @@ class PageServer:
         return "the page is not encrypted: whoever is on its network can read its token; give it a --page-cert FILE"
 
     def close(self) -> None:
-        """Give the port back."""
+        """Tell browsers how it stands now, show nothing any more, and give the port back."""
+        if self._page and self._server and self._thread:
+            self._page.feed.end(END_S)
+            self._server.should_exit = True
+            self._thread.join(END_S + 5)
         self._socket.close()
 
-    @contextmanager
-    def serving(self, coordinator: Coordinator, figures: Figures) -> Iterator[None]:
-        """A run is shown for as long as this is open.
+    def show_run(self, coordinator: Coordinator, figures: Figures, extent: PageExtent = NO_EXTENT) -> None:
+        """Show a run from now on, also when it is over, until there is another.
 
         Args:
-            coordinator: whose run; nothing of it is touched from here but its database, for reading.
+            coordinator: whose run; nothing of it is touched from here but its database.
             figures: that its observer keeps.
+            extent: what can be done.
         """
         source = Source(
             name=coordinator.name,
@@ -98,17 +105,19 @@ class PageServer:
             deploy=self.settings.deploy,
             allowed=coordinator.fleet.allowed,
             key=signing.public_key(coordinator.channel.key),
+            extent=extent,
         )
-        with self.showing(source):
-            yield
+        self.show(source)
 
-    @contextmanager
-    def showing(self, source: Source) -> Iterator[None]:
-        """As `serving`, of any source."""
-        page = Page(source, Login(self.token), secure=self.settings.certificate is not None)
-        server = uvicorn.Server(
+    def show(self, source: Source) -> None:
+        """As `show_run`, of any source."""
+        if self._page:
+            self._page.show(source)
+            return
+        self._page = Page(source, Login(self.token), secure=self.settings.certificate is not None)
+        self._server = uvicorn.Server(
             uvicorn.Config(
-                page.app(),
+                self._page.app(),
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -119,17 +128,16 @@ class PageServer:
                 ws="none",
             )
         )
-        thread = threading.Thread(target=server.run, args=([self._socket],), name="page", daemon=True)
-        thread.start()
-        try:
-            deadline_s = time.monotonic() + START_S
-            while not server.started and thread.is_alive() and time.monotonic() < deadline_s:
-                time.sleep(0.01)
-            yield
-        finally:
-            page.feed.end(END_S)
-            server.should_exit = True
-            thread.join(END_S + 5)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="page", daemon=True)
+        self._thread.start()
+        deadline_s = time.monotonic() + START_S
+        while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+
+    def complain(self, problem: str) -> None:
+        """Say what is wrong with the run that was to be started; nothing with an empty text."""
+        if self._page:
+            self._page.source.problem = problem
 
 
 def _check_certificate(settings: PageSettings) -> None:

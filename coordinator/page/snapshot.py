@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from coordinator import orders
 from coordinator.backend import Row as SqlRow
 from coordinator.brokers import claims
 from coordinator.brokers.claims import Card
 from coordinator.monitoring.figures import DeviceFigures, Figures
+from coordinator.orders import Orders
+from coordinator.page.options import NO_EXTENT, PageExtent
 from coordinator.place import Place
 from coordinator.rounds import Schedule
 from coordinator.store import Store
@@ -28,6 +31,7 @@ class RunState:
     """A run. Times are seconds since 1970, None where there is none.
 
     Attributes:
+        id: which, hexadecimal.
         name: of the federation.
         round: the one that is open; 0 before the first, one more than `rounds` at the end.
         rounds: how many there are.
@@ -40,9 +44,14 @@ class RunState:
         own, seen, held_out: accuracies, see `Figures`.
         connected: the connection to the broker stands.
         paused: no round opens after the one that is open.
+        over: it goes on no more.
+        stopped: by a person, before its last round.
+        next: a run is to be started.
+        problem: why that cannot be.
         now_s: of this snapshot.
     """
 
+    id: str
     name: str
     round: int
     rounds: int
@@ -58,6 +67,10 @@ class RunState:
     held_out: float | None
     connected: bool
     paused: bool
+    over: bool
+    stopped: bool
+    next: bool
+    problem: str
     now_s: float
 
 
@@ -77,12 +90,14 @@ class Source:
         name: of the federation.
         run: which run.
         database: where it is.
-        schedule: of the run.
+        schedule: of the run when it began, or later.
         asynchronous: no deadline closes its steps.
         figures: as the coordinator's thread keeps them.
         deploy: folder of the broker, where flashed cards are kept.
         allowed: ids that may join; empty: any.
         key: the federation's public key.
+        extent: what can be done.
+        problem: why the run that was to be started cannot be.
     """
 
     name: str
@@ -94,6 +109,8 @@ class Source:
     deploy: Path | None = None
     allowed: frozenset[str] = frozenset()
     key: bytes | None = None
+    extent: PageExtent = NO_EXTENT
+    problem: str = ""
     _watched: claims.Watched | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -126,6 +143,8 @@ class Source:
             known = dict(map(tuple, store.query("SELECT name, profile FROM device")))
             revoked = store.revoked()
             paused = store.paused()
+            of_run = Orders(store, self.run, self.schedule)
+            schedule, over, next_run = of_run.schedule(), of_run.stopped(), orders.asked(store) is not None
             newest = store.query(
                 "SELECT number, opened_s, closed_s FROM round WHERE run = ? ORDER BY number DESC LIMIT ?",
                 self.run,
@@ -134,10 +153,11 @@ class Source:
         figures = {name: one for name, one in self.figures.devices.copy().items() if name in known or one.online}
         cards = self.cards()
         devices = {
-            name: self._row(name, figures.get(name), known.get(name, ""), name in revoked, cards.get(name), now_s)
+            name: self._row(name, figures.get(name), known.get(name, ""), name in revoked, cards.get(name), now_s, over)
             for name in sorted({*known, *figures, *revoked, *cards})
         }
-        return Snapshot(run=self._run(newest, paused, now_s), devices=devices)
+        run = self._run(newest, schedule, paused=paused, over=over, next_run=next_run, now_s=now_s)
+        return Snapshot(run=run, devices=devices)
 
     def cards(self) -> dict[str, Card]:
         """Cards by device; none where they cannot be read."""
@@ -146,26 +166,31 @@ class Source:
         except StateError:
             return {}
 
-    def _run(self, newest: list[SqlRow], paused: bool, now_s: float) -> RunState:
+    def _run(
+        self, newest: list[SqlRow], schedule: Schedule, *, paused: bool, over: bool, next_run: bool, now_s: float
+    ) -> RunState:
         """The run.
 
         Args:
             newest: its last rounds, the newest first.
+            schedule: its rules.
             paused: it is.
+            over: it goes on no more.
+            next_run: another is to be started.
             now_s: seconds since 1970.
         """
-        figures, rounds = self.figures, self.schedule.rounds
-        closed = 0
-        if newest:
-            closed = min(newest[0]["number"] - (newest[0]["closed_s"] is None), rounds)
-        going = 0 < figures.round <= rounds and closed < figures.round
+        figures, rounds = self.figures, schedule.rounds
+        closed = min(next((one["number"] for one in newest if one["closed_s"] is not None), 0), rounds)
+        over = over or figures.round > rounds
+        going = 0 < figures.round <= rounds and closed < figures.round and not over
         end_s = deadline_s = None
-        if len(newest) > 1 and closed < rounds and not paused:
+        if len(newest) > 1 and closed < rounds and not paused and not over:
             pace_s = (newest[0]["opened_s"] - newest[-1]["opened_s"]) / (len(newest) - 1)
             end_s = max(newest[0]["opened_s"] + pace_s * (rounds - newest[0]["number"] + 1), now_s)
         if going and not self.asynchronous and figures.asked_s is not None:
-            deadline_s = figures.asked_s + self.schedule.deadline_s
+            deadline_s = figures.asked_s + schedule.deadline_s
         return RunState(
+            id=self.run.hex(),
             name=self.name,
             round=figures.round,
             rounds=rounds,
@@ -181,16 +206,27 @@ class Source:
             held_out=figures.held_out,
             connected=figures.connected,
             paused=paused,
+            over=over,
+            stopped=over and closed < rounds,
+            next=next_run,
+            problem=self.problem,
             now_s=now_s,
         )
 
     def _row(
-        self, name: str, one: DeviceFigures | None, profile: str, revoked: bool, card: Card | None, now_s: float
+        self,
+        name: str,
+        one: DeviceFigures | None,
+        profile: str,
+        revoked: bool,
+        card: Card | None,
+        now_s: float,
+        over: bool,
     ) -> Row:
         if revoked:
             state = "revoked"
         elif one is not None and one.online:
-            asked = name in self.figures.asked and self.figures.round <= self.schedule.rounds
+            asked = name in self.figures.asked and not over
             state = "training" if asked and one.round != self.figures.round else "online"
         else:
             state = "offline"

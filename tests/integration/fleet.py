@@ -44,12 +44,22 @@ class Processes:
     home: Path
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def edge(self, device: str, broker: str, *extra: str, password: str = "") -> None:
-        """Start (or start again) a device."""
+    def edge(self, device: str, broker: str, *extra: str, password: str = "", once: bool = True) -> None:
+        """Start (or start again) a device; for one run, or for any that come."""
         data = self.home / "data" / device
         if not data.exists():
             write_person(data, seed=sum(device.encode()))
-        arguments = ["edge_client.cli", "join", "--once", "--federation", "t", "--broker", broker, "--device", device]
+        arguments = [
+            "edge_client.cli",
+            "join",
+            *(["--once"] if once else []),
+            "--federation",
+            "t",
+            "--broker",
+            broker,
+            "--device",
+            device,
+        ]
         arguments += ["--data", str(data), "--state", str(self.home / "state" / device), *extra]
         self._start(device, arguments, password)
 

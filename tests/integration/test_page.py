@@ -35,7 +35,7 @@ def printed(processes: Processes) -> Printed:
 
 def test_a_federation_is_seen_to_its_end(processes: Processes) -> None:
     """Waiting, training, then finished, with the figures of the database; and then it ends."""
-    processes.serve(CONFIG, "--listen", "127.0.0.1:0", "--page", "127.0.0.1:0")
+    processes.serve(CONFIG, "--listen", "127.0.0.1:0", "--page", "127.0.0.1:0", "--no-stay")
     page = printed(processes)
     states: dict[str, set[str]] = {"pi-1": set(), "pi-2": set()}
     visitor = Visitor(page).log_in()

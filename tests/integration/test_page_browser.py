@@ -21,7 +21,7 @@ VIEWS = {
     "desktop": {"viewport": {"width": 1280, "height": 900}, "colorScheme": "light"},
     "phone": {"viewport": {"width": 390, "height": 844}, "colorScheme": "dark", "hasTouch": True, "isMobile": True},
 }
-PATHS = {"fleet": "", "device": "devices/pi-002", "invite": "invite", "none": "nothing", "login": "login"}
+PATHS = {"fleet": "", "device": "devices/pi-002", "run": "run", "invite": "invite", "none": "nothing", "login": "login"}
 LOG_IN = """
 await page.goto(url);
 await page.waitForSelector("#fleet tbody tr");
@@ -53,13 +53,7 @@ def server(made: Made) -> Iterator[PageServer]:
 def test_every_page_is_for_everybody(browser: Browser, server: PageServer, view: str, tmp_path: Path) -> None:
     """No rule of axe is broken, nothing is wider than the screen, and no page breaks its own policy."""
     browser.run(LOG_IN, view=VIEWS[view], url=server.login_url)
-    for name, path in (
-        ("fleet", ""),
-        ("device", "devices/pi-002"),
-        ("invite", "invite"),
-        ("none", "nothing"),
-        ("login", "login"),
-    ):
+    for name, path in PATHS.items():
         broken = browser.run(
             """
             await page.goto(url);

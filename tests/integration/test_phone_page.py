@@ -62,9 +62,9 @@ def phones(chromium: Program) -> Iterator[Phones]:
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Deployed]:
-    """A mosquitto with TLS and websockets, as `hidenseek broker init` makes it."""
-    with deployed(tmp_path, "mosquitto", devices=DEVICES, each=True) as made:
+def broker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Deployed]:
+    """A broker with TLS and websockets, as `hidenseek broker init` makes it: mosquitto, if a test asks for no other."""
+    with deployed(tmp_path, getattr(request, "param", "mosquitto"), devices=DEVICES, each=True) as made:
         yield made
 
 
@@ -81,6 +81,7 @@ def person(folder: Path, seed: int) -> Path:
     return write_person(folder / f"person-{seed}", seed) / "train.npz"
 
 
+@pytest.mark.parametrize("broker", ["mosquitto", "nats"], indirect=True)
 def test_three_phones_and_two_boards_complete_a_federation(
     tmp_path: Path, processes: Processes, broker: Deployed, page: str, phones: Phones
 ) -> None:

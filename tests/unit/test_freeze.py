@@ -36,6 +36,7 @@ def database(path: Path, *outcomes: np.ndarray, ticket: bytes = TICKET.encoded) 
     store = Store(path / "coordinator.db")
     store.start_run(run=RUN, name="t", ticket=ticket, settings="{}", bundle_bytes=1)
     for number, signs in enumerate(outcomes, 1):
+        store.close_round(RUN, number - 1)
         store.open_round(RUN, number, ("pi-01",), votes(signs))
     store.close()
     return path / "coordinator.db"

@@ -108,7 +108,8 @@ function tile(key, text, how = "") {
 }
 
 function standing() {
-  if (run.round > run.rounds) return ["finished", "over"];
+  if (run.next) return ["a run is being started", "open"];
+  if (run.over) return run.stopped ? ["stopped", "open"] : ["finished", "over"];
   if (run.paused) return [run.closed < run.round ? "pausing after this round" : "paused", "open"];
   if (!run.connected) return ["broker lost", "open"];
   if (run.round === 0) return ["waiting for devices", "open"];
@@ -119,17 +120,23 @@ function drawRun() {
   const [words, kind] = standing();
   put($("#standing"), words);
   $("#standing").className = `state ${kind}`;
-  const finished = run.round > run.rounds;
+  const finished = run.over;
+  $("#progress").max = run.rounds;
   $("#progress").value = run.closed;
   $("#pause").hidden = run.paused || finished;
   $("#resume").hidden = !run.paused || finished;
-  tile("round", `${Math.min(run.round, run.rounds)} of ${run.rounds}`, run.end_s && !finished ? `done at about ${clock(run.end_s)}` : "");
+  $("#stop").hidden = $("#change").hidden = finished;
+  $("#start").hidden = !finished || run.next || $("#start").dataset.stays !== "true";
+  $("#problem").hidden = !run.problem;
+  put($("#problem"), run.problem);
+  const number = finished ? run.closed : Math.min(run.round, run.rounds);
+  tile("round", `${number} of ${run.rounds}`, run.end_s && !finished ? `done at about ${clock(run.end_s)}` : "");
   tile("masks", finished ? DASH : `${run.masks} of ${run.selected}`, deadline());
   tile("online", `${whole(run.online)} of ${whole(run.known)}`);
   tile("own", percent(run.own), "own signs on own test samples, mean of the last round");
   tile("seen", percent(run.seen), "newest network, on the devices' test samples");
   tile("held_out", percent(run.held_out), "on samples that nobody trains on");
-  document.title = `${Math.min(run.round, run.rounds)}/${run.rounds} ${run.name} – hidenseek`;
+  document.title = `${number}/${run.rounds} ${run.name} – hidenseek`;
   if (closed !== run.closed) {
     if (closed !== null) refresh($("#charts"), "/charts");
     closed = run.closed;
@@ -137,6 +144,7 @@ function drawRun() {
 }
 
 function deadline() {
+  if (run.over) return "";
   if (run.closed === run.round && run.round > 0 && run.round < run.rounds)
     return run.paused ? "no round opens until it is resumed" : "waits for devices to open the next";
   if (!run.deadline_s) return "";
@@ -146,6 +154,7 @@ function deadline() {
 
 listen(
   (told) => {
+    if (run && run.id !== told.run.id) location.reload(); // the page was made for another
     if (told.all) fleet.clear();
     let news = told.all; // who is there, or how they are sorted, is another
     for (const [name, row] of Object.entries(told.devices)) {
@@ -162,10 +171,14 @@ listen(
     drawRun();
     if (told.all) performance.mark("fleet-shown");
   },
-  () => (run && run.round > run.rounds ? "The run is over and the coordinator has ended. Its report is report.html in its state folder." : ""),
+  () => (run && run.over ? "The run is over and the coordinator has ended. Its report is report.html in its state folder." : ""),
 );
 setInterval(() => run && put($('[data-run="masks-how"]'), deadline() || "\u00a0"), 1000);
 
+document.addEventListener("submit", (event) => {
+  const { ask } = event.target.dataset;
+  if (ask && !confirm(ask)) event.preventDefault();
+});
 filter.addEventListener("input", () => {
   page = 0;
   arrange();
