@@ -101,7 +101,7 @@ test-chaos: $(VENV)/.kernels
 
 # Base systems are made once, by mmdebstrap, and kept in the user's cache.
 test-image: $(VENV)/.kernels
-	@timeout --foreground 1800 $(BIN)/python -m pytest -s -m image tests/boot $(ARGS)
+	@timeout --foreground 2700 $(BIN)/python -m pytest -s -m image tests/boot $(ARGS)
 
 # What is found is told with a command that tries it again; new ground goes to out/fuzz.
 fuzz: $(VENV)/.kernels

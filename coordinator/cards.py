@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.datasets.cache import cache_dir
-from export.image import blockdevices, client, customise, source, system, write
+from coordinator.datasets.cache import cache_dir, lock
+from export.image import blockdevices, build, client, customise, source, system, write
 from export.image.customise import Card
 from export.image.system import System
 from wire.errors import ImageError
@@ -27,6 +27,23 @@ class Base:
     path: Path
     system: System
     release: str
+
+
+def own_image(progress: Progress, *, again: bool = False) -> Path:
+    """Our own image, built of Debian packages; once, and then kept.
+
+    Args:
+        progress: told what is done.
+        again: build it of today's packages though there is one.
+
+    Raises:
+        ImageError: if it cannot be built.
+        RuntimeMissing: if programs that it takes are not installed.
+    """
+    folder = cache_dir() / "build"
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / "image"):
+        return build.image(folder, progress, again=again)
 
 
 def prepare(image: Path, sources: list[Path], progress: Progress) -> Base:

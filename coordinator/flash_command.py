@@ -32,12 +32,16 @@ examples:
   hidenseek flash pi-01 --image raspios-lite-arm64.img.xz --to /dev/sdX
   hidenseek flash pi-01 --image raspios-lite-arm64.img.xz --to pi-01.img     # for another tool, or a virtual machine
   hidenseek flash --all --image raspios-lite-arm64.img.xz --to cards/        # one file for each device
+  hidenseek flash pi-01 --build --to /dev/sdX       # an image of our own, built of Debian's packages once (15 minutes)
   HIDENSEEK_WIFI_PASSWORD=... hidenseek flash pi-02 --image ubuntu-server.img.xz --to /dev/mmcblk0 --yes
 
 Takes 64-bit Raspberry Pi OS (bookworm, trixie), Debian and Ubuntu, as they were downloaded: .img, .xz, .gz or .zst. The
 image is never changed. Host name, user, SSH key, Wi-Fi, country, address, locale, time zone, swap (off, zram), GPU
 memory, limits of clock and temperature, and power saving come from `flash:` in devices.yaml (docs/flash.md). Needs
 mtools, e2fsprogs and fdisk; root only to write to a card, and asks for it then.
+
+--build makes a small image for the Pi 3, 4 and Zero 2 W of Debian's packages, and keeps it in the cache; interrupted,
+it goes on where it was. That also needs mmdebstrap, arch-test, zstd, and qemu-user-static on other than ARM machines.
 """
 
 
@@ -55,6 +59,10 @@ def add_flash(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--all", action="store_true", help="every device of devices.yaml, each into a file")
     parser.add_argument("--list", action="store_true", help="only list the cards that may be written to")
     parser.add_argument("--image", type=Path, metavar="FILE", help="the stock image")
+    parser.add_argument(
+        "--build", action="store_true", help="instead of --image: our own, of Debian's packages; alone it is only built"
+    )
+    parser.add_argument("--again", action="store_true", help="with --build: of today's packages, though there is one")
     parser.add_argument("--to", metavar="WHERE", help="/dev/NAME of a card, a file that ends in .img, or a folder/")
     parser.add_argument(
         "--config", type=Path, default=Path("devices.yaml"), metavar="FILE", help="settings and devices"
@@ -87,7 +95,14 @@ def _flash(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list()
     console = Console(stderr=True)
-    for name in ("image", "to"):
+    if arguments.build and arguments.image is not None:
+        raise ConfigError("two images: --image and --build", where="--build", hint="Leave one out")
+    if arguments.again and not arguments.build:
+        raise ConfigError("only with --build", where="--again")
+    if arguments.build and not (arguments.device or arguments.all or arguments.to):
+        print(_build(console, arguments))
+        return 0
+    for name in ("to",) if arguments.build else ("image", "to"):
         if getattr(arguments, name) is None:
             raise ConfigError("missing", where=f"--{name}", hint="hidenseek flash --help has examples")
     settings = config.load(arguments.config)
@@ -100,6 +115,8 @@ def _flash(arguments: argparse.Namespace) -> int:
         _check_single(names)
         cards.check_target(Path(arguments.to), 0, arguments.image)
     targets = {} if block else _files(arguments.to, names)
+    if arguments.build:
+        arguments.image = _build(console, arguments)
     with _progress(console) as progress:
         base = cards.prepare(arguments.image, arguments.wheels or [Path("dist")], progress)
     for card in made.values():
@@ -122,6 +139,25 @@ def _flash(arguments: argparse.Namespace) -> int:
             highlight=False,
         )
     return 0
+
+
+def _build(console: Console, arguments: argparse.Namespace) -> Path:
+    """Our own image, and a line of what it is."""
+    import json
+
+    from coordinator import cards
+    from export.image import build
+
+    with _progress(console, packages=True) as progress:
+        image = cards.own_image(progress, again=arguments.again)
+    made = json.loads(build.manifest_path(image).read_text())
+    console.print(
+        f"{image.name}: {made['bytes'] / 1e6:.0f} MB, {len(made['packages'])} packages of Debian {made['suite']} "
+        f"of {made['built'][:10]}; newer ones with --again",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return image
 
 
 def _tell_waiting(deploy: Path) -> None:
@@ -252,17 +288,22 @@ def _files(to: str, names: list[str]) -> dict[str, Path]:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[cards.Progress]:
-    """A bar with rate and time left for whatever is done, one after the other."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+def _progress(console: Console, *, packages: bool = False) -> Iterator[cards.Progress]:
+    """A bar with rate and time left for whatever is done, one after the other; of packages, with the time so far."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
     )
+
+    counted = (MofNCompleteColumn(), TimeElapsedColumn())
+    written = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), *(counted if packages else written))
     with Progress(*columns, console=console, transient=True) as bar:
         current = bar.add_task("", total=None)
 

@@ -27,6 +27,9 @@ _LACKING = [program for program in ("mcopy", "sfdisk", "debugfs", "zstd") if not
 needed = pytest.mark.skipif(
     bool(_LACKING), reason=f"not installed: {', '.join(_LACKING)} (apt-get install mtools fdisk zstd)"
 )
+packed_by = pytest.mark.skipif(
+    bool(_LACKING) or not _installed("mkfs.vfat"), reason="not installed: mtools, fdisk, zstd or dosfstools"
+)
 _FOLDER = tempfile.TemporaryDirectory(prefix="hidenseek-images-")
 ROOT_MIB, BOOT_MIB = 12, 8  # small; stock ones have 512 MiB for the boot files, and that has to be FAT32
 # An ELF header of a machine, as far as it is read, and glibc's banner.

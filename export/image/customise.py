@@ -91,7 +91,7 @@ def personalise(image: Path, system: System, card: Card) -> None:
         tree.merge(_power_saving(root, system))
     boot: dict[str, bytes] = {}
     if system.mechanism == "systemd":
-        tree.merge(firstrun.files(card.settings, network_manager=system.network_manager))
+        tree.merge(firstrun.files(card.settings, network=system.network))
     else:
         instance = f"{card.settings.hostname}-{secrets.token_hex(8)}"
         enable = [["sh", "-c", "systemctl enable --now ssh.service || systemctl enable --now sshd.service"]]
@@ -126,7 +126,7 @@ def _nobodys(root: Ext4) -> Tree:
 def _power_saving(root: Ext4, system: System) -> Tree:
     """What saves power besides what config.txt says."""
     tree = Tree()
-    if system.network_manager:
+    if system.network == "NetworkManager":
         tree.add("/etc/NetworkManager/conf.d/90-hidenseek.conf", "[connection]\nwifi.powersave=3\n")  # on
     if root.kind("/usr/lib/systemd/system/hciuart.service"):  # it waits for Bluetooth, in vain
         tree.links["/etc/systemd/system/hciuart.service"] = "/dev/null"
@@ -137,7 +137,7 @@ def _firmware(image: Path, system: System, card: Card, command_line: bytes | Non
     """Files that a Raspberry Pi's firmware reads."""
     before = command_line or _boot_file(image, system, "cmdline.txt")
     after = firmware.command_line(before, card.settings)
-    if system.mechanism == "systemd":
+    if system.mechanism == "systemd" and not system.firstrun_unit:
         after = firstrun.command_line(after)
     said = _boot_file(image, system, "config.txt").decode(errors="surrogateescape")
     config = firmware.config(said, card.settings)

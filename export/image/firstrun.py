@@ -1,18 +1,34 @@
 """Settings for systems without cloud-init: most are written into the image, the rest is a script that runs once.
 
 systemd runs the script before anything else and starts the machine again: `systemd.run` on the kernel's command
-line (systemd-run-generator(8)), as Raspberry Pi Imager does. It lies on the root partition, mode 0700.
+line (systemd-run-generator(8)), as Raspberry Pi Imager does. It lies on the root partition, mode 0700. Our own image
+has a unit for it instead, which saves a whole boot: nothing that has started by then would have to be told anew.
 """
 
 from __future__ import annotations
 
 import shlex
+from typing import Literal
 
+from export.image import networkd
 from export.image.settings import CardSettings
 from export.image.tree import Tree
 from wire.errors import ImageError
 
+Network = Literal["NetworkManager", "networkd", ""]  # what is told of Wi-Fi and addresses; "" for nothing
 SCRIPT = "/opt/hidenseek/setup/firstrun.sh"
+UNIT = "/etc/systemd/system/hidenseek-firstrun.service"
+UNIT_TEXT = f"""\
+[Unit]
+Description=What this card was told, done once
+ConditionPathExists={SCRIPT}
+After=systemd-remount-fs.service
+Before=ssh.service
+
+[Service]
+Type=oneshot
+ExecStart={SCRIPT}
+"""
 ARGUMENTS = (
     f"systemd.run={SCRIPT}",
     "systemd.run_success_action=reboot",
@@ -21,11 +37,11 @@ ARGUMENTS = (
 )
 
 
-def files(settings: CardSettings, *, network_manager: bool) -> Tree:
+def files(settings: CardSettings, *, network: Network) -> Tree:
     """What goes into the root partition.
 
     Raises:
-        ImageError: if the system cannot be told of a network without NetworkManager.
+        ImageError: if the system cannot be told of a network.
     """
     tree = Tree()
     tree.add("/etc/hostname", f"{settings.hostname}\n")
@@ -37,13 +53,18 @@ def files(settings: CardSettings, *, network_manager: bool) -> Tree:
     tree.add("/etc/timezone", f"{settings.timezone}\n")
     tree.links["/etc/localtime"] = f"/usr/share/zoneinfo/{settings.timezone}"
     if settings.wifi or settings.static:
-        if not network_manager:
-            raise ImageError(
-                "Wi-Fi and static addresses of this system need NetworkManager or cloud-init, and it has neither",
-                hint="Take Raspberry Pi OS, or leave out wifi and address",
-            )
-        connection = _connection(settings)
-        tree.add("/etc/NetworkManager/system-connections/hidenseek.nmconnection", connection, 0o600)
+        match network:
+            case "NetworkManager":
+                connection = _connection(settings)
+                tree.add("/etc/NetworkManager/system-connections/hidenseek.nmconnection", connection, 0o600)
+            case "networkd":
+                tree.merge(networkd.files(settings))
+            case "":
+                raise ImageError(
+                    "Wi-Fi and static addresses of this system need NetworkManager, systemd-networkd or cloud-init, "
+                    "and it has none of them",
+                    hint="Take Raspberry Pi OS or --build, or leave out wifi and address",
+                )
     tree.folders["/opt/hidenseek/setup"] = 0o700
     tree.add(SCRIPT, _script(settings), 0o700)
     return tree

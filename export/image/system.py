@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from export.image import firstrun
 from export.image.ext4 import Ext4
 from export.image.fat import Fat
 from export.image.layout import Partition, partitions
@@ -36,7 +37,9 @@ class System:
         glibc: minor version of its glibc 2.
         mechanism: how it takes settings.
         firmware: a Raspberry Pi can boot it: it has config.txt and cmdline.txt.
-        network_manager: NetworkManager is in it.
+        network: what can be told of Wi-Fi and addresses besides cloud-init: NetworkManager, or systemd-networkd with
+            wpa_supplicant; "" if neither.
+        firstrun_unit: a unit of it runs firstrun.sh, so that the kernel's command line need not.
         root: its root partition.
         boot: its FAT partition, if there is one.
     """
@@ -47,7 +50,8 @@ class System:
     glibc: int
     mechanism: Mechanism
     firmware: bool
-    network_manager: bool
+    network: firstrun.Network
+    firstrun_unit: bool
     root: Partition
     boot: Partition | None
 
@@ -82,7 +86,8 @@ def inspect(image: Path) -> System:
         glibc=_glibc(files, machine),
         mechanism=_mechanism(image, files, boot, names, title),
         firmware={"config.txt", "cmdline.txt"} <= names,
-        network_manager=files.kind("/usr/sbin/NetworkManager") is not None,
+        network=_network(files),
+        firstrun_unit=files.kind(firstrun.UNIT) is not None,
         root=root,
         boot=boot,
     )
@@ -139,6 +144,14 @@ def _glibc(files: Ext4, machine: str) -> int:
     library = files.read(f"/usr/lib/{machine}-linux-gnu/libc.so.6") or files.read("/lib/libc.so.6") or b""
     found = re.search(rb"GNU C Library \(.*?release version 2\.(\d+)", library)
     return int(found[1]) if found else 17
+
+
+def _network(files: Ext4) -> firstrun.Network:
+    """Both programs of the latter may be on a system that does not use them; that it does, the link says."""
+    if files.kind("/usr/sbin/NetworkManager"):
+        return "NetworkManager"
+    enabled = files.link("/etc/systemd/system/multi-user.target.wants/systemd-networkd.service")
+    return "networkd" if enabled and files.kind("/usr/sbin/wpa_supplicant") else ""
 
 
 def _mechanism(image: Path, files: Ext4, boot: Partition | None, names: set[str], title: str) -> Mechanism:

@@ -1,9 +1,10 @@
-"""The programs that read and change file systems inside an image: mtools, e2fsprogs, util-linux. Any user may."""
+"""The programs that make, read and change file systems inside an image: mtools, e2fsprogs, util-linux. Any user may."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from shutil import which
 
@@ -17,9 +18,17 @@ PACKAGES = {  # Debian's
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "resize2fs": "e2fsprogs",
+    "mke2fs": "e2fsprogs",
+    "mkfs.vfat": "dosfstools",
     "sfdisk": "fdisk",
     "zstd": "zstd",
     "sudo": "sudo",
+    "tar": "tar",
+    "sh": "dash",
+    "mmdebstrap": "mmdebstrap",
+    "arch-test": "arch-test",
+    "fakeroot": "fakeroot",
+    "newuidmap": "uidmap",
 }
 # Where they are when an ordinary user's PATH does not say so, and where Homebrew keeps its e2fsprogs.
 FOLDERS = ("/usr/sbin", "/sbin", "/opt/homebrew/opt/e2fsprogs/sbin", "/usr/local/opt/e2fsprogs/sbin")
@@ -31,11 +40,30 @@ def find(program: str) -> str:
     Raises:
         RuntimeMissing: if it is not installed; names the package.
     """
-    found = which(program) or which(program, path=os.pathsep.join(FOLDERS))
+    found = _which(program)
     if found is None:
         package = PACKAGES[program]
         raise RuntimeMissing(f"{program} is not installed", hint=f"Install it: sudo apt-get install {package}")
     return found
+
+
+def check(programs: Iterable[str]) -> None:
+    """Whether all of these are there.
+
+    Raises:
+        RuntimeMissing: if one is not; names every package that has to be installed.
+    """
+    lacking = [program for program in programs if _which(program) is None]
+    if lacking:
+        packages = " ".join(sorted({PACKAGES[program] for program in lacking}))
+        verb = "is" if len(lacking) == 1 else "are"
+        raise RuntimeMissing(
+            f"{', '.join(lacking)} {verb} not installed", hint=f"Install: sudo apt-get install {packages}"
+        )
+
+
+def _which(program: str) -> str | None:
+    return which(program) or which(program, path=os.pathsep.join(FOLDERS))
 
 
 def run(program: str, *arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -103,7 +103,12 @@ class Deployed:
 
 @contextmanager
 def deployed(
-    folder: Path, kind: str, *more: str, devices: str = "{pi-1: {}, pi-2: {}}", each: bool = False
+    folder: Path,
+    kind: str,
+    *more: str,
+    devices: str = "{pi-1: {}, pi-2: {}}",
+    hosts: str = "localhost",
+    each: bool = False,
 ) -> Iterator[Deployed]:
     """Make one and run it; each node by a `broker up` of its own, if wanted."""
     config = folder / "devices-of-broker.yaml"
@@ -111,7 +116,7 @@ def deployed(
     deploy = folder / "deploy"
     ports = zip(("--port", "--ws-port", "--cluster-port", "--client-port"), free_ports(4), strict=True)
     options = [word for name, port in ports for word in (name, str(port))]
-    command = ["broker", "init", "--kind", kind, "--hosts", "localhost", "-o", str(deploy), "--devices", str(config)]
+    command = ["broker", "init", "--kind", kind, "--hosts", hosts, "-o", str(deploy), "--devices", str(config)]
     assert cli.main([*command, *options, *more]) == 0
     made = Deployed(deploy)
     for name in [node.name for node in made.settings.broker_nodes()] if each else [""]:

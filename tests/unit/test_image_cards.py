@@ -171,9 +171,9 @@ def test_the_script_takes_itself_off_the_command_line(tmp_path: Path) -> None:
 
 def test_without_a_way_to_tell_of_wifi_it_is_refused() -> None:
     """A card that silently never came online would be worse."""
-    with pytest.raises(ImageError, match="need NetworkManager or cloud-init"):
-        firstrun.files(settings(), network_manager=False)
-    assert firstrun.files(settings(wifi=None, static=None), network_manager=False).files
+    with pytest.raises(ImageError, match="need NetworkManager, systemd-networkd or cloud-init"):
+        firstrun.files(settings(), network="")
+    assert firstrun.files(settings(wifi=None, static=None), network="").files
 
 
 def test_what_does_not_fit_makes_the_root_partition_grow(tmp_path: Path) -> None:

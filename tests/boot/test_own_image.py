@@ -1,0 +1,155 @@
+"""`hidenseek flash --build`, the ARM image itself: its kernel, boot files and services, in an emulated board.
+
+From a blank card to signs of the demo's network: firstrun.sh and the root partition grown, enrolment over TLS, rounds
+by the sparse kernels, a power cut in the middle of one, and the same run to its end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from coordinator import cli
+from coordinator.datasets.cache import cache_dir
+from export.image import build, recipe, system
+from export.image.ext4 import Ext4
+from tests.boot import board as boards
+from tests.boot.board import Board
+from tests.boot.test_boot import masks, note, offline, timed
+from tests.integration.deployed import Deployed, deployed
+from tests.integration.fleet import Processes, wait_until, write_person
+from tests.wheels import build_wheel, copy_tree
+
+NEEDED = {
+    "qemu-system-aarch64": "qemu-system-arm",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "mosquitto": "mosquitto",
+    "mcopy": "mtools",
+    "ssh": "openssh-client",
+}
+PATH = f"{os.environ['PATH']}:/usr/sbin"
+LACKING = [package for program, package in NEEDED.items() if shutil.which(program, path=PATH) is None]
+IMAGE = build.path(cache_dir() / "build")
+pytestmark = [
+    pytest.mark.image,
+    pytest.mark.skipif(bool(LACKING), reason=f"apt-get install {' '.join(LACKING)}"),
+    pytest.mark.skipif(not IMAGE.exists(), reason="no image of this recipe is built: hidenseek flash --build"),
+]
+ROUNDS, CARDS, SAMPLES = 8, 20, 320
+CARD_MB = 4000
+CONFIG = f"""\
+federation: {{name: t, model: har-cnn, rounds: {ROUNDS}, per_round: 1, quorum: 1, start_devices: 1, deadline_s: 120}}
+flash: {{user: ada, ssh_key: ssh.pub, timezone: Europe/Berlin, data: data/pi-1}}
+devices: {{{", ".join(f"pi-{number}: {{}}" for number in range(1, CARDS + 1))}}}
+"""
+JOINED_S = 150
+PATIENCE_S = 420  # of one boot: the machine may be busy
+NAME = f"own-{recipe.SUITE}-{recipe.ARCHITECTURE}"
+
+
+@pytest.fixture(scope="session")
+def arm_wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our wheel for the board, of the tree as it is; as `make wheels` makes it."""
+    folder = tmp_path_factory.mktemp("arm")
+    build_wheel(copy_tree(folder / "tree"), folder, CC="aarch64-linux-gnu-gcc")
+    return folder
+
+
+def test_our_own_image_from_a_blank_card_to_trained_signs(
+    arm_wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One card of twenty boots, trains, loses its power in the middle of a round, and trains to the end."""
+    monkeypatch.chdir(tmp_path)
+    times: dict[str, float] = {"image, packed, MB": round(IMAGE.stat().st_size / 1e6, 1)}
+    processes = Processes(tmp_path)
+    write_person(tmp_path / "data/pi-1", seed=3, samples=SAMPLES)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "ssh"], check=True)
+    (tmp_path / "devices.yaml").write_text(CONFIG)
+    devices = CONFIG.rpartition("devices: ")[2]
+    with deployed(tmp_path, "mosquitto", devices=devices, hosts=f"localhost,{boards.HOST}") as made:
+        with capsys.disabled():
+            flash(arm_wheels, made, times)
+        card = tmp_path / "cards/pi-1.img"
+        board = Board(card, tmp_path, "ada", tmp_path / "ssh")
+        os.truncate(card, CARD_MB * 1_000_000)  # as long as a card is
+        url = ["--broker", made.url("coordinator"), "--ca", str(made.folder / "ca.crt")]
+        try:
+            with capsys.disabled():
+                first_boot(board, made, times)
+                times["idle resident memory, MB"] = board.resident_mb()[0]
+                processes.serve(CONFIG, *url, password=made.password("coordinator"))
+                with timed(times, "the first three rounds"):
+                    wait_until(lambda: masks(processes) >= 3, PATIENCE_S, "three rounds")
+                times["resident memory at most, training, MB"] = board.resident_mb()[1]
+                as_told(board)
+                power_cut(board, processes, times)
+                with timed(times, "switching off"):
+                    board.switch_off(PATIENCE_S)
+            assert f"round {ROUNDS}/{ROUNDS}" in processes.log("coordinator")
+        finally:
+            processes.stop()
+            board.cut_power()
+    with capsys.disabled():
+        note(NAME, times)
+    Ext4(card, system.inspect(card).root.start_bytes).fsck()
+    offline(tmp_path / "cards/pi-2.img")
+    assert times["power on to enrolled, first boot"] <= JOINED_S or os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
+def flash(wheels: Path, made: Deployed, times: dict[str, float]) -> None:
+    """One card with everything to be unpacked, one more, and a fleet of them."""
+    command = ["flash", "--build", "--wheels", str(wheels), "--deploy", str(made.folder)]
+    with timed(times, "first card: unpack, wheels, client, settings"):
+        assert cli.main([*command, "pi-2", "--to", "pi-2.img"]) == 0
+    with timed(times, "one more card"):
+        assert cli.main([*command, "pi-2", "--to", "pi-2.img"]) == 0
+    Path("pi-2.img").unlink()
+    with timed(times, f"{CARDS} cards"):
+        assert cli.main([*command, "--all", "--to", "cards/"]) == 0
+    card = Path("cards/pi-1.img")
+    found = system.inspect(card)
+    assert (found.mechanism, found.network, found.machine) == ("systemd", "networkd", "aarch64")
+    times["card, MB"] = round(card.stat().st_size / 1e6, 1)
+    times["of which written, MB"] = round(card.stat().st_blocks * 512 / 1e6, 1)
+
+
+def first_boot(board: Board, made: Deployed, times: dict[str, float]) -> None:
+    """With firstrun.sh in it, until the device has enrolled, and its service runs."""
+    with timed(times, "power on to enrolled, first boot"):
+        board.boot()
+        wait_until(lambda: "'pi-1' has enrolled" in made.log, PATIENCE_S, "the device to enrol")
+    wait_until(lambda: board.inside("systemctl", "is-active", "hidenseek").strip() == "active", PATIENCE_S, "SSH")
+    done = "ActiveState=inactive"
+    wait_until(lambda: done in board.inside("systemctl", "show", "hidenseek-grow-root"), PATIENCE_S, "the larger root")
+
+
+def as_told(board: Board) -> None:
+    """Name, zone, identity; the partition as large as the card; the kernels that the device trains with."""
+    assert board.inside("cat", "/etc/hostname").strip() == "pi-1"
+    assert board.inside("readlink", "/etc/localtime").strip().endswith("zoneinfo/Europe/Berlin")
+    assert re.fullmatch(r"[0-9a-f]{32}", board.inside("cat", "/etc/machine-id").strip())
+    size_kb = int(board.inside("df", "--output=size", "/").split()[-1])
+    assert size_kb * 1024 > CARD_MB * 0.85e6
+    maps = board.inside("sh", "-c", "cat /proc/$(systemctl show hidenseek -P MainPID)/maps")
+    assert re.search(r"edge_client/kernels/sparse-\S+\.so", maps), maps[-2000:]
+    assert board.inside("systemctl", "--failed", "--plain", "--no-legend").strip() == ""
+    assert board.inside("ls", "/opt/hidenseek/setup").strip() == ""
+
+
+def power_cut(board: Board, processes: Processes, times: dict[str, float]) -> None:
+    """While a round is open; then the same run to its end."""
+    before = masks(processes)
+    with timed(times, "power cut in the middle of a round, to the end of the run"):
+        board.cut_power()
+        began_s = time.monotonic()
+        board.boot()
+        wait_until(lambda: masks(processes) > before, PATIENCE_S, "a round after the power cut")
+        times["power on to the next round's mask"] = round(time.monotonic() - began_s, 1)
+        assert processes.wait("coordinator", PATIENCE_S) == 0
+    times["resident memory at most, second boot, MB"] = board.resident_mb()[1]
