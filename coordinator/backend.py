@@ -61,6 +61,9 @@ class Backend(Protocol):
     def begin(self) -> None:
         """Open a transaction, as the only one that writes."""
 
+    def begin_reading(self) -> None:
+        """Open a transaction that sees one state of all, and hinders nobody."""
+
     def commit(self) -> None:
         """To disk."""
 

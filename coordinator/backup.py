@@ -1,8 +1,9 @@
 """All that a coordinator cannot make again, in one file, and a coordinator out of such a file.
 
-A tar archive of a few files under fixed names; the first says what it is. The database is copied as SQLite copies
-one that is in use. Restored, an unfinished run goes on under another identity: what devices were told after the backup
-was made is not known here, and they ignore whoever tells them of an earlier round of the same run.
+A tar archive of a few files under fixed names; the first says what it is. The database is a file in it, copied as
+SQLite copies one that is in use, or out of a server; restored, it is a file or a server's again. An unfinished run then
+goes on under another identity: what devices were told after the backup was made is not known here, and they ignore
+whoever tells them of an earlier round of the same run.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ import os
 import shutil
 import sqlite3
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from coordinator import copying
 from coordinator.brokers import accounts, certificates, claims, deployment
+from coordinator.database import NONE
 from coordinator.federation import DATABASE
 from coordinator.keys import key_path
 from coordinator.monitoring.home_assistant import RECORD
+from coordinator.place import Place, Server
 from coordinator.store import Store
 from wire import __version__
 from wire.errors import ConfigError, DataError, StateError
@@ -54,6 +59,7 @@ class Places:
 
     Attributes:
         state: its state folder.
+        server: where its database is instead, if it is not a file in that folder.
         config: devices.yaml.
         deploy: the broker's deployment.
     """
@@ -61,10 +67,17 @@ class Places:
     state: Path
     config: Path
     deploy: Path
+    server: Server | None = None
+
+    @property
+    def database(self) -> Place:
+        """Where the database is."""
+        return self.server or self.state / DATABASE
 
     def files(self, ticket: str | None) -> Iterator[tuple[str, Path]]:
         """Names in an archive, and where each of them is here."""
-        yield DATABASE_NAME, self.state / DATABASE
+        if self.server is None:
+            yield DATABASE_NAME, self.state / DATABASE
         yield f"state/{RECORD}", self.state / RECORD
         yield "state/broker/passwords.json", self.state / "broker" / "passwords.json"
         yield "federation.key", key_path()
@@ -86,27 +99,21 @@ def make(places: Places, federation: str, ticket: str | None, archive: Path) -> 
         DataError: if there is no database.
         StateError: if something cannot be read or written.
     """
-    database = places.state / DATABASE
-    if not database.exists():
-        raise DataError(
-            f"no {DATABASE} in this folder", where=str(places.state), hint="Name that of hidenseek serve with --state"
-        )
     draft, copy = archive.with_name(f"{archive.name}.part"), archive.with_name(f"{archive.name}.db")
     manifest = Manifest(federation=federation, ticket=ticket, made_s=round(time.time()))
-    names = []
+    names = [DATABASE_NAME]
     try:
         os.close(_private(copy))
-        _copy_database(database, copy)
+        _copy_database(places.database, copy)
         with os.fdopen(_private(draft), "wb") as stream:
             with tarfile.open(fileobj=stream, mode="w") as tar:
                 about = {"format": FORMAT, "software": f"hidenseek {__version__}", **asdict(manifest)}
                 _add(tar, MANIFEST, json.dumps(about).encode())
                 tar.add(copy, DATABASE_NAME)
                 for name, path in places.files(ticket):
-                    if path.exists():
+                    if name != DATABASE_NAME and path.exists():
                         names.append(name)
-                        if path != database:
-                            _add(tar, name, path.read_bytes())
+                        _add(tar, name, path.read_bytes())
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(archive)
@@ -151,7 +158,7 @@ def restore(archive: Path, manifest: Manifest, places: Places) -> list[Path]:
     """Put back what a backup has, where nothing is yet.
 
     Returns:
-        what was written.
+        the files that were written.
 
     Raises:
         DataError: if something in it is no plain file.
@@ -165,17 +172,33 @@ def restore(archive: Path, manifest: Manifest, places: Places) -> list[Path]:
             for name, path in targets.items():
                 if path.exists() and (name == DATABASE_NAME or path.read_bytes() != _read(tar, name)):
                     raise StateError("there is another one already", where=str(path), hint="Move it away and try again")
+            if places.server is not None:
+                with closing(Store(places.server)) as target:
+                    copying.check_empty(target)
             for name, path in targets.items():
                 if not path.exists():
                     _extract(tar, name, path)
                     written.append(path)
+            _restore_database(tar, places)
     except (tarfile.TarError, KeyError) as error:
         raise DataError(f"damaged ({error})", where=str(archive)) from error
     except OSError as error:
         raise StateError(f"cannot be restored ({error})", where=str(archive)) from error
-    with closing(Store(places.state / DATABASE)) as store:
-        store.renew_run()
     return written
+
+
+def _restore_database(tar: tarfile.TarFile, places: Places) -> None:
+    """What is done to the file that was extracted; or all, where it goes to a server."""
+    if places.server is None:
+        with closing(Store(places.state / DATABASE)) as store:
+            store.renew_run()
+        return
+    with tempfile.TemporaryDirectory(prefix="hidenseek-") as folder:  # only its owner can look into it
+        copy = Path(folder) / DATABASE
+        _extract(tar, DATABASE_NAME, copy)
+        with closing(Store(copy)) as store, closing(Store(places.server)) as target:
+            store.renew_run()
+            copying.copy(store, target)
 
 
 def _read(tar: tarfile.TarFile, name: str) -> bytes:
@@ -206,8 +229,14 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _copy_database(source: Path, target: Path) -> None:
-    """As SQLite copies a database that is in use."""
+def _copy_database(source: Place, target: Path) -> None:
+    """A file as SQLite copies one that is in use; what a server has, row by row."""
+    if isinstance(source, Server):
+        with closing(Store(source, make=False)) as there, closing(Store(target)) as copied:
+            copying.copy(there, copied)
+        return
+    if not source.exists():
+        raise DataError(f"no {source.name} in this folder", where=str(source.parent), hint=NONE)
     with (
         closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as ours,
         closing(sqlite3.connect(target)) as copy,

@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from coordinator.store_options import add_store_argument, read_server
 from wire import command
 
 Subparsers = argparse._SubParsersAction
@@ -14,6 +15,7 @@ BACKUP_EXAMPLES = """
 examples:
   hidenseek backup -o backup.tar                        # of the coordinator of ./devices.yaml, which may be at work
   hidenseek backup -o backup.tar --state hidenseek-site --deploy deploy
+  hidenseek backup -o backup.tar --store postgresql://hidenseek@db.example.org/site    # all in one file, too
 
 The file has private keys and passwords: only you can read it, and it belongs where others cannot.
 """
@@ -21,6 +23,7 @@ RESTORE_EXAMPLES = """
 examples:
   hidenseek restore backup.tar                          # into an empty folder; then the same hidenseek serve as before
   hidenseek restore backup.tar --state hidenseek-site
+  hidenseek restore backup.tar --store postgresql://hidenseek@db.example.org/site      # whatever it was before
 
 What is there already is never overwritten. An unfinished run goes on from the round that it was in when the backup was
 made. Who was revoked since then has to be revoked again.
@@ -61,6 +64,7 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, default=Path("devices.yaml"), metavar="FILE", help="federation and fleet"
     )
+    add_store_argument(parser)
     parser.add_argument("--deploy", type=Path, default=Path("deploy"), metavar="DIR", help="of hidenseek broker init")
 
 
@@ -73,7 +77,10 @@ def _backup(arguments: argparse.Namespace) -> int:
 
     wanted = configs.load(arguments.config).federation
     places = backup.Places(
-        state=arguments.state or state_folder(wanted.name), config=arguments.config, deploy=arguments.deploy
+        state=arguments.state or state_folder(wanted.name),
+        config=arguments.config,
+        deploy=arguments.deploy,
+        server=read_server(arguments),
     )
     with Console().status("copying"):
         names = backup.make(places, wanted.name, wanted.ticket, arguments.output)
@@ -88,10 +95,15 @@ def _restore(arguments: argparse.Namespace) -> int:
 
     manifest = backup.read_manifest(arguments.backup)
     places = backup.Places(
-        state=arguments.state or state_folder(manifest.federation), config=arguments.config, deploy=arguments.deploy
+        state=arguments.state or state_folder(manifest.federation),
+        config=arguments.config,
+        deploy=arguments.deploy,
+        server=read_server(arguments),
     )
     for path in backup.restore(arguments.backup, manifest, places):
         print(f"restored: {path}")
+    if places.server is not None:
+        print(f"restored: {places.server}")
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.made_s))
     print(f"next: the same hidenseek serve as before; revoke again whom you have revoked since {made}")
     return 0

@@ -11,7 +11,9 @@ from types import ModuleType
 from coordinator import sqlite_file
 from coordinator.backend import Backend
 from coordinator.place import Place, Server
-from wire.errors import RuntimeMissing, StateError
+from wire.errors import DataError, RuntimeMissing, StateError
+
+NONE = "Name the folder of hidenseek serve, or the address of its --store"
 
 
 class Database:
@@ -20,10 +22,11 @@ class Database:
     Every writing method has committed, to disk, when it returns; inside of `together`, when `together` is left.
 
     Args:
-        place: where it is; a file is made if there is none.
+        place: where it is.
         schema: SQL that makes the tables, as `coordinator.schema` writes it.
         schema_version: of that.
         upgrades: SQL that leads from a version to the next.
+        make: make one if there is none.
         read_only: nothing can be written, and nothing is made of one that is missing or of an earlier version.
 
     Attributes:
@@ -31,19 +34,31 @@ class Database:
         committed: told of every commit how many seconds it took.
 
     Raises:
+        DataError: if there is none, and none is to be made.
         StateError: if it is no such database, cannot be reached, or is in use; and by every method if it is gone, or
             its disk is full.
         RuntimeMissing: if it is a server's, and what talks to it is not installed.
     """
 
     def __init__(
-        self, place: Place, schema: str, schema_version: int, upgrades: Mapping[int, str], *, read_only: bool = False
+        self,
+        place: Place,
+        schema: str,
+        schema_version: int,
+        upgrades: Mapping[int, str],
+        *,
+        make: bool = True,
+        read_only: bool = False,
     ) -> None:
         self.place = place
         self._together = False
         self.committed: Callable[[float], None] = lambda seconds: None
+        if not make and isinstance(place, Path) and not place.exists():
+            raise DataError(f"no {place.name} in this folder", where=str(place.parent), hint=NONE)
         self._db = _connected(place, read_only)
         try:
+            if not make and self._db.version() == 0:
+                raise DataError("no coordinator has used this database yet", where=str(place), hint=NONE)
             if not read_only:
                 self._bring_up_to_date(schema, schema_version, upgrades)
             version = self._db.version()
@@ -93,6 +108,14 @@ class Database:
                 self._commit()
         finally:
             self._together = False
+
+    @contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """What is read inside is as it was at one moment, whatever others write meanwhile."""
+        with self._undoing():
+            self._db.begin_reading()
+            yield
+            self._db.commit()
 
     @contextmanager
     def _writing(self) -> Iterator[Backend]:

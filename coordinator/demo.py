@@ -19,7 +19,7 @@ from coordinator.broker import EmbeddedBroker
 from coordinator.brokers.process import end
 from coordinator.datasets import FederatedData, load, natural
 from coordinator.evaluate import Evaluator
-from coordinator.federation import Federation, Recipe
+from coordinator.federation import DATABASE, Federation, Recipe
 from coordinator.page.options import PageSettings
 from coordinator.report.summary import Summary
 from coordinator.rounds import Schedule
@@ -157,6 +157,7 @@ def _serve(
             address,
             console,
             title=f"HideNseek demo: {len(devices)} people's phones, {federation.ticket.kept:,} sign bits",
+            database=settings.out / DATABASE,
             state=settings.out,
             timeout_s=CONNECT_S,
             evaluator=evaluator,

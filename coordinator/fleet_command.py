@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +11,12 @@ from typing import TYPE_CHECKING
 from coordinator import broker_accounts_command
 from coordinator.fleet_actions import TO_DEVICES, TO_RUNS, Action
 from coordinator.fleet_update_command import add_update
+from coordinator.place import Place
+from coordinator.store_options import add_store_argument, database_in, open_store, read_server
 from wire import command, signing
-from wire.errors import ConfigError, DataError
+from wire.errors import DataError
 
 if TYPE_CHECKING:
-    from coordinator.store import Store
     from wire.messages import Hello
 
 Subparsers = argparse._SubParsersAction
@@ -34,7 +33,7 @@ examples:
   hidenseek fleet rename pi-07 kitchen       # in devices.yaml, the database, and the broker's accounts
   hidenseek fleet update --broker mqtt://192.168.1.10 --percent 10   # another version of the client, for a tenth first
 
-While hidenseek serve runs, it follows within a second. The state folder is that of hidenseek serve.
+While hidenseek serve runs, it follows within a second. The state folder, or the store, is that of hidenseek serve.
 """
 
 
@@ -78,6 +77,7 @@ def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         where = action.add_mutually_exclusive_group()
         where.add_argument("--state", type=Path, metavar="DIR", help=STATE_HELP)
         where.add_argument("--config", type=Path, default=CONFIG, metavar="FILE", help="names it, without --state")
+        add_store_argument(where)
         action.set_defaults(run=run)
     _add_rename(actions)
     add_update(actions)
@@ -98,6 +98,7 @@ def _add_rename(actions: Subparsers[argparse.ArgumentParser]) -> None:
     action.add_argument("new", metavar="NEW", help="an id that no device has had")
     action.add_argument("--state", type=Path, metavar="DIR", help=f"{STATE_HELP} (default: as the config file says)")
     action.add_argument("--config", type=Path, default=CONFIG, metavar="FILE", help="where devices are listed")
+    add_store_argument(action)
     broker_accounts_command.add_deploy_argument(action)
     action.set_defaults(run=_rename)
 
@@ -105,17 +106,19 @@ def _add_rename(actions: Subparsers[argparse.ArgumentParser]) -> None:
 def _rename(arguments: argparse.Namespace) -> int:
     from coordinator import config, renaming
     from coordinator.brokers import deployment as deployments
-    from coordinator.federation import DATABASE, state_folder
+    from coordinator.federation import state_folder
 
     listed = arguments.config if arguments.config.exists() else None
-    state = arguments.state or (state_folder(config.load(listed).federation.name) if listed else None)
+    database: Place | None = read_server(arguments)
+    if database is None and (arguments.state or listed):
+        database = database_in(arguments.state or state_folder(config.load(arguments.config).federation.name))
+        if arguments.state is None and not database.exists():
+            database = None  # no run yet
     there = renaming.Places(
         config=listed,
-        state=state if state and (state / DATABASE).exists() else None,
+        database=database,
         deploy=arguments.deploy if (arguments.deploy / deployments.FILE).exists() else None,
     )
-    if arguments.state and there.state is None:
-        raise DataError(f"no {DATABASE} in this folder", where=str(state))
     old, new = arguments.old, arguments.new
     done = renaming.rename(there, old, new)
     print(f"'{old}' is '{new}' in {', '.join(done.where)}")
@@ -209,29 +212,3 @@ def _to_run(action: Action[[]], arguments: argparse.Namespace) -> int:
     with open_store(arguments) as store:
         print(action.carry_out(store))
     return 0
-
-
-@contextmanager
-def open_store(arguments: argparse.Namespace) -> Iterator[Store]:
-    """The database of the coordinator that is meant.
-
-    Raises:
-        ConfigError: if neither a state folder nor a readable devices.yaml says which.
-        DataError: if it has no database.
-    """
-    from coordinator import config
-    from coordinator.federation import DATABASE, state_folder
-    from coordinator.store import Store
-
-    if arguments.state is None and not arguments.config.exists():
-        raise ConfigError("no such file", where=str(arguments.config), hint="Name the state folder with --state DIR")
-    folder = arguments.state or state_folder(config.load(arguments.config).federation.name)
-    if not (folder / DATABASE).exists():
-        raise DataError(
-            f"no {DATABASE} in this folder", where=str(folder), hint="Name that of hidenseek serve with --state DIR"
-        )
-    store = Store(folder / DATABASE)
-    try:
-        yield store
-    finally:
-        store.close()

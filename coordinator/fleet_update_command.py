@@ -9,8 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordinator.place import Place
+from coordinator.store_options import add_store_argument, database_in, read_server
 from wire import command
-from wire.errors import ConfigError, DataError
+from wire.errors import ConfigError
 
 if TYPE_CHECKING:
     from coordinator.rollout import Rollout
@@ -84,6 +86,7 @@ def add_update(actions: Subparsers[argparse.ArgumentParser]) -> None:
         "--config", type=Path, default=Path("devices.yaml"), metavar="FILE", help="names the federation"
     )
     action.add_argument("--state", type=Path, metavar="DIR", help="state folder of hidenseek serve")
+    add_store_argument(action)
     action.set_defaults(run=_update)
 
 
@@ -92,8 +95,9 @@ def _update(arguments: argparse.Namespace) -> int:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from coordinator import client_update, config, rollout
-    from coordinator.federation import DATABASE, state_folder
+    from coordinator.federation import state_folder
     from coordinator.keys import federation_key
+    from coordinator.store import Store
     from wire.channel import Channel
     from wire.mqtt import MqttTransport
     from wire.topics import Topics
@@ -109,12 +113,9 @@ def _update(arguments: argparse.Namespace) -> int:
     if not arguments.wait > 0:
         raise ConfigError(f"{arguments.wait:g} found, more than 0 minutes expected", where="--wait")
     state = arguments.state or state_folder(name)
-    if watched and not (state / DATABASE).exists():
-        raise DataError(
-            f"no {DATABASE} in this folder, which says what devices run",
-            where=str(state),
-            hint="Name that of hidenseek serve with --state DIR",
-        )
+    database = read_server(arguments) or database_in(state)
+    if watched:  # it says what devices run
+        Store(database, make=False).close()
     offer = client_update.find(arguments.wheels or [Path("dist")], arguments.version)
     key = federation_key()
     update = client_update.announcement(
@@ -148,11 +149,11 @@ def _update(arguments: argparse.Namespace) -> int:
             wait_s=arguments.wait * 60,
             began_s=time.monotonic(),
         )
-        _watch(began, channel, topics, state / DATABASE)
+        _watch(began, channel, topics, database)
     return 0
 
 
-def _watch(began: Rollout, channel: Channel, topics: Topics, database: Path) -> None:
+def _watch(began: Rollout, channel: Channel, topics: Topics, database: Place) -> None:
     """Carry a roll-out through; an interrupt leaves it at its stage.
 
     Raises:
@@ -161,7 +162,7 @@ def _watch(began: Rollout, channel: Channel, topics: Topics, database: Path) -> 
     from coordinator.rollout_watch import Watch
     from coordinator.store import Store
 
-    with closing(Store(database)) as store:
+    with closing(Store(database, make=False)) as store:
         try:
             end = Watch(began, channel, topics, store, lambda text: print(text, flush=True)).run()
         except KeyboardInterrupt:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordinator.place import Place, read_place
+from coordinator.store_options import database_in
 from wire import __version__, command
-from wire.errors import DataError, StateError
+from wire.errors import StateError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,9 +69,9 @@ def add_freeze(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     sources.add_argument(
         "--run",
         dest="database",
-        type=Path,
+        type=read_place,
         metavar="PATH",
-        help="coordinator.db or its folder: the newest run's global network",
+        help="coordinator.db or its folder, or a PostgreSQL address: the newest run's global network",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="usually *.onnx")
     parser.set_defaults(run=_freeze)
@@ -120,7 +122,7 @@ def from_state(folder: Path) -> Source:
     )
 
 
-def from_database(path: Path) -> Source:
+def from_database(place: Place) -> Source:
     """The global network of the newest run in a coordinator's database, or in the folder it lies in.
 
     Raises:
@@ -128,19 +130,12 @@ def from_database(path: Path) -> Source:
         StateError: if it is none of ours, or no round has been counted in it.
         TicketError, WireError: if what it holds does not decode.
     """
-    from coordinator.federation import DATABASE
     from coordinator.store import Store
     from wire.mask import decode_votes
     from wire.ticket import decode_ticket
 
-    database = path / DATABASE if path.is_dir() else path
-    if not database.exists():
-        raise DataError(
-            "no such database",
-            where=str(database),
-            hint="Name the folder of hidenseek serve --state or demo --out",
-        )
-    with closing(Store(database)) as store:
+    database = database_in(place) if isinstance(place, Path) and place.is_dir() else place
+    with closing(Store(database, make=False)) as store:
         run = store.newest_run()
         rounds = store.rounds(run.id) if run else []
         if (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode
 
 SCHEMES = ("postgresql://", "postgres://")
 _SECRET = ("password", "sslpassword")
@@ -25,14 +26,12 @@ class Server:
     url: str = field(repr=False)
 
     def __str__(self) -> str:
-        try:
-            parts = urlsplit(self.url)
-        except ValueError:
-            return "postgresql://?"
-        user, at, hosts = parts.netloc.rpartition("@")
-        settings = [(name, value) for name, value in parse_qsl(parts.query) if name not in _SECRET]
-        netloc = user.partition(":")[0] + at + hosts
-        return urlunsplit((parts.scheme, netloc, parts.path, urlencode(settings, safe="/"), ""))
+        scheme, _, rest = self.url.partition("://")
+        head, at, tail = rest.rpartition("@")  # in a password that is not quoted may be anything
+        path, _, query = tail.partition("?")
+        settings = [(name, value) for name, value in parse_qsl(query) if name not in _SECRET]
+        shown = f"{scheme}://{re.split('[:/?#@]', head)[0]}{at}{path}"
+        return f"{shown}?{urlencode(settings, safe='/')}" if settings else shown
 
 
 Place: TypeAlias = Path | Server

@@ -104,16 +104,9 @@ class PostgresServer:
 
     def __init__(self, server: Server, *, read_only: bool = False) -> None:
         self._server = server
+        settings = CONNECTION | _read_url(server)
         try:
-            settings = CONNECTION | conninfo.conninfo_to_dict(server.url)
-        except psycopg.ProgrammingError:  # its words may have a part of the password in them
-            raise ConfigError(
-                "no address that PostgreSQL reads, such as postgresql://USER@HOST/DATABASE",
-                where=str(server),
-                hint="In a password, / : @ # and % are %2F %3A %40 %23 %25; better, keep it in PGPASSWORD or ~/.pgpass",
-            ) from None
-        try:
-            self._db = psycopg.connect(**settings, autocommit=True, row_factory=_rows)  # type: ignore[arg-type]
+            self._db = psycopg.connect(**settings, autocommit=True, row_factory=_rows)
         except psycopg.Error as error:
             raise StateError(
                 f"cannot be reached ({_words(error)})",
@@ -154,8 +147,9 @@ class PostgresServer:
 
     def version(self) -> int:
         """See `Backend`."""
-        table = "quote_ident(current_schema()) || '.hidenseek'"
-        if not self.execute(f"SELECT to_regclass({table}) IS NOT NULL").fetchone()[0]:
+        # Not by to_regclass, which may remember that it was not there before somebody else made it.
+        there = "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'hidenseek'"
+        if self.execute(there).fetchone() is None:
             return 0
         return int(self.execute("SELECT version FROM hidenseek").fetchone()[0])
 
@@ -184,6 +178,11 @@ class PostgresServer:
         """See `Backend`: a lock that all of us ask for stands for SQLite's one writer."""
         with self._telling():
             self._db.execute(f"BEGIN; SELECT pg_advisory_xact_lock({self._write_key})")
+
+    def begin_reading(self) -> None:
+        """See `Backend`."""
+        with self._telling():
+            self._db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
     def commit(self) -> None:
         """See `Backend`."""
@@ -276,6 +275,25 @@ def _row_type(names: tuple[str, ...]) -> type[PostgresRow]:
 def _translated(sql: str) -> str:
     """SQL of ours has no `?` but for a value."""
     return sql.replace("%", "%%").replace("?", "%s")
+
+
+def _read_url(server: Server) -> dict[str, Any]:
+    """What an address says; of one that is none nothing is repeated, for it may be a part of the password.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    try:
+        found = conninfo.conninfo_to_dict(server.url)
+        if re.fullmatch(r"[\d,]*", str(found.get("port", ""))) and "@" not in str(found.get("dbname", "")):
+            return found
+    except psycopg.ProgrammingError:
+        pass
+    raise ConfigError(
+        "no address that PostgreSQL reads, such as postgresql://USER@HOST/DATABASE",
+        where=str(server),
+        hint="In a password, / : @ # and % are %2F %3A %40 %23 %25; better, keep it in PGPASSWORD or ~/.pgpass",
+    ) from None
 
 
 def _key(role: str, schema: str) -> int:

@@ -14,7 +14,7 @@ from coordinator import config, yaml_file
 from coordinator.brokers import deployment as deployments
 from coordinator.brokers import enroller
 from coordinator.brokers.process import write_whole
-from coordinator.federation import DATABASE
+from coordinator.place import Place
 from coordinator.store import Store
 from wire.errors import ConfigError, UnknownName, did_you_mean
 from wire.topics import check_name
@@ -26,13 +26,18 @@ class Places:
 
     Attributes:
         config: the devices.yaml.
-        state: the coordinator's state folder, with a database in it.
+        database: the coordinator's.
         deploy: the broker's deployment.
     """
 
     config: Path | None = None
-    state: Path | None = None
+    database: Place | None = None
     deploy: Path | None = None
+
+    @property
+    def kept(self) -> str:
+        """The database as a person knows it: its folder, or the server."""
+        return str(self.database.parent if isinstance(self.database, Path) else self.database)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +72,10 @@ def rename(places: Places, old: str, new: str) -> Renamed:
     text = _in_config(places.config, old, new)
     deployment = deployments.load(places.deploy) if places.deploy else None
     listed = deployment is not None and _is_to_change(f"{places.deploy}", set(deployment.devices), old, new)
-    store = Store(places.state / DATABASE) if places.state else None
+    store = Store(places.database, make=False) if places.database else None
     try:
         seen = store is not None and _is_to_change(
-            f"{places.state}", {name for name in (old, new) if store.mentions(name)}, old, new
+            places.kept, {name for name in (old, new) if store.mentions(name)}, old, new
         )
         if not (text or listed or seen):
             known = {*(store.devices() if store else ()), *(deployment.devices if deployment else ())}
@@ -88,7 +93,7 @@ def rename(places: Places, old: str, new: str) -> Renamed:
             store.close()
     if text and places.config:
         write_whole(places.config, text.encode(), places.config.stat().st_mode & 0o777)
-    done = ((text, places.config), (seen, places.state), (listed, places.deploy))
+    done = ((text, places.config), (seen, places.kept), (listed, places.deploy))
     return Renamed(where=tuple(str(place) for changed, place in done if changed), waiting=waiting, account=listed)
 
 

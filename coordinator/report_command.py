@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordinator.place import Place, read_place
+from coordinator.store_options import database_in
 from wire import command
-from wire.errors import ConfigError, DataError, OverBudget, UnknownName
+from wire.errors import ConfigError, OverBudget, UnknownName
 
 if TYPE_CHECKING:
     from coordinator.report.summary import Summary
@@ -30,6 +31,7 @@ examples:
   hidenseek report check out/demo --budget devices.yaml        # exit code 27 if a device is above a limit
   hidenseek report diff before after                           # the newest runs of two folders
   hidenseek report diff hidenseek-default --run 3fa9 --run 77  # two runs of one folder
+  hidenseek report postgresql://hidenseek@db.example.org/site  # of serve --store; the page goes to ./report.html
 
 Limits are those of a devices.yaml; a device's own count before its profile's, those before everyone's:
   budget: {step_ms: 20, step_p95_ms: 30, round_s: 60, round_j: 50, peak_mb: 120, day_bytes: 90000, temperature_c: 80}
@@ -51,12 +53,23 @@ def add_report(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         epilog=EXAMPLES,
         formatter_class=command.HelpFormatter,
     )
-    parser.add_argument("words", nargs="+", metavar="DIR", help="the folder of hidenseek serve --state or demo --out")
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="DIR",
+        help="the folder of hidenseek serve --state or demo --out, or the address of serve --store",
+    )
     parser.add_argument(
         "--run", action="append", default=[], dest="runs", metavar="ID", help="which run, by the first digits of its id"
     )
     parser.add_argument("--list", action="store_true", help="list the runs of the folder")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the page (default DIR/report.html)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the page (default DIR/report.html, of a server ./report.html)",
+    )
     parser.add_argument(
         "--csv", type=Path, metavar="DIR", help="write rounds.csv, devices.csv, spent.csv, predicted.csv here too"
     )
@@ -92,15 +105,15 @@ def _report(arguments: argparse.Namespace) -> int:
     words = list(arguments.words)
     action = words.pop(0) if words[0] in ACTIONS else "page"
     _check_usage(arguments, action, len(words))
-    folders = [Path(word) for word in words]
+    places = [read_place(word) for word in words]
     match action:
         case "check":
-            return _check(_summary(folders[0], *arguments.runs, config=arguments.budget), folders[0], arguments.budget)
+            return _check(_summary(places[0], *arguments.runs, config=arguments.budget), places[0], arguments.budget)
         case "diff":
-            if len(folders) == 2:
-                return _diff(_summary(folders[0]), _summary(folders[1]))
-            return _diff(*(_summary(folders[0], run) for run in arguments.runs))
-    return _list(folders[0]) if arguments.list else _page(arguments, folders[0])
+            if len(places) == 2:
+                return _diff(_summary(places[0]), _summary(places[1]))
+            return _diff(*(_summary(places[0], run) for run in arguments.runs))
+    return _list(places[0]) if arguments.list else _page(arguments, places[0])
 
 
 def _check_usage(arguments: argparse.Namespace, action: str, folders: int) -> None:
@@ -121,7 +134,7 @@ def _check_usage(arguments: argparse.Namespace, action: str, folders: int) -> No
         raise ConfigError(f"--{extra[0]} is not for {action}", hint="See hidenseek report --help")
 
 
-def _page(arguments: argparse.Namespace, folder: Path) -> int:
+def _page(arguments: argparse.Namespace, place: Place) -> int:
     from rich.console import Console
 
     from coordinator.commands import conclude
@@ -130,17 +143,15 @@ def _page(arguments: argparse.Namespace, folder: Path) -> int:
     from coordinator.report.paper import find_browser, write_pdf
 
     browser = find_browser() if arguments.pdf else None  # said before work is done for nothing
-    summary = replace(
-        _summary(folder, *arguments.runs, config=arguments.config), boards=profiles.read(arguments.boards)
-    )
+    summary = replace(_summary(place, *arguments.runs, config=arguments.config), boards=profiles.read(arguments.boards))
     summary = replace(summary, limits_mb=_memory_limits(summary, arguments.config))
-    with _store(folder) as store:
+    with _store(place) as store:
         summary = replace(summary, cards=cards.notes(store, arguments.deploy, summary.name))
     if arguments.csv:
         write_csv(summary, arguments.csv)
     if arguments.json:
         write_json(summary, arguments.json)
-    page = arguments.output or folder / "report.html"
+    page = arguments.output or (place if isinstance(place, Path) else Path()) / "report.html"
     conclude(Console(), summary, page)
     if browser is not None:
         write_pdf(browser, page, arguments.pdf)
@@ -160,7 +171,7 @@ def _memory_limits(summary: Summary, path: Path | None) -> dict[str, float]:
     return {name: limit for name, limit in found.items() if limit is not None}
 
 
-def _list(folder: Path) -> int:
+def _list(place: Place) -> int:
     from rich.console import Console
     from rich.table import Table
 
@@ -168,7 +179,7 @@ def _list(folder: Path) -> int:
     from coordinator.terminal import printable
 
     table = Table("run", "name", "started", "finished", "rounds", box=None, pad_edge=False)
-    with _store(folder) as store:
+    with _store(place) as store:
         for run in store.runs():
             closed = sum(one.closed_s is not None for one in store.rounds(run.id))
             finished = moment(run.finished_s) if run.finished_s else "not yet"
@@ -177,7 +188,7 @@ def _list(folder: Path) -> int:
     return 0
 
 
-def _check(summary: Summary, folder: Path, path: Path) -> int:
+def _check(summary: Summary, place: Place, path: Path) -> int:
     from coordinator import config
     from coordinator.report.check import check
     from coordinator.terminal import printable
@@ -187,10 +198,10 @@ def _check(summary: Summary, folder: Path, path: Path) -> int:
         print(printable(str(finding)))
     if not limits:
         hint = f"Look at budget: in {path}, and at the names of its profiles and devices"
-        raise OverBudget("no limit applies to any device of this run", where=str(folder), hint=hint)
+        raise OverBudget("no limit applies to any device of this run", where=str(place), hint=hint)
     if findings:
         hint = f"Look at the lines above, or change the limits in {path}"
-        raise OverBudget(f"{len(findings)} of {limits} limits not kept", where=str(folder), hint=hint)
+        raise OverBudget(f"{len(findings)} of {limits} limits not kept", where=str(place), hint=hint)
     print(f"all {limits} limits are kept by {len(summary.spent)} devices")
     return 0
 
@@ -212,15 +223,15 @@ def _diff(before: Summary, after: Summary) -> int:
     return 0
 
 
-def _summary(folder: Path, run: str = "", *, config: Path | None = None) -> Summary:
+def _summary(place: Place, run: str = "", *, config: Path | None = None) -> Summary:
     from coordinator import profiles
     from coordinator.report.summary import summarise
 
-    with _store(folder) as store:
-        return summarise(store, _chosen(store, folder, run) if run else None, known=profiles.known(config))
+    with _store(place) as store:
+        return summarise(store, _chosen(store, place, run) if run else None, known=profiles.known(config))
 
 
-def _chosen(store: Store, folder: Path, prefix: str) -> StoredRun:
+def _chosen(store: Store, place: Place, prefix: str) -> StoredRun:
     """The run whose id begins so.
 
     Raises:
@@ -229,19 +240,12 @@ def _chosen(store: Store, folder: Path, prefix: str) -> StoredRun:
     found = [run for run in store.runs() if run.id.hex().startswith(prefix.lower())]
     if len(found) != 1:
         what = f"{len(found)} runs begin with '{prefix}'" if found else f"no run begins with '{prefix}'"
-        raise UnknownName(what, where=str(folder), hint=f"hidenseek report {folder} --list shows them")
+        raise UnknownName(what, where=str(place), hint=f"hidenseek report {place} --list shows them")
     return found[0]
 
 
-@contextmanager
-def _store(folder: Path) -> Iterator[Store]:
-    from coordinator.federation import DATABASE
+def _store(place: Place) -> closing[Store]:
+    """The database in a folder of runs, or of a server."""
     from coordinator.store import Store
 
-    if not (folder / DATABASE).exists():
-        raise DataError(f"no {DATABASE} in this folder", where=str(folder), hint="Name the folder of a run")
-    store = Store(folder / DATABASE)
-    try:
-        yield store
-    finally:
-        store.close()
+    return closing(Store(database_in(place) if isinstance(place, Path) else place, make=False))

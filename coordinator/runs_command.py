@@ -6,8 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
-from coordinator.fleet_command import open_store
 from coordinator.rounds import CHANGEABLE
+from coordinator.store_options import add_store_argument, open_store
 from wire import command
 from wire.errors import ConfigError
 
@@ -21,6 +21,7 @@ examples:
   hidenseek runs start rounds=10             # another, with 10 rounds in place of what devices.yaml says
   hidenseek runs drop --keep 5               # finished runs older than the newest five; daily, by cron
   hidenseek runs drop --keep 1 --state hidenseek-site
+  hidenseek runs list --store postgresql://hidenseek@db.example.org/site
 
 The coordinator may be at work meanwhile: it heeds what it is told within a second. A run that is not finished always
 stays, and so do devices, their keys, and who was revoked. A dropped run has no report any more: write those that you
@@ -33,8 +34,8 @@ def add_runs(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "runs",
         help="start a run, stop it, change its settings; list runs, and drop old ones",
-        description="Start a run, stop it, or change its settings; list the runs in a coordinator's database, or drop "
-        "finished ones, which it keeps until then.",
+        description="Start a run, stop it, or change its settings; list the runs in a coordinator's database, drop "
+        "finished ones, which it keeps until then, or let an unfinished one go on from an older state.",
         epilog=EXAMPLES,
         formatter_class=command.HelpFormatter,
     )
@@ -84,9 +85,20 @@ def add_runs(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         formatter_class=command.HelpFormatter,
     )
     stopping.set_defaults(run=_stop)
-    for one in (listing, dropping, starting, setting, stopping):
+    renewing = actions.add_parser(
+        "renew",
+        help="let an unfinished run go on from an older state",
+        description="After the database was put back as it was some time ago, by pg_restore or from a snapshot of its "
+        "disk: the run goes on as a new one to the devices, which would not listen to one that knows less than they "
+        "do. hidenseek restore does it by itself.",
+        epilog="examples:\n  hidenseek runs renew --store postgresql://hidenseek@db.example.org/site",
+        formatter_class=command.HelpFormatter,
+    )
+    renewing.set_defaults(run=_renew)
+    for one in (listing, dropping, starting, setting, stopping, renewing):
         one.add_argument("--state", type=Path, metavar="DIR", help="state folder of hidenseek serve (default: by name)")
         one.add_argument("--config", type=Path, default=Path("devices.yaml"), metavar="FILE", help="federation")
+        add_store_argument(one)
 
 
 def _add_settings(
@@ -185,6 +197,19 @@ def _drop(arguments: argparse.Namespace) -> int:
                 status.update(f"{run.id.hex()}: {rows:,} rows")
             print(f"dropped: run {run.id.hex()}, begun {_moment(run.started_s)}, {rows:,} rows")
     print(f"{len(gone)} dropped; the file stays as long as it is, and what comes next is written where they were")
+    return 0
+
+
+def _renew(arguments: argparse.Namespace) -> int:
+    with open_store(arguments) as store:
+        store.claim("runs renew")
+        before = store.unfinished_run()
+        store.renew_run()
+        after = store.unfinished_run()
+    if before is None or after is None:
+        print("no run is unfinished: the next hidenseek serve begins one")
+    else:
+        print(f"run {before.id.hex()} goes on as {after.id.hex()}, with the same hidenseek serve as before")
     return 0
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from coordinator import broker_accounts_command
 from coordinator.commands import conclude
 from coordinator.page.options import add_page_arguments, read_page
+from coordinator.place import Place
+from coordinator.store_options import add_store_argument, database_in, read_server
 from wire import command
 from wire.errors import ConfigError, DataError
 
@@ -42,6 +44,7 @@ examples:
   hidenseek serve --broker mqtt://192.168.1.10 --home-assistant  # every device shows up there
   hidenseek serve --broker mqtt://192.168.1.10 --page            # a page of the fleet, on http://127.0.0.1:8470/
   hidenseek serve --broker mqtt://192.168.1.10 --workers         # and hidenseek worker, as often as you like
+  hidenseek serve --broker mqtt://192.168.1.10 --store postgresql://hidenseek@db.example.org/site   # no file here
   hidenseek serve --listen 0.0.0.0:1883                        # start one here, for devices listed in devices.yaml
   HIDENSEEK_PASSWORD=... hidenseek serve --broker mqtts://coordinator@hub.example.org --ca ca.crt
 
@@ -65,6 +68,7 @@ def add_serve(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="for the broker started here")
     parser.add_argument("--state", type=Path, metavar="DIR", help="database and broker files (default hidenseek-NAME)")
+    add_store_argument(parser)
     parser.add_argument("--unseen", type=Path, metavar="FILE", help=".npz with x and y nobody trains on, to test with")
     parser.add_argument("--new", action="store_true", help="abandon an unfinished run")
     parser.add_argument(
@@ -118,7 +122,8 @@ def _serve_run(arguments: argparse.Namespace, listed: DevicesFile) -> int:
     console = Console()
     state: Path = arguments.state or fed.state_folder(listed.federation.name)
     stays = arguments.page is not None if arguments.stay is None else arguments.stay
-    new, instead = arguments.new, _instead(state, new=arguments.new)
+    database = read_server(arguments) or database_in(state)
+    new, instead = arguments.new, _instead(database, new=arguments.new)
     settings = orders.check_start(listed, instead)
     federation = _federation(arguments, settings, console)
     evaluator = _read_unseen(arguments.unseen, federation.ticket)
@@ -132,6 +137,7 @@ def _serve_run(arguments: argparse.Namespace, listed: DevicesFile) -> int:
                 console,
                 title=f"{federation.name}: {federation.ticket.plan.name}, {federation.ticket.kept:,} sign bits",
                 state=state,
+                database=database,
                 timeout_s=arguments.connect_timeout,
                 packet_bytes=settings.federation.packet_kb * 1024,
                 evaluator=evaluator,
@@ -182,15 +188,16 @@ def _next(
                 service.page.complain(str(error))
 
 
-def _instead(state: Path, *, new: bool) -> Changes:
+def _instead(database: Place, *, new: bool) -> Changes:
     """What of devices.yaml does not count for the run that is taken up or started."""
     from coordinator import orders
-    from coordinator.federation import DATABASE
     from coordinator.store import Store
 
-    if not (state / DATABASE).exists():
+    try:
+        opened = closing(Store(database, make=False))
+    except DataError:  # it is made when the first run begins
         return orders.NO_CHANGES
-    with closing(Store(state / DATABASE)) as store:
+    with opened as store:
         unfinished = store.unfinished_run()
         if unfinished is not None and not new:
             return orders.begun_with(store, unfinished.id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -15,11 +17,12 @@ from coordinator.broker import EmbeddedBroker
 from coordinator.brokers.access import COORDINATOR
 from coordinator.evaluate import Evaluator
 from coordinator.event_log import EventLog
-from coordinator.federation import DATABASE, Federation, connect, prepare
+from coordinator.federation import Federation, connect, prepare
 from coordinator.monitoring.watch import FILES, Wanted, Watch
 from coordinator.observer import Observer, Several
 from coordinator.orders import NO_CHANGES, Changes
 from coordinator.page.options import NO_EXTENT, PageExtent, PageSettings
+from coordinator.place import Place
 from coordinator.report.summary import Summary, summarise
 from coordinator.server import Coordinator
 from coordinator.store import Store
@@ -92,6 +95,7 @@ def serving(
     *,
     title: str,
     state: Path,
+    database: Place,
     timeout_s: float,
     packet_bytes: int = DEFAULT_PACKET_BYTES,
     evaluator: Evaluator | None = None,
@@ -109,7 +113,8 @@ def serving(
         broker: one that runs.
         console: where the board is shown.
         title: of the board.
-        state: folder of the database.
+        state: folder of what else it keeps.
+        database: where its runs are.
         timeout_s: of connecting, in seconds.
         packet_bytes: largest MQTT packet.
         evaluator: held-out samples.
@@ -121,7 +126,8 @@ def serving(
         extent: what can be done there.
 
     Raises:
-        StateError: as `prepare`, or if the database cannot be used.
+        StateError: as `prepare`, or if the database cannot be used, or another coordinator is at work on it.
+        RuntimeMissing: if it is a server's, and what talks to it is not installed.
         ConfigError: if the log cannot be opened, or the metrics' port cannot be had.
         BrokerUnreachable, BrokerRefused: as connecting does.
     """
@@ -134,7 +140,9 @@ def serving(
         observers: list[Observer] = [board]
         if log:
             observers.append(stack.enter_context(closing(EventLog(log, federation.name, board.remark))))
-        store = stack.enter_context(closing(Store(state / DATABASE)))
+        state.mkdir(parents=True, exist_ok=True)
+        store = stack.enter_context(closing(Store(database)))
+        store.claim(f"{federation.name} on {socket.gethostname()}, process {os.getpid()}")
         channel = connect(
             broker,
             federation.name,

@@ -74,6 +74,10 @@ class SqliteFile:
         """See `Backend`."""
         self.execute("BEGIN IMMEDIATE")
 
+    def begin_reading(self) -> None:
+        """See `Backend`."""
+        self.execute("BEGIN")
+
     def commit(self) -> None:
         """See `Backend`."""
         self.execute("COMMIT")

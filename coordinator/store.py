@@ -16,14 +16,14 @@ class Store(DeviceStore, MaskStore):
 
     Args:
         place: its file, or a server.
-        read_only: as of `Database`.
+        make, read_only: as of `Database`.
 
     Raises:
-        StateError, RuntimeMissing: as `Database`.
+        DataError, StateError, RuntimeMissing: as `Database`.
     """
 
-    def __init__(self, place: Place, *, read_only: bool = False) -> None:
-        super().__init__(place, SCHEMA, SCHEMA_VERSION, UPGRADES, read_only=read_only)
+    def __init__(self, place: Place, *, make: bool = True, read_only: bool = False) -> None:
+        super().__init__(place, SCHEMA, SCHEMA_VERSION, UPGRADES, make=make, read_only=read_only)
 
     def write_rows(self, sql: str, rows: Iterable[tuple[object, ...]]) -> None:
         """Write all rows, or none; `sql` is a constant of this program."""

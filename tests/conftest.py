@@ -12,10 +12,12 @@ import pytest
 
 from coordinator.place import Place
 from coordinator.store import Store
+from coordinator.store_options import VARIABLE as STORE_VARIABLE
 from tests.postgres import Cluster, started_postgres
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background of a shell; programs would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ.pop(STORE_VARIABLE, None)  # nobody's own database
 
 
 @pytest.fixture(scope="session", autouse=True)

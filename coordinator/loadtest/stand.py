@@ -19,6 +19,7 @@ from coordinator.federation import DATABASE
 from coordinator.keys import VARIABLE as KEY_VARIABLE
 from coordinator.loadtest.usage import Watched
 from coordinator.store import Store
+from coordinator.store_options import VARIABLE as STORE_VARIABLE
 from wire.command import PASSWORD_VARIABLE
 from wire.errors import BrokerUnreachable, RoundFailed
 from wire.mqtt import Broker, parse_url
@@ -122,6 +123,7 @@ class Stand:
         environment = os.environ | {
             KEY_VARIABLE: str(self._folder / "federation.key"),
             PASSWORD_VARIABLE: password or "",
+            STORE_VARIABLE: "",  # whatever runs there has nothing to do with it
             "OMP_NUM_THREADS": "1",
         }
         with (self._folder / "coordinator.log").open("ab") as log:

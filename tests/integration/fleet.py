@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +19,11 @@ import numpy as np
 
 from coordinator.aggregate import MEMORY, next_votes
 from coordinator.asynchronous import Group, close_step
+from coordinator.place import Place, Server
 from coordinator.steps import DECAY
+from coordinator.store import Store
 from wire import mask
+from wire.errors import DataError, StateError
 from wire.ticket import decode_ticket
 
 CLASSES = 6
@@ -42,7 +46,12 @@ class Processes:
     """hidenseek and hidenseek-edge as a user starts them, in folders below `home`."""
 
     home: Path
+    server: Server | None = None  # where the coordinator's database is, if it is no file
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    state: Path = field(init=False)  # the coordinator's
+
+    def __post_init__(self) -> None:
+        self.state = self.home / "serve"
 
     def edge(self, device: str, broker: str, *extra: str, password: str = "", once: bool = True) -> None:
         """Start (or start again) a device; for one run, or for any that come."""
@@ -67,7 +76,8 @@ class Processes:
         """Start (or start again) the coordinator with this devices.yaml."""
         (self.home / "devices.yaml").write_text(config)
         arguments = ["coordinator.cli", "serve", "--config", str(self.home / "devices.yaml")]
-        self._start("coordinator", [*arguments, "--state", str(self.home / "serve"), *extra], password)
+        store = ["--store", self.server.url] if self.server else []
+        self._start("coordinator", [*arguments, "--state", str(self.state), *store, *extra], password)
 
     def _start(self, name: str, arguments: list[str], password: str) -> None:
         environment = os.environ | {"HIDENSEEK_PASSWORD": password, "OMP_NUM_THREADS": "1"}
@@ -98,7 +108,7 @@ class Processes:
 
         wait_until(up, 60, "the broker is up")
         address = self.log("coordinator").split(said)[1].split(";")[0].strip()
-        return address, json.loads((self.home / "serve" / "broker" / "passwords.json").read_text())
+        return address, json.loads((self.state / "broker" / "passwords.json").read_text())
 
     def log(self, name: str) -> str:
         """What a process said so far."""
@@ -116,9 +126,9 @@ class Processes:
                 self.kill(name)
 
     @property
-    def database(self) -> Path:
+    def database(self) -> Place:
         """The coordinator's database."""
-        return self.home / "serve" / "coordinator.db"
+        return self.server or self.state / "coordinator.db"
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
@@ -130,8 +140,14 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> No
         time.sleep(0.05)
 
 
-def rows(database: Path, sql: str) -> list[tuple[object, ...]]:
+def rows(database: Place, sql: str) -> list[tuple[object, ...]]:
     """Read the coordinator's database while it runs; nothing if it is not there yet."""
+    if isinstance(database, Server):
+        try:
+            with closing(Store(database, make=False, read_only=True)) as store:
+                return [tuple(row) for row in store.query(sql)]
+        except (DataError, StateError):
+            return []
     if not database.exists():
         return []
     db = sqlite3.connect(f"file:{database}?mode=ro", uri=True)

@@ -178,8 +178,8 @@ def test_what_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     database(tmp_path / "cut", SIGNS, SIGNS, ticket=TICKET.encoded[:-1])
     out = tmp_path / "m.onnx"
     for arguments, code, line in (
-        (["--run", tmp_path / "none.db", "-o", out], 11, "none.db: no such database. Name the folder of"),
-        (["--run", tmp_path, "-o", out], 11, "coordinator.db: no such database"),
+        (["--run", tmp_path / "none.db", "-o", out], 11, "no none.db in this folder. Name the folder of"),
+        (["--run", tmp_path, "-o", out], 11, "no coordinator.db in this folder"),
         (["--state", tmp_path / "none", "-o", out], 25, "none: no such state folder. Name the folder"),
         (["--state", tmp_path / "run", "-o", out], 25, "run: no personal network here yet"),
         (["--run", tmp_path / "cut", "-o", out], 13, f"ticket of run {RUN.hex()}: corrupt or truncated"),

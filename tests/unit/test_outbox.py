@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -27,10 +25,9 @@ def bus() -> MemoryBus:
 
 
 @pytest.fixture
-def outbox(tmp_path: Path, bus: MemoryBus) -> Iterator[Outbox]:
+def outbox(store: Store, bus: MemoryBus) -> Outbox:
     """A coordinator's."""
-    with closing(Store(tmp_path / "db")) as store:
-        yield Outbox(federation_channel(bus), store)
+    return Outbox(federation_channel(bus), store)
 
 
 @pytest.fixture
@@ -89,6 +86,7 @@ def test_a_batch_that_fails_leaves_nothing(outbox: Outbox, listener: MemoryTrans
     assert listener.receive(0) is None
 
 
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 def test_a_batch_that_cannot_be_committed_is_not_said(outbox: Outbox, listener: MemoryTransport) -> None:
     """As on a full disk."""
     outbox.store.query("PRAGMA max_page_count = 1")
