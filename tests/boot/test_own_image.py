@@ -24,7 +24,8 @@ from tests.boot.board import Board
 from tests.boot.first import note, timed
 from tests.boot.test_boot import offline
 from tests.integration.deployed import Deployed, deployed
-from tests.integration.fleet import Processes, closed, wait_until, write_person
+from tests.integration.fleet import Processes, wait_until, write_person
+from tests.integration.updating import closed
 from tests.wheels import build_wheel, copy_tree
 
 NEEDED = {
