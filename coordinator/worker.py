@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from coordinator import outbox
 from coordinator.intake import check_mask, refused
 from coordinator.limits import Limits
 from coordinator.outbox import Outbox
-from coordinator.worker_batch import Opened, Opener, Source
-from coordinator.worker_store import Held, WorkerStore
+from coordinator.worker_batch import Opened, Opener, Opening, Source
+from coordinator.worker_store import Held, WorkerStore, fitting, new_batch
 from wire import batch, mask, signing
 from wire.batch import Row
 from wire.channel import Channel, Garbled, Happening, Received
@@ -35,7 +36,7 @@ TICK_S = 0.25
 REPORT_S = 1.0
 TELL_AGAIN_S = 3.0  # a tally that is not settled
 TALLY = 200  # masks of one, so that the coordinator takes it for a message (`coordinator.server.MAX_VALUES`)
-TALLIES = 4  # told before the first of them is settled
+TALLIES = 8  # told before the first of them is settled
 TALLY_BYTES = 256 * 1024
 
 
@@ -70,7 +71,9 @@ class Worker:
     _kept: set[str] = field(default_factory=set)  # devices whose mask for this shift's round is on disk
     _rows: dict[str, Row] = field(default_factory=dict)  # signs of this shift's masks that no tally has told of yet
     _opener: Opener | None = None
+    _opening: Opening | None = None  # masks whose turn comes in the next step
     _pool: ThreadPoolExecutor = field(default_factory=ThreadPoolExecutor)
+    _fresh: dict[bytes, list[Held]] = field(default_factory=dict)  # tallies that nobody was told of yet
     _reported_s: float = 0.0
     _told: dict[bytes, float] = field(default_factory=dict)  # tallies that wait to be settled: when they were last told
 
@@ -93,10 +96,15 @@ class Worker:
             self.watch()
 
     def step(self, timeout_s: float) -> None:
-        """Deal with what has arrived, wait for it so long at most; then say what is to be said."""
+        """Deal with what has arrived, wait for it so long at most; then say what is to be said.
+
+        Where more waits than is dealt with at once, its masks are opened while the masks before them go to the disk.
+        """
         with self._outbox.batch():
             masks: list[tuple[Source, Packet]] = []
-            for event in self._outbox.events(timeout_s):
+            count = 0
+            for event in self._outbox.events(0 if self._opening else timeout_s):
+                count += 1
                 if isinstance(event, Packet) and event.topic in self._sources:
                     masks.append((self._sources[event.topic], event))
                     continue
@@ -104,6 +112,8 @@ class Worker:
                 masks = []
                 self._on_event(event)
             self._on_masks(masks)
+            if count < outbox.BATCH:
+                self._finish_opening()
         now_s = monotonic_s()
         with self._outbox.batch():
             self._tell(now_s)
@@ -111,13 +121,15 @@ class Worker:
                 self._report(now_s)
 
     def _on_event(self, event: Event) -> None:
+        self._finish_opening()
         happened = self.channel.read(event) if isinstance(event, Packet) else event
         if happened is not None:
             self._heed(happened)
 
     def _on_masks(self, masks: list[tuple[Source, Packet]]) -> None:
         """Take what devices have sent: together as far as may be, and one by one what needs a closer look."""
-        now_s, first, others, seen = monotonic_s(), [], [], set()
+        now_s, first, others = monotonic_s(), [], []
+        seen = set(self._opening.devices) if self._opening else set()
         for source, packet in masks:
             known = self._opener is None or source.device in self._kept or source.device in seen
             if known or not self._limits.pays(source.speaker, now_s):
@@ -127,25 +139,46 @@ class Worker:
                 first.append((source, packet))
         if first:
             assert self._opener is not None
-            result = self._opener.open(first, self._pool)
-            self._keep(self._opener, result.opened)
-            self.channel.received_bytes += sum(len(one.packet.payload) for one in result.opened)
-            for packet in result.forged:
-                packet.acknowledge()
-                self._heed(Garbled(topic=packet.topic, error=Forged("not signed by its device, or altered since")))
-            others = result.others + others
+            opening = self._opener.start(first, self._pool)
+            self._finish_opening()
+            self._opening = opening
         for packet in others:
+            self._on_event(packet)
+
+    def _finish_opening(self) -> None:
+        """Keep the masks that are being opened, before anything else is heeded that came after them."""
+        if self._opening is None:
+            return
+        opening, self._opening = self._opening, None
+        result = opening.result()
+        self._keep(opening.opener, result.opened)
+        self.channel.received_bytes += sum(len(one.packet.payload) for one in result.opened)
+        for packet in result.forged:
+            packet.acknowledge()
+            self._heed(Garbled(topic=packet.topic, error=Forged("not signed by its device, or altered since")))
+        for packet in result.others:
             self._on_event(packet)
 
     def _keep(self, opener: Opener, opened: list[Opened]) -> None:
         """Write masks down; then acknowledge and confirm them."""
-        run, number = opener.run, opener.number
-        self.store.add_all(
-            [
-                (run, number, one.source.device, one.body, one.signs, len(one.packet.payload), len(one.receipt))
-                for one in opened
-            ]
-        )
+        held = [
+            Held(
+                run=opener.run,
+                number=opener.number,
+                device=one.source.device,
+                body=one.body,
+                signs=one.signs,
+                payload_bytes=len(one.packet.payload),
+                receipt_bytes=len(one.receipt),
+            )
+            for one in opened
+        ]
+        while len(held) >= TALLY:  # a tally by itself, which need not be put together from the database
+            size, name = fitting(held, TALLY, TALLY_BYTES), new_batch()
+            self.store.add_all(held[:size], name)
+            self._fresh[name] = sorted(held[:size], key=lambda one: one.device)
+            del held[:size]
+        self.store.add_all(held)
         for one in opened:
             self._kept.add(one.source.device)
             self._rows[one.source.device] = one.row
@@ -287,10 +320,10 @@ class Worker:
         """Tell of masks that are on disk; of more before those are settled, if they are many."""
         if self._shift is None:
             return
-        waiting = self.store.told()
-        for name in waiting:
+        waiting = sorted(self.store.told(), key=lambda name: name not in self._told)
+        for name in waiting[:TALLIES]:
             if now_s - self._told.get(name, -math.inf) >= TELL_AGAIN_S:
-                self._say(name, self.store.masks_of(name), now_s)
+                self._say(name, self._fresh.pop(name, []) or self.store.masks_of(name), now_s)
         for count in range(len(waiting), TALLIES):
             found = self.store.batch(TALLY if count else 1, TALLY, TALLY_BYTES)
             if found is None:

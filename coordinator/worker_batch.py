@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -88,16 +88,13 @@ class Opener:
     ticket: Ticket
     key: bytes
 
-    def open(self, packets: Sequence[tuple[Source, Packet]], pool: ThreadPoolExecutor) -> Result:
-        """Open packets, some on each thread."""
+    def start(self, packets: Sequence[tuple[Source, Packet]], pool: ThreadPoolExecutor) -> Opening:
+        """Begin to open packets, some on each thread."""
         shares = min(-(-len(packets) // SHARE), os.cpu_count() or 1)
         size = -(-len(packets) // max(shares, 1))
         parts = [packets[at : at + size] for at in range(0, len(packets), size)]
-        found = list(map(self._open, parts) if shares < 2 else pool.map(self._open, parts))
-        return Result(
-            [one for part in found for one in part.opened],
-            [one for part in found for one in part.forged],
-            [one for part in found for one in part.others],
+        return Opening(
+            self, {source.device for source, _ in packets}, [pool.submit(self._open, part) for part in parts]
         )
 
     def _open(self, packets: Sequence[tuple[Source, Packet]]) -> Result:
@@ -132,3 +129,26 @@ class Opener:
     @cached_property
     def _receipt(self) -> bytes:
         return messages.encode(Receipt(run=self.run, number=self.number))
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Packets that are being opened.
+
+    Attributes:
+        opener: by it.
+        devices: whose they are.
+    """
+
+    opener: Opener
+    devices: Set[str]
+    _parts: list[Future[Result]]
+
+    def result(self) -> Result:
+        """What came of them; waits for it."""
+        found = [part.result() for part in self._parts]
+        return Result(
+            [one for part in found for one in part.opened],
+            [one for part in found for one in part.forged],
+            [one for part in found for one in part.others],
+        )

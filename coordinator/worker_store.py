@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 from coordinator.database import Database
@@ -65,13 +66,25 @@ class WorkerStore(Database):
 
     def add(self, device: str, update: MaskUpdate, payload_bytes: int, receipt_bytes: int) -> None:
         """Keep a mask that is not kept yet."""
-        body = messages.encode(replace(update, signs=b""))
-        self.add_all([(update.run, update.number, device, body, update.signs, payload_bytes, receipt_bytes)])
+        held = Held(
+            run=update.run,
+            number=update.number,
+            device=device,
+            body=messages.encode(replace(update, signs=b"")),
+            signs=update.signs,
+            payload_bytes=payload_bytes,
+            receipt_bytes=receipt_bytes,
+        )
+        self.add_all([held])
 
-    def add_all(self, masks: Sequence[tuple[bytes, int, str, bytes, bytes, int, int]]) -> None:
-        """Keep masks that are not kept yet: of each the fields of a `Held`, in order."""
+    def add_all(self, masks: Sequence[Held], batch: bytes | None = None) -> None:
+        """Keep masks that are not kept yet; those of a tally with its name, others are for one that is made later."""
+        rows = [
+            (one.run, one.number, one.device, one.body, one.signs, one.payload_bytes, one.receipt_bytes, batch)
+            for one in masks
+        ]
         with self._writing() as db:
-            db.executemany("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 0)", masks)
+            db.executemany("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)", rows)
 
     def devices(self, run: bytes, number: int) -> set[str]:
         """Whose masks for a round were kept."""
@@ -116,13 +129,8 @@ class WorkerStore(Database):
         found = self._held(f"{free} AND run = ? AND number = ? ORDER BY rowid LIMIT ?", run, number, most)
         if len(found) < fewest:
             return None
-        chosen, taken = found[:1], found[0].payload_bytes
-        for one in found[1:]:
-            taken += one.payload_bytes
-            if taken > most_bytes:
-                break
-            chosen.append(one)
-        batch = secrets.token_bytes(BATCH_BYTES)
+        chosen = found[: fitting(found, most, most_bytes)]
+        batch = new_batch()
         with self._writing() as db:
             sql = "UPDATE held SET batch = ? WHERE run = ? AND number = ? AND device = ?"
             db.executemany(sql, [(batch, run, number, one.device) for one in chosen])
@@ -149,4 +157,20 @@ class WorkerStore(Database):
     def _held(self, condition: str, *values: object) -> list[Held]:
         columns = "run, number, device, body, signs, payload_bytes, receipt_bytes"
         rows = self._db.execute(f"SELECT {columns} FROM held WHERE {condition}", values)
-        return [Held(**dict(row)) for row in rows]
+        return [
+            Held(
+                run=run, number=number, device=device, body=body, signs=signs, payload_bytes=size, receipt_bytes=receipt
+            )
+            for run, number, device, body, signs, size, receipt in rows
+        ]
+
+
+def new_batch() -> bytes:
+    """A name for a tally."""
+    return secrets.token_bytes(BATCH_BYTES)
+
+
+def fitting(masks: Sequence[Held], most: int, most_bytes: int) -> int:
+    """How many of these, from the first on, go into one tally; the first does in any case. Limits as of `batch`."""
+    taken = accumulate(one.payload_bytes for one in masks[:most])
+    return max(sum(total <= most_bytes for total in taken), min(len(masks), 1))

@@ -118,6 +118,33 @@ def test_nothing_is_lost_where_a_worker_s_batch_ends(
     check(stage, 4)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 500])
+def test_a_mask_that_comes_twice_counts_once(tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the second comes while the first is being opened."""
+    monkeypatch.setattr(outbox, "BATCH", batch)
+
+    def again(stage: Stage, opened: Round) -> None:
+        for device in (*HONEST, *reversed(HONEST)):
+            stage.say(device, "mask", stage.mask(device, opened.number))
+
+    stage = Crewed(tmp_path, rounds=4, acts={3: again, 4: again})
+    assert stage.play().digest == stage.expected().digest
+    check(stage, 4)
+
+
+@pytest.mark.parametrize(("tally", "tally_bytes"), [(1, 1 << 20), (2, 1 << 20), (3, 200)])
+def test_whole_tallies_are_told_from_memory(
+    tmp_path: Path, tally: int, tally_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What makes a tally by itself comes to the same as what is put together in the database."""
+    monkeypatch.setattr("coordinator.worker.TALLY", tally)
+    monkeypatch.setattr("coordinator.worker.TALLY_BYTES", tally_bytes)
+    stage = Crewed(tmp_path, rounds=4)
+    assert stage.play().digest == stage.expected().digest
+    check(stage, 4)
+    assert stage.partials(4) >= len(HONEST) // tally
+
+
 def test_where_masks_are_looked_at_workers_hand_them_on(tmp_path: Path) -> None:
     """A federation that looks for hostile masks has each one, coded as its device coded it."""
     stage = Crewed(tmp_path, rounds=3, defend=True)
