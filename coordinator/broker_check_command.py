@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordinator.brokers.access import HOME_ASSISTANT
+from coordinator.monitoring.discovery import DEFAULT_PREFIX
 from wire import command
 from wire.errors import BrokerRefused, BrokerUnreachable, ConfigError
 
@@ -27,6 +29,8 @@ examples:
   # any other: accounts.json is {"coordinator": "...", "pi-01": "...", "pi-02": "..."}, of devices not at work now
   hidenseek broker check mqtts://hub.example.org:8883 --ca ca.crt --accounts accounts.json
   HIDENSEEK_PASSWORD=... hidenseek broker check mqtts://coordinator@hub.example.org --ca ca.crt --ws wss://hub.example.org/mqtt
+  # those with workers or Home Assistant: {"coordinator": ..., "worker-1": ..., "home-assistant": ..., two devices}
+  hidenseek broker check mqtts://hub.example.org --accounts accounts.json --worker worker-1 --home-assistant
 
 Nothing of a federation is touched: topics that end in check-... are used, and retained ones are deleted again.
 exit codes: 0 all is as it should be, 15 nobody answers, 16 something is not
@@ -56,6 +60,14 @@ def add_check(actions: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--federation", default="default", metavar="NAME", help="whose topics are used, with a URL")
     parser.add_argument("--ws", metavar="URL", help="the broker's wss:// address, for apps")
+    parser.add_argument("--worker", metavar="NAME", help="with a URL: the user of --accounts that a worker has")
+    parser.add_argument(
+        "--home-assistant",
+        nargs="?",
+        const=DEFAULT_PREFIX,
+        metavar="PREFIX",
+        help=f"with a URL: user {HOME_ASSISTANT} is in --accounts, too (discovery prefix, default: {DEFAULT_PREFIX})",
+    )
     parser.add_argument("--packet-kb", type=int, default=256, metavar="N", help="largest payload, with a URL")
     parser.add_argument(
         "--queue", type=int, default=1000, metavar="N", help="messages to keep for a device that is away"
@@ -145,6 +157,7 @@ def _named(arguments: argparse.Namespace) -> Target:
     """
     from coordinator.brokers.access import COORDINATOR
     from coordinator.brokers.checks.rows import Target, with_hosts
+    from coordinator.monitoring.discovery import check_prefix
     from wire.mqtt import parse_url
     from wire.topics import check_name
 
@@ -165,7 +178,11 @@ def _named(arguments: argparse.Namespace) -> Target:
                 f"no password for '{user}'", where="--accounts", hint="Or set HIDENSEEK_PASSWORD, or --password-file"
             )
         passwords[user] = broker.password
-    others = [name for name in passwords if name != user]
+    if arguments.worker and arguments.worker not in passwords:
+        raise ConfigError(f"no password for '{arguments.worker}'", where="--worker", hint="Add it to --accounts")
+    if arguments.home_assistant and HOME_ASSISTANT not in passwords:
+        raise ConfigError(f"no password for '{HOME_ASSISTANT}'", where="--home-assistant", hint="Add it to --accounts")
+    others = [name for name in passwords if name not in (user, arguments.worker, HOME_ASSISTANT)]
     return Target(
         broker=broker,
         websocket=with_hosts(arguments.ws, broker) if arguments.ws else None,
@@ -175,6 +192,8 @@ def _named(arguments: argparse.Namespace) -> Target:
         devices=tuple(check_name(name, "device id") for name in others[:2]),
         packet_bytes=arguments.packet_kb * 1024,
         queue=arguments.queue,
+        home_assistant=check_prefix(arguments.home_assistant) if arguments.home_assistant else None,
+        worker=arguments.worker,
     )
 
 
