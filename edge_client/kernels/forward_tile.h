@@ -49,7 +49,9 @@ HS_INLINE void NAME(forward_tile_)(const hs_op *op, const float *x, float *y, in
     }
 TILE(1)
 TILE(2)
+#if HS_TILE > 2
 TILE(3)
+#endif
 #if HS_TILE > 3
 TILE(4)
 #endif
@@ -60,7 +62,9 @@ static void NAME(forward)(const hs_op *op, const float *x, float *y, int64_t pla
         for (; q + HS_TILE * WIDTH <= op->run; q += HS_TILE * WIDTH)
             NAME(HS_JOIN(HS_JOIN(forward_tile, HS_TILE), _))(op, x + q, y + q, plane);
         switch ((op->run - q) / WIDTH) {
+#if HS_TILE > 2
         case 3: NAME(forward_tile3_)(op, x + q, y + q, plane); break;
+#endif
         case 2: NAME(forward_tile2_)(op, x + q, y + q, plane); break;
         case 1: NAME(forward_tile1_)(op, x + q, y + q, plane); break;
         default: break;

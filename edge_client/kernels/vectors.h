@@ -19,6 +19,9 @@
 #elif defined(__aarch64__)
 #define HS_WIDTH 4
 #define HS_TILE 4
+#elif defined(__wasm__) /* the browser's compiler keeps a register for itself, and spills in the inner loop */
+#define HS_WIDTH 4
+#define HS_TILE 2
 #else
 #define HS_WIDTH 4
 #define HS_TILE 3
@@ -37,7 +40,12 @@
 #define HS_INLINE static inline __attribute__((always_inline))
 #define HS_JOIN_(a, b) a##b
 #define HS_JOIN(a, b) HS_JOIN_(a, b)
+/* A count makes clang unroll only after it has decided which arrays become registers, and none does. */
+#if defined(__clang__)
+#define HS_UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define HS_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 typedef float vec1;
 typedef float vec4 __attribute__((vector_size(16)));
