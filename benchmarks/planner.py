@@ -3,10 +3,11 @@
     python -m benchmarks.planner --bundles DIR -o benchmarks/results/planner.json
     python -m benchmarks.planner --bundles DIR --arm -o benchmarks/results/planner-arm.json   # memory, under qemu-user
 
-The first measures this machine as `hidenseek plan --here` does, predicts, and then trains. Times are of the processor,
-so that other processes disturb them less; the clock's are kept beside them. DIR keeps bundles between runs: those for
-ExecuTorch take up to minutes each. With --arm, what a process takes without a network is read from the smallest one,
-since qemu's own memory is in every figure there.
+The first measures this machine as `hidenseek plan --here` does, predicts, and then trains. Times are of the processor
+and of a calm step, the lower quartile, so that other processes disturb them less; the clock's are kept beside them. DIR
+keeps bundles between runs: those for ExecuTorch take up to minutes each. With --arm, nothing of the machine is given to
+the planner, as for a board that nobody has measured, and qemu's own memory is left out; --resume keeps what OUTPUT has
+measured, for a bundle takes up to minutes there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from coordinator import device_worker, footprint, here
+from coordinator import device_worker, here
 from coordinator.budgets import Budget
 from coordinator.hardware import Profile, Runtime
 from coordinator.models import MODELS, build_plan
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--bundles", type=Path, required=True, help="folder of bundles, made if they are missing")
     parser.add_argument("--nets", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--arm", action="store_true", help="memory only, in the arm64 root under qemu-user")
+    parser.add_argument("--resume", action="store_true", help="with --arm: keep what OUTPUT has measured")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.bundles.mkdir(parents=True, exist_ok=True)
@@ -79,7 +81,7 @@ def _on_this_machine(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     first = {path: _tried(path) for _, _, _, path in _bundles(arguments)}
     for name, runtime, ticket, path in _bundles(arguments):
         both = [first[path], _tried(path)]
-        times = [statistics.median(found["cpu_seconds"]) * 1e3 for found in both]
+        times = [statistics.quantiles(found["cpu_seconds"], n=4)[0] * 1e3 for found in both]
         quicker = both[times.index(min(times))]
         peaks = [found["peaks"]["tried"] / 1e6 for found in both]
         yield _predicted(profile, runtime, ticket) | {
@@ -99,24 +101,22 @@ def _tried(path: Path) -> dict[str, Any]:
 
 
 def _on_arm(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from benchmarks import emulated
     from tests.integration.arm_debian import AARCH64
     from tests.integration.arm_root import install
 
+    before = json.loads(arguments.output.read_text())["rows"] if arguments.resume and arguments.output.exists() else []
+    measured = {(row["net"], row["runtime"]): row["peak_mb"] for row in before}
     with tempfile.TemporaryDirectory() as folder:
-        root = install(AARCH64, Path(folder))
-        bases: dict[str, float] = {}
+        root = None
         for name, runtime, ticket, path in _bundles(arguments):
-            done = root.python(device_worker.__file__, path, str(BATCH), str(ARM_STEPS), str(SAMPLES), timeout_s=1800)
-            if done.returncode:
-                raise SystemExit(f"{path}: {done.stderr[-1000:]}")
-            peak_mb = json.loads(done.stdout)["peaks"]["tried"] / 1e6
-            row = _predicted(Profile(title="", cores=1, ram_mb=1, machine="aarch64"), runtime, ticket)
-            own = row["predicted_peak_mb"] - footprint.PROCESS[runtime] / 1e6
-            if runtime not in bases:
-                bases[runtime] = peak_mb - own
-                print(f"{runtime}: {bases[runtime]:.1f} MB without a network, from {name}")
-                continue
-            yield row | {"net": name, "peak_mb": peak_mb, "predicted_peak_mb": own + bases[runtime]}
+            if (name, runtime) not in measured:
+                root = root or install(AARCH64, Path(folder))
+                options = (str(BATCH), str(ARM_STEPS), str(SAMPLES))
+                _, nbytes = emulated.told(root, device_worker.__file__, path, *options)
+                measured[name, runtime] = nbytes / 1e6
+            board = Profile(title="", cores=1, ram_mb=1, machine="aarch64")
+            yield _predicted(board, runtime, ticket) | {"net": name, "peak_mb": measured[name, runtime]}
 
 
 def _bundles(arguments: argparse.Namespace) -> list[tuple[str, Runtime, Ticket, Path]]:

@@ -1,10 +1,10 @@
 """How long counted work takes on a core: a roofline for every kind of operation of every runtime.
 
 The time of a step is a sum over kinds: operations at a share of the core's peak, bytes at a multiple of its copy
-bandwidth (most are in a cache), and cycles for every call. The shares are fits to the processor time of training steps
-of every network here on one core: REFERENCE (benchmarks/rates.py). They are carried over to other cores by the ratio
-of peaks, bandwidths and clocks, which on ARM is an assumption; `hidenseek plan --here` measures how far off it is.
-docs/profiling.md has the errors.
+bandwidth (most are in a cache), and cycles for every value of a loop and for every call. The shares are fits to the
+processor time of training steps of every network here, and for `sparse` of every operation in them, on one core:
+REFERENCE (benchmarks/rates.py). They are carried over to other cores by the ratio of peaks, bandwidths and clocks,
+which on ARM is an assumption; `hidenseek plan --here` measures how far off it is. docs/profiling.md has the errors.
 """
 
 from __future__ import annotations
@@ -24,47 +24,63 @@ class Core:
     bandwidth: float
     clock: float
 
+    @property
+    def width(self) -> float:
+        """Operations of a cycle: by how wide its vectors are, and how many it takes at once."""
+        return self.flops / self.clock
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """Seconds on the reference core for an operation, a byte moved, and a call."""
+    """Seconds on the reference core for an operation, a byte moved, a loop's value, and a call."""
 
     flop: float = 0
     byte: float = 0
+    value: float = 0
     call: float = 0
 
 
 # Operations of a cycle that a runtime's own code is compiled for; others choose theirs by what the core has.
 WIDEST: Mapping[str, float] = {"executorch": 16.0}  # vectors of 128 bits, two of them a cycle, multiplied and added
-# A Xeon of a cloud at 2.76 GHz with AVX-512, 26 November 2026, as coordinator.device_worker measures it.
-REFERENCE = Core(flops=176.9e9, bandwidth=12.2e9, clock=2.76e9)
+# The same of loops over values: those of the sparse runtime take vectors of 8, those of others a value at a time.
+LOOPS: Mapping[str, float] = {"sparse": 32.0}
+# An AMD EPYC of a cloud at 2.6 GHz with AVX-512, 27 November 2026, as coordinator.device_worker measures it.
+REFERENCE = Core(flops=118.0e9, bandwidth=22.6e9, clock=2.596e9)
 RATES: Mapping[str, Mapping[str, Rate]] = {
     "sparse": {
-        "convolution": Rate(flop=7.97e-12, byte=4.38e-11, call=2.21e-9),
-        "linear": Rate(flop=2.25e-11, byte=8.5e-12),
-        "norm": Rate(byte=1.84e-10),
-        "pointwise": Rate(byte=1.29e-10),
-        "pool": Rate(byte=3.0e-11),
-        "stream": Rate(byte=3.0e-11),
-        "update": Rate(byte=4.4e-11),
-        "step": Rate(call=1.03e-5),
+        "convolution": Rate(flop=8.47e-12, byte=1.24e-11, call=1.32e-9),
+        "linear": Rate(flop=8.47e-12, byte=1.11e-11, call=5.98e-10),
+        "max pool": Rate(value=2.85e-10),
+        "average pool": Rate(value=9.43e-10),
+        "phases": Rate(value=1.34e-9),
+        "norm": Rate(value=1.71e-9, call=1.11e-8),
+        "pointwise": Rate(value=6.05e-10),
+        "gelu": Rate(value=2.0e-8),
+        "stream": Rate(byte=1.47e-11),
+        "input": Rate(value=4.2e-10),
+        "update": Rate(byte=2.26e-11),
+        "step": Rate(call=8.01e-6),
     },
-    # Fitted on an AMD EPYC at 2.6 GHz (118 GFLOP/s, 22 GB/s), 27 November 2026, and carried over to REFERENCE.
     "onnx": {
-        "convolution": Rate(flop=1.18e-11, call=2.13e-6),
-        "grouped convolution": Rate(flop=1.79e-10, call=2.13e-6),
-        "matmul": Rate(flop=5.65e-12, call=2.13e-6),
-        "pool": Rate(flop=1.11e-9, call=2.13e-6),
-        "index": Rate(byte=2.05e-11, call=2.13e-6),
-        "elementwise": Rate(byte=7.16e-11, call=2.13e-6),
-        "view": Rate(call=2.13e-6),
+        "convolution": Rate(flop=1.45e-11, value=2.85e-9, call=2.53e-6),
+        "grouped convolution": Rate(value=4.34e-9, call=2.53e-6),
+        "matmul": Rate(flop=1.04e-11, byte=1.11e-11, call=2.53e-6),
+        "pool": Rate(flop=1.41e-9, call=2.53e-6),
+        "index": Rate(byte=6.19e-11, call=2.53e-6),
+        "elementwise": Rate(byte=1.85e-11, call=2.53e-6),
+        "copy": Rate(byte=2.62e-11, value=2.14e-9, call=2.53e-6),
+        "strided copy": Rate(value=1.33e-9, call=2.53e-6),
+        "reduction": Rate(byte=2.63e-11, value=1.9e-7, call=2.53e-6),
+        "view": Rate(call=2.53e-6),
     },
-    # Fitted on both.
     "executorch": {
-        "matmul": Rate(flop=3.8e-11, call=2.81e-6),
-        "copy": Rate(byte=2.05e-11, call=2.81e-6),
-        "elementwise": Rate(byte=1.44e-10, call=2.81e-6),
-        "index": Rate(byte=1.28e-9, call=2.81e-6),
+        "matmul": Rate(flop=3.45e-11, call=6.38e-7),
+        "batched matmul": Rate(flop=2.23e-10, call=6.38e-7),
+        "copy": Rate(byte=1.74e-11, value=1.39e-9, call=6.38e-7),
+        "elementwise": Rate(byte=3.03e-11, call=6.38e-7),
+        "one by one": Rate(value=1.42e-9, call=6.38e-7),
+        "sum": Rate(value=5.89e-10, call=6.38e-7),
+        "index": Rate(value=6.25e-9, call=6.38e-7),
     },
 }
 
@@ -91,12 +107,16 @@ def seconds(work: Mapping[str, Work], runtime: str, core: Core) -> float:
         rate = RATES[runtime][kind]
         spent += one.flops * rate.flop * slower.flop
         spent += one.moved * rate.byte * slower.byte
+        spent += one.values * rate.value * slower.value
         spent += one.calls * rate.call * slower.call
     return spent
 
 
 def slowness(runtime: str, core: Core) -> Rate:
-    """How many times as long as on REFERENCE an operation, a byte and a call take on a core."""
+    """How many times as long as on REFERENCE an operation, a byte, a loop's value and a call take on a core."""
     widest = WIDEST.get(runtime, float("inf"))
     peak, reference = (min(one.flops, widest * one.clock) for one in (core, REFERENCE))
-    return Rate(flop=reference / peak, byte=REFERENCE.bandwidth / core.bandwidth, call=REFERENCE.clock / core.clock)
+    cycle, vectors = REFERENCE.clock / core.clock, 1.0
+    if runtime in LOOPS:
+        vectors = min(REFERENCE.width, LOOPS[runtime]) / min(core.width, LOOPS[runtime])
+    return Rate(flop=reference / peak, byte=REFERENCE.bandwidth / core.bandwidth, value=cycle * vectors, call=cycle)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 from export.work import Counted, Work, total
 from wire.arena import plan_workspace
+from wire.layers import AvgPool, Gelu, MaxPool
 from wire.lowering import make_schedule
 from wire.plan import LayerShape, Plan
 from wire.schedule import Kind, Operation, Schedule, lanes_for
@@ -21,7 +23,15 @@ ROWS = 4  # output rows the kernels share an index between
 CODE_BYTES = 5  # an index and its signs
 UPDATE_BYTES = 32  # of a kept weight: score, gradient and Adam's two moments, read and written
 VECTOR = 4  # floats: NEON's; wider ones change a few rows' padding
-KINDS = {Kind.MAX_POOL: "pool", Kind.NORM: "norm", Kind.POINTWISE: "pointwise"}  # all others: "stream"
+# Of operations without weights: loops that take some cycles for every value. All others, "stream", only move them.
+# "gelu" is a pointwise one of its own: 30 times the cycles.
+LOOPS = {
+    Kind.MAX_POOL: "max pool",
+    Kind.AVERAGE_POOL: "average pool",
+    Kind.PHASES: "phases",
+    Kind.NORM: "norm",
+    Kind.POINTWISE: "pointwise",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +40,13 @@ class PlanWork:
 
     Attributes:
         fixed: the same for all tickets.
+        operations: of it, that of each operation of the schedule.
         block: of one kept block of each layer with weights.
         workspace: bytes of a micro-batch's activations.
     """
 
     fixed: Mapping[str, Work]
+    operations: tuple[Mapping[str, Work], ...]
     block: tuple[Mapping[str, Work], ...]
     workspace: int
 
@@ -46,10 +58,7 @@ class PlanWork:
 
 def scaled(work: Mapping[str, Work], times: float) -> dict[str, Work]:
     """So many times the work."""
-    return {
-        kind: Work(flops=one.flops * times, moved=one.moved * times, calls=one.calls * times)
-        for kind, one in work.items()
-    }
+    return {kind: one * times for kind, one in work.items()}
 
 
 def codes(shape: LayerShape, block: int) -> int:
@@ -73,27 +82,50 @@ def plan_work(plan: Plan, blocks: Sequence[int], batch: int) -> PlanWork:
         blocks: rows per block of each layer with weights.
         batch: samples of a step.
     """
-    schedule = schedule_of(plan, batch)
+    schedule, shapes = schedule_of(plan, batch), plan.weight_layers()
     rounds = -(-batch // schedule.lanes)
-    lanes = FLOAT * rounds * schedule.lanes  # bytes of a position, of all micro-batches
-    samples = Work(moved=2 * lanes * schedule.tensors[0].geometry.positions, calls=rounds)
-    fixed: list[Mapping[str, Work]] = [{"stream": samples, "step": Work(calls=1)}]
+    step = {"input": Work(values=batch * prod(plan.input_shape)), "step": Work(calls=1)}
+    operations = tuple(_whatever_is_kept(operation, shapes, schedule, rounds) for operation in schedule.operations)
     block: list[Mapping[str, Work]] = []
-    shapes = plan.weight_layers()
     for operation in schedule.operations:
-        numbers = [*operation.reads, operation.output]
-        positions = sum(schedule.tensors[number].geometry.positions for number in numbers)
-        if operation.kind != Kind.SPARSE:
-            kind = KINDS.get(operation.kind, "stream")
-            fixed.append({kind: Work(moved=2 * lanes * positions, calls=rounds)})
-            continue
-        assert operation.weights is not None
-        shape, passes = shapes[operation.weights], 3 if schedule.tensors[operation.input].learns else 2
-        kind = "convolution" if shape.uses_per_weight > 1 else "linear"
-        fixed.append({kind: Work(moved=passes * lanes * positions)})
-        one = _block(shape, blocks[operation.weights], operation, schedule, passes * rounds)
-        block.append({kind: one, "update": Work(moved=UPDATE_BYTES * blocks[operation.weights])})
-    return PlanWork(fixed=total(fixed), block=tuple(block), workspace=plan_workspace(schedule).nbytes)
+        if operation.weights is not None:
+            shape, rows = shapes[operation.weights], blocks[operation.weights]
+            one = _block(shape, rows, operation, schedule, _passes(operation, schedule) * rounds)
+            block.append({_kind(shape): one, "update": Work(moved=UPDATE_BYTES * rows)})
+    return PlanWork(
+        fixed=total([step, *operations]),
+        operations=operations,
+        block=tuple(block),
+        workspace=plan_workspace(schedule).nbytes,
+    )
+
+
+def _whatever_is_kept(
+    operation: Operation, shapes: Sequence[LayerShape], schedule: Schedule, rounds: int
+) -> dict[str, Work]:
+    """An operation's work on all micro-batches, forward and backward, but for that of kept weights."""
+    lanes = rounds * schedule.lanes
+    numbers = [*operation.reads, operation.output]
+    moved = FLOAT * lanes * sum(schedule.tensors[number].geometry.positions for number in numbers)
+    if operation.weights is not None:
+        return {_kind(shapes[operation.weights]): Work(moved=_passes(operation, schedule) * moved)}
+    if operation.kind not in LOOPS:
+        return {"stream": Work(moved=2 * moved, calls=rounds)}
+    of = operation.input if operation.kind == Kind.PHASES else operation.output
+    geometry = schedule.tensors[of].geometry
+    window = prod(operation.layer.kernel) if isinstance(operation.layer, AvgPool | MaxPool) else 1
+    rows = geometry.channels * geometry.height
+    kind = "gelu" if isinstance(operation.layer, Gelu) else LOOPS[operation.kind]
+    return {kind: Work(values=lanes * rows * geometry.width * window, calls=rounds * rows)}
+
+
+def _kind(shape: LayerShape) -> str:
+    return "linear" if shape.uses_per_weight == 1 else "convolution"
+
+
+def _passes(operation: Operation, schedule: Schedule) -> int:
+    """Walks over the kept weights: forward, weight gradient and, where it is needed, input gradient."""
+    return 3 if schedule.tensors[operation.input].learns else 2
 
 
 def _block(shape: LayerShape, block: int, operation: Operation, schedule: Schedule, walks: int) -> Work:

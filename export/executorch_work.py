@@ -19,8 +19,11 @@ from export.work import Counted, Step, Work, most_alive, total
 from wire.plan import Plan
 
 ALIGN = 16  # bytes: of a planned tensor
-PRODUCTS = ("mm", "bmm", "addmm", "linear")
-INDEXED = ("scatter", "gather", "index_select")
+PRODUCTS = ("mm", "addmm", "linear")
+INDEXED = ("scatter", "gather", "index_select", "where", "ge")  # of kept weights
+# The portable kernels of these do one value after the other, where those of the others do vectors.
+ONE_BY_ONE = ("sign", "clamp", "maximum", "minimum", "rsqrt", "exp", "log", "_log_softmax")
+SUMS = ("mean", "sum", "amax", "argmax")
 MOVES = (
     "view", "_unsafe_view", "slice", "select", "t", "transpose", "permute", "unsqueeze", "squeeze", "clone", "cat",
     "constant_pad_nd", "expand", "detach", "alias", "_to_copy", "as_strided",
@@ -82,20 +85,32 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return results
 
 
+def kind_of(operator: str) -> str:
+    """Which kind of work an operator is, of a graph ("slice") or of a program ("slice_copy.Tensor_out")."""
+    name = operator.partition(".")[0].removesuffix("_copy")
+    if name == "bmm":
+        return "batched matmul"
+    kinds = {"matmul": PRODUCTS, "copy": MOVES, "index": INDEXED, "one by one": ONE_BY_ONE, "sum": SUMS}
+    return next((kind for kind, names in kinds.items() if name in names), "elementwise")
+
+
 def _step(operator: str, read: list[Tensor], made: dict[str, Tensor], names: Any) -> Step:
-    kind = "copy" if operator in MOVES else "index" if operator in INDEXED else "elementwise"
+    kind, first = kind_of(operator), next(iter(made.values()))
     makes = {name: -(-_nbytes(one) // ALIGN) * ALIGN for name, one in made.items()}
-    out, flops = sum(map(_nbytes, made.values())), 0
+    out, flops, values = sum(map(_nbytes, made.values())), 0, 0
     moved = sum(map(_nbytes, read)) + out
-    if operator in PRODUCTS:
-        kind = "matmul"
-        left = read[1] if operator == "addmm" else read[0]
-        flops = 2 * sum(one.numel() for one in made.values()) * left.shape[-1]
-    elif kind == "copy":
-        moved = 2 * out
-    elif kind == "index":
-        moved = 3 * min(_nbytes(one) for one in (*read, *made.values()) if one.numel() > 1)
-    return Step(kind=kind, work=Work(flops=flops, moved=moved, calls=1), reads=tuple(names), makes=makes)
+    match kind:
+        case "matmul" | "batched matmul":
+            left = read[1] if operator == "addmm" else read[0]
+            flops = 2 * sum(one.numel() for one in made.values()) * left.shape[-1]
+        case "copy":
+            moved, values = 2 * out, first.numel() // first.shape[-1] if first.numel() and first.dim() else 0
+        case "index":
+            values = min((one.numel() for one in (*read, first) if one.numel() > 1), default=1)
+        case "one by one" | "sum":
+            values = max(one.numel() for one in (*read, first))
+    work = Work(flops=flops, moved=moved, values=values, calls=1)
+    return Step(kind=kind, work=work, reads=tuple(names), makes=makes, operator=operator)
 
 
 def _tensors(tree: object) -> list[Tensor]:

@@ -14,15 +14,27 @@ class Work:
     Attributes:
         flops: arithmetic operations; a multiply-add is two.
         moved: bytes read and written.
+        values: that loops pass over one by one, at so many cycles each.
         calls: how many operations.
     """
 
     flops: float = 0
     moved: float = 0
+    values: float = 0
     calls: float = 0
 
     def __add__(self, other: Work) -> Work:
-        return Work(flops=self.flops + other.flops, moved=self.moved + other.moved, calls=self.calls + other.calls)
+        return Work(
+            flops=self.flops + other.flops,
+            moved=self.moved + other.moved,
+            values=self.values + other.values,
+            calls=self.calls + other.calls,
+        )
+
+    def __mul__(self, times: float) -> Work:
+        return Work(
+            flops=self.flops * times, moved=self.moved * times, values=self.values * times, calls=self.calls * times
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +65,7 @@ class Step:
         makes: bytes of the tensors that it makes, by name.
         operator: its name in the graph.
         scratch: bytes that it takes for itself while it runs.
+        number: its place in the graph's file.
     """
 
     kind: str
@@ -61,6 +74,7 @@ class Step:
     makes: Mapping[str, int]
     operator: str = ""
     scratch: int = 0
+    number: int = 0
 
 
 def total(parts: Iterable[Mapping[str, Work]]) -> dict[str, Work]:

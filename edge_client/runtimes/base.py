@@ -35,12 +35,14 @@ class Operator:
         kind: the operator or kernel.
         seconds: in it.
         calls: how often.
+        shortest: seconds of the quickest call; None if only their sum is known.
     """
 
     name: str
     kind: str
     seconds: float
     calls: int
+    shortest: float | None = None
 
 
 class Inference(Protocol):

@@ -175,7 +175,7 @@ class OnnxRuntime:
         self._trace.cleanup()
         self._trace = None
         return [
-            Operator(name=name, kind=kind, seconds=sum(times), calls=len(times))
+            Operator(name=name, kind=kind, seconds=sum(times), calls=len(times), shortest=min(times))
             for (name, kind), times in found.items()
         ]
 

@@ -86,6 +86,11 @@ class SparseRuntime:
         np.add.at(parts, self._layer_of, seconds)
         return parts[:, 0], parts[:, 1] + parts[:, 2]
 
+    def operation_seconds(self) -> Doubles:
+        """As `layer_seconds`, of the schedule's operations, float64 (operations + 1,); last: all else in a step."""
+        found: Doubles = self._seconds.sum(axis=1)
+        return found
+
     @cached_property
     def _layer_of(self) -> NDArray[np.int64]:
         """Place in the plan of every operation's layer."""

@@ -86,7 +86,9 @@ def test_time_of_a_step_by_hand() -> None:
     walked = 2 * 5 * (2 * 20 + 3 * 8) + 4 * 16 * (2 * (10 + 8) + 3 * (8 + 4))
     seconds = operations * linear.flop * compute + walked * linear.byte * memory
     seconds += 32 * 112 * rates.RATES["sparse"]["update"].byte * memory
-    seconds += 2 * 4 * 16 * 10 * rates.RATES["sparse"]["stream"].byte * memory
+    seconds += 2 * 5 * (2 * 20 + 3 * 8) / 5 * linear.call * clock
+    # 4 operations of a cycle are an eighth of a vector of 8 lanes
+    seconds += 16 * 10 * rates.RATES["sparse"]["input"].value * clock * 8
     seconds += rates.RATES["sparse"]["step"].call * clock
     assert cost.of(ticket) == pytest.approx(seconds, rel=1e-9)
     twice = estimate.step_seconds(CHAIN, [4, 4], profile.model_copy(update={"calibration": {"sparse": 2.0}}))

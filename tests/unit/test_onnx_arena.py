@@ -67,7 +67,7 @@ def test_the_order_is_that_of_onnxruntime(name: str, tmp_path: Path) -> None:
     training = Training(batch=2)
     ticket = prune(build_plan(name), density=0.1, seed=0, method="uniform")
     graph = make_bundle(ticket, "onnx", training).files["train.onnx"]
-    steps, _ = onnx_work._steps(graph, training.batch)
+    steps, _ = onnx_work.graph_steps(graph, training.batch)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "p")

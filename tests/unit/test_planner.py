@@ -108,13 +108,47 @@ def test_sparse_work_is_a_constant_and_a_price_per_block(ticket: Ticket) -> None
 
 def test_seconds_scale_with_the_core() -> None:
     """Operations with its peak, bytes with its bandwidth, calls with its clock; every kind has a rate."""
-    work = {"convolution": Work(flops=1e9), "pool": Work(moved=1e9), "step": Work(calls=1e3)}
+    work = {
+        "convolution": Work(flops=1e9),
+        "stream": Work(moved=1e9),
+        "max pool": Work(values=1e9),
+        "step": Work(calls=1e3),
+    }
     one = rates.seconds(work, "sparse", rates.REFERENCE)
     half = rates.Core(
         flops=rates.REFERENCE.flops / 2, bandwidth=rates.REFERENCE.bandwidth / 2, clock=rates.REFERENCE.clock / 2
     )
     assert rates.seconds(work, "sparse", half) == pytest.approx(2 * one)
     assert set(onnx_work.KINDS.values()) <= set(rates.RATES["onnx"])
+    assert set(sparse_work.LOOPS.values()) <= set(rates.RATES["sparse"])
+
+
+@pytest.mark.parametrize("name", ["ds-cnn", "mobilenet-v2-tiny"])
+def test_every_kind_of_work_has_a_rate(name: str) -> None:
+    """Of the networks with the most kinds of layers, on all runtimes."""
+    plan = build_plan(name)
+    ticket = prune(plan, density=0.1, seed=0, method="uniform")
+    counted = {
+        "sparse": sparse_work.count(ticket, 16),
+        "onnx": onnx_work.count(ticket, Training(), 16),
+        "executorch": executorch_work.count(plan, ticket.kept, 16),
+    }
+    for runtime, found in counted.items():
+        assert set(found.work) <= set(rates.RATES[runtime])
+        assert all(rates.seconds({kind: work}, runtime, rates.REFERENCE) > 0 for kind, work in found.work.items())
+
+
+def test_what_depthwise_and_strided_layers_cost() -> None:
+    """Rows that are copied one by one, products of one row, phases: they are cheap in operations and bytes."""
+    plan = build_plan("ds-cnn")
+    ticket = prune(plan, density=0.1, seed=0, method="uniform")
+    depthwise = 4 * 2 * 16 * 64 * 9 * 25  # layers, forward and input gradient, samples, channels, taps, rows
+    assert onnx_work.count(ticket, Training(), 16).work["grouped convolution"].values == depthwise
+    products = executorch_work.count(plan, ticket.kept, 16).work
+    assert products["batched matmul"].flops < products["matmul"].flops
+    strided = build_plan("mobilenet-v2-tiny")
+    fixed = sparse_work.plan_work(strided, (4,) * len(strided.weight_layers()), 16).fixed
+    assert fixed["phases"].values == 16 * (48 * 32 * 32 + 96 * 16 * 16 + 144 * 8 * 8)
 
 
 def test_limits_are_held_and_named(planner: Planner) -> None:
@@ -164,7 +198,7 @@ def test_a_smaller_batch_where_only_that_fits(ticket: Ticket) -> None:
 def test_the_density_named_fits_and_more_does_not() -> None:
     """A ticket of that density meets the budget; of a tenth more it does not."""
     plan = build_plan("lenet")
-    budget = Budget(step_ms=4.0)
+    budget = Budget(step_ms=2.0)
 
     def planned(density: float) -> Planner:
         return Planner(ticket=prune(plan, density=density, seed=0, method="uniform"), load=Load(), runtimes=("sparse",))
