@@ -121,6 +121,7 @@ def test_three_phones_and_two_boards_complete_a_federation(
     assert agreed >= 80, "it has learned"
 
 
+@pytest.mark.parametrize("broker", ["mosquitto", "nats"], indirect=True)
 def test_whom_nobody_lets_in_is_told_so(
     tmp_path: Path, processes: Processes, broker: Deployed, page: str, phones: Phones
 ) -> None:
@@ -151,6 +152,7 @@ def test_whom_nobody_lets_in_is_told_so(
     phone.wait("The coordinator refused 'phone-1': 'phone-1' was revoked")
 
 
+@pytest.mark.parametrize("broker", ["mosquitto", "nats"], indirect=True)
 def test_a_phone_works_through_what_happens_to_phones(
     processes: Processes, broker: Deployed, page: str, phones: Phones
 ) -> None:
