@@ -122,6 +122,7 @@ def _serve_run(arguments: argparse.Namespace, listed: DevicesFile) -> int:
     console = Console()
     state: Path = arguments.state or fed.state_folder(listed.federation.name)
     stays = arguments.page is not None if arguments.stay is None else arguments.stay
+    page_at = read_page(arguments, state, arguments.deploy)
     database = read_server(arguments) or database_in(state)
     new, instead = arguments.new, _instead(database, new=arguments.new)
     settings = orders.check_start(listed, instead)
@@ -129,7 +130,7 @@ def _serve_run(arguments: argparse.Namespace, listed: DevicesFile) -> int:
     evaluator = _read_unseen(arguments.unseen, federation.ticket)
     broker = _broker(arguments, settings, state)
     shown = _wanted(arguments)
-    with showing(read_page(arguments, state, arguments.deploy)) as page, reached(broker) as address:
+    with showing(page_at) as page, reached(broker) as address:
         while True:
             with serving(
                 federation,

@@ -58,8 +58,6 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.to is not None:
         _copy(folder, arguments.to)
         return 0
-    if arguments.cert_key and not arguments.cert:
-        raise ConfigError("a key without a certificate", where="--cert-key", hint="Name the certificate with --cert")
     listen = (arguments.bind, arguments.port)
     with web_server.server(folder, *listen, arguments.cert, arguments.cert_key) as server:
         host = "localhost" if arguments.bind in LOOPBACK else arguments.bind

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from wire.errors import ConfigError
+from wire.https import server_context
 
 TYPES = {".wasm": "application/wasm", ".webmanifest": "application/manifest+json", ".js": "text/javascript"}
 
@@ -26,6 +26,7 @@ def server(folder: Path, bind: str, port: int, cert: Path | None, cert_key: Path
     Raises:
         ConfigError: if it cannot listen there, or the certificate cannot be used.
     """
+    context = server_context(cert, cert_key, options=("--cert", "--cert-key"))
     try:
         made = ThreadingHTTPServer((bind, port), partial(_Handler, directory=str(folder)))
     except (OSError, OverflowError) as error:
@@ -34,17 +35,7 @@ def server(folder: Path, bind: str, port: int, cert: Path | None, cert_key: Path
             where="--port",
             hint="Name another: --port 8091",
         ) from error
-    if cert:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(cert, cert_key)
-        except OSError as error:
-            made.server_close()
-            raise ConfigError(
-                f"no certificate with its key ({error})",
-                where=str(cert),
-                hint="PEM; a key of its own goes to --cert-key",
-            ) from error
+    if context:
         made.socket = context.wrap_socket(made.socket, server_side=True, do_handshake_on_connect=False)
     return made
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 DEFAULT_PORT = 8470
 DEFAULT_PAGE = f"127.0.0.1:{DEFAULT_PORT}"
+CERTIFICATE = ("--page-cert", "--page-key")
 TOKEN_FILE = "page.token"  # noqa: S105  # a file's name
 
 
@@ -86,8 +87,6 @@ def read_page(arguments: argparse.Namespace, state: Path, deploy: Path | None = 
                 name = f"--{option.replace('_', '-')}"
                 raise ConfigError("there is no page without --page", where=name, hint=f"Add --page {DEFAULT_PAGE}")
         return None
-    if arguments.page_key is not None and arguments.page_cert is None:
-        raise ConfigError("a key without its certificate", where="--page-key", hint="Name it: --page-cert FILE")
     host, port = parse_listen(f"127.0.0.1:{at}" if at.isdigit() else at, default_port=DEFAULT_PORT, option="--page")
     return PageSettings(
         host=host,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -16,11 +15,12 @@ from coordinator.brokers.deployment import bracketed, is_loopback
 from coordinator.monitoring.figures import Figures
 from coordinator.page.app import Page
 from coordinator.page.login import Login, read_token
-from coordinator.page.options import NO_EXTENT, PageExtent, PageSettings
+from coordinator.page.options import CERTIFICATE, NO_EXTENT, PageExtent, PageSettings
 from coordinator.page.snapshot import Source
 from coordinator.server import Coordinator
 from wire import signing
 from wire.errors import ConfigError
+from wire.https import server_context
 
 START_S = 10.0
 END_S = 2
@@ -52,7 +52,7 @@ class PageServer:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        _check_certificate(settings)
+        server_context(settings.certificate, settings.certificate_key, options=CERTIFICATE)
         self.token = read_token(settings.token_file)
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         try:
@@ -138,19 +138,6 @@ class PageServer:
         """Say what is wrong with the run that was to be started; nothing with an empty text."""
         if self._page:
             self._page.source.problem = problem
-
-
-def _check_certificate(settings: PageSettings) -> None:
-    if settings.certificate is None:
-        return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certificate, settings.certificate_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"no usable certificate with its key ({error})",
-            where=str(settings.certificate),
-            hint="Name both as PEM files: --page-cert FILE --page-key FILE",
-        ) from error
 
 
 @contextmanager

@@ -183,6 +183,8 @@ def test_the_port_and_the_token_are_looked_at_first(tmp_path: Path) -> None:
         read_token(tmp_path)
     with pytest.raises(ConfigError, match="no usable certificate"):
         PageServer(PageSettings(host="127.0.0.1", port=0, token_file=token, certificate=token))
+    with pytest.raises(ConfigError, match="--page-key: a key without its certificate"):
+        PageServer(PageSettings(host="127.0.0.1", port=0, token_file=token, certificate_key=token))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,6 @@ def test_an_open_port_without_a_certificate_is_warned_of(tmp_path: Path, host: s
     ("options", "complaint"),
     [
         (["--page-token-file", "x"], "--page-token-file: there is no page without --page"),
-        (["--page", "--page-key", "x"], "--page-key: a key without its certificate"),
         (["--page", "here:there"], "--page: 'here:there' is not HOST:PORT"),
     ],
 )

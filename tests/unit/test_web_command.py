@@ -40,10 +40,10 @@ def test_it_is_copied(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--cert-key", "k.pem"], 10, "a key without a certificate"),
+        (["--cert-key", "k.pem"], 10, "a key without its certificate"),
         (["--port", "TAKEN"], 10, "cannot listen on 127.0.0.1"),
         (["--port", "70000"], 10, "cannot listen on 127.0.0.1"),
-        (["--port", "0", "--cert", "/no/such.pem"], 10, "no certificate with its key"),
+        (["--port", "0", "--cert", "/no/such.pem"], 10, "no usable certificate with its key"),
         (["--to", "/proc/none"], 10, "cannot be written"),
     ],
 )
