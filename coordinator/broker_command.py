@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coordinator import broker_accounts_command, broker_check_command
+from coordinator import broker_accounts_command, broker_check_command, broker_invite_command
 from wire import command
 from wire.errors import ConfigError, UnknownName
 
@@ -57,6 +57,7 @@ def add_broker(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     _add_enrol(actions)
     broker_check_command.add_check(actions)
     broker_accounts_command.add_changes(actions)
+    broker_invite_command.add_invite(actions)
 
 
 def _add_init(actions: Subparsers[argparse.ArgumentParser]) -> None:

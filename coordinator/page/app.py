@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -230,7 +230,7 @@ class Page:
                 raise
             return self._render_invite(request, device, address, status=400, wrong=str(error))
         if not is_browser(request):
-            return JSONResponse({"device": made.device, "link": made.link, "doubts": made.doubts})
+            return JSONResponse(asdict(made.invitation) | {"doubts": made.doubts})
         return self._render_invite(request, device, address, made=made)
 
     def _render_invite(
