@@ -6,9 +6,11 @@ next round is announced. CPU time is taken of each process, and only while the c
 
     python -m benchmarks.ingest -o benchmarks/results/ingest.json
     python -m benchmarks.ingest --workers 1 2 -o benchmarks/results/ingest-workers.json
+    python -m benchmarks.ingest --postgres -o benchmarks/results/ingest-postgres.json
 
 The first compares a coordinator that commits all that has arrived at once with one that commits every message by
-itself; the second one worker with two. With workers masks are not looked at for hostile ones, on either side, for what
+itself; the second one worker with two; the third a database in a file with one on a PostgreSQL server of this machine,
+over TCP, alone and with a worker. With workers masks are not looked at for hostile ones, on either side, for what
 workers hand on are sums.
 """
 
@@ -27,6 +29,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import quote
 
 from rich.console import Console
 
@@ -35,10 +38,13 @@ from benchmarks.machine import commit, describe
 from coordinator import outbox
 from coordinator.federation import DATABASE, Federation, Recipe, connect, prepare
 from coordinator.keys import federation_key
+from coordinator.place import Server
 from coordinator.rounds import Schedule
 from coordinator.store import Store
+from coordinator.store_options import VARIABLE as STORE
 from coordinator.terminal import Board
 from tests.integration.conftest import started_mosquitto
+from tests.postgres import ACCOUNT, PASSWORD, programs, started_postgres
 from wire import signing
 from wire.mqtt import parse_url
 from wire.settings import Training
@@ -57,6 +63,7 @@ class Setting:
         devices: in the fleet; every round asks all.
         defend: masks are looked at for hostile ones.
         workers: how many.
+        postgres: the database is a server's.
     """
 
     batch: int
@@ -64,6 +71,7 @@ class Setting:
     devices: int
     defend: bool
     workers: int
+    postgres: bool = False
 
     def federation(self) -> Federation:
         """Of har-cnn, where every device is waited for."""
@@ -88,10 +96,11 @@ class Setting:
 
 def serve(url: str, state: Path, setting: Setting) -> None:
     """Be the coordinator, in this process."""
+    place = Server(os.environ[STORE]) if setting.postgres else state / DATABASE
     outbox.BATCH = setting.batch
     wanted = setting.federation()
     board = Board(Console(file=sys.stderr), title=NAME, rounds=setting.rounds, fedavg_bytes=1)
-    with closing(Store(state / DATABASE)) as store:
+    with closing(Store(place)) as store:
         channel = connect(parse_url(url), NAME, wanted.ticket, timeout_s=10)
         with closing(channel.transport):
             prepare(wanted, store=store, channel=channel, observer=board).serve()
@@ -129,10 +138,9 @@ def peak_mb(pid: int) -> int:
     return int(status["VmHWM"].split()[0]) // 1024
 
 
-def broker_id() -> int:
-    """The process that is this one's only child now."""
-    (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return int(child)
+def children() -> set[int]:
+    """Processes that this one has started, and that run."""
+    return {int(child) for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
 def measure(setting: Setting) -> dict[str, object]:
@@ -140,10 +148,21 @@ def measure(setting: Setting) -> dict[str, object]:
 
     Not of the last round, after which everybody ends; with workers nor of the first, in which they begin to listen.
     """
+    if setting.postgres:
+        with started_postgres(fsync=True) as cluster:
+            # By TCP, as from another machine, but for the way there.
+            os.environ[STORE] = f"postgresql://{ACCOUNT}:{quote(PASSWORD, safe='')}@127.0.0.1:{cluster.port}/{ACCOUNT}"
+            return _measure(setting)
+    return _measure(setting)
+
+
+def _measure(setting: Setting) -> dict[str, object]:
     names = [f"device-{number:06}" for number in range(setting.devices)]
     settings = f"allow_anonymous true\nmax_inflight_messages {INFLIGHT}\nset_tcp_nodelay true\n"
+    before = children()
     with tempfile.TemporaryDirectory() as folder, started_mosquitto(Path(folder), settings) as port:
-        ids = {"senders": os.getpid(), "broker": broker_id()}
+        (broker,) = children() - before
+        ids = {"senders": os.getpid(), "broker": broker}
         state = Path(folder)
         with started(f"mqtt://127.0.0.1:{port}", state, setting) as processes:
             ids |= processes
@@ -188,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--workers", type=int, nargs="*", help="compare such numbers of workers instead of batches")
+    parser.add_argument("--postgres", action="store_true", help="compare databases instead of batches")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
@@ -195,7 +215,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         serve(url, Path(state), Setting(**json.loads(setting)))
         return 0
     make = partial(Setting, rounds=options.rounds, devices=options.devices)
-    if options.workers is None:
+    if options.postgres:
+        settings = [
+            make(batch=outbox.BATCH, defend=False, workers=workers, postgres=postgres)
+            for workers in (0, 1)
+            for postgres in (False, True)
+        ]
+    elif options.workers is None:
         settings = [make(batch=batch, defend=True, workers=0) for batch in (1, outbox.BATCH)]
     else:
         settings = [make(batch=outbox.BATCH, defend=False, workers=count) for count in options.workers]
@@ -204,7 +230,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows.append(measure(setting))
         print(rows[-1], flush=True)
     if options.output:
-        versions = {name: metadata.version(name) for name in ("numpy", "paho-mqtt", "PyNaCl", "hidenseek")}
+        names = ("numpy", "paho-mqtt", "PyNaCl", "hidenseek", *(("psycopg",) if options.postgres else ()))
+        versions = {name: metadata.version(name) for name in names}
+        if options.postgres:
+            told = subprocess.run([programs() / "postgres", "--version"], capture_output=True, text=True, check=True)
+            versions["postgresql"] = told.stdout.split()[2]
         result = {"machine": describe(), "commit": commit(), "versions": versions, "flipped": FLIPPED, "rows": rows}
         options.output.write_text(json.dumps(result, indent=1) + "\n")
     return 0

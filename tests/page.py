@@ -20,6 +20,7 @@ from coordinator.monitoring.figures import Figures
 from coordinator.page.options import NO_EXTENT, PageExtent, PageSettings
 from coordinator.page.server import PageServer, bound
 from coordinator.page.snapshot import Source
+from coordinator.place import Place
 from coordinator.rounds import Schedule
 from coordinator.store import Store
 
@@ -128,6 +129,7 @@ class Made:
         folder: of its database and token.
         devices, rounds: how many.
         ahead: rounds that are still to come.
+        place: of its database, if it is not in the folder.
     """
 
     folder: Path
@@ -136,12 +138,13 @@ class Made:
     ahead: int = 5
     deploy: Path | None = None
     extent: PageExtent = NO_EXTENT
+    place: Place | None = None
     store: Store = field(init=False)
     figures: Figures = field(default_factory=Figures)
     source: Source = field(init=False)
 
     def __post_init__(self) -> None:
-        self.store = Store(self.folder / "coordinator.db")
+        self.store = Store(self.place or self.folder / "coordinator.db")
         schedule = Schedule(rounds=self.rounds + self.ahead, per_round=2, quorum=1, deadline_s=60, start_devices=1)
         settings = {"schedule": asdict(schedule), "asynchrony": None, "memory": 0.0, "defend": True}
         fill(self.store, self.devices, self.rounds, PROFILES, settings=json.dumps(settings), finished=False)

@@ -42,11 +42,13 @@ class Cluster:
         programs: folder of its programs.
         folder: of its files and its socket.
         port: on 127.0.0.1, where the password is asked for.
+        fsync: commits wait for the disk.
     """
 
     programs: Path
     folder: Path
     port: int
+    fsync: bool = False  # it outlives kills of its own, and no test cuts this machine's power
     _process: subprocess.Popen[bytes] | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -56,7 +58,7 @@ class Cluster:
             "unix_socket_directories": self.folder,
             "listen_addresses": "127.0.0.1",
             "port": self.port,
-            "fsync": "off",  # it outlives kills of its own, and no test cuts this machine's power
+            "fsync": "on" if self.fsync else "off",
             "shared_buffers": "16MB",
             "max_connections": 60,
         }
@@ -103,8 +105,8 @@ class Cluster:
 
 
 @contextmanager
-def started_postgres() -> Iterator[Cluster]:
-    """A cluster that is gone at the end."""
+def started_postgres(*, fsync: bool = False) -> Iterator[Cluster]:
+    """A cluster that is gone at the end; with `fsync`, commits as slow as they are."""
     found = programs()
     folder = Path(tempfile.mkdtemp(prefix="hidenseek-postgres-"))
     try:
@@ -129,7 +131,7 @@ def started_postgres() -> Iterator[Cluster]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        cluster = Cluster(found, folder, port)
+        cluster = Cluster(found, folder, port, fsync)
         cluster.start()
         try:
             yield cluster

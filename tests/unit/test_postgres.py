@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from coordinator import cli
+from coordinator import cli, retention, telemetry
 from coordinator.database import measure
+from coordinator.page.history import History
 from coordinator.place import Server, read_place
+from coordinator.report.summary import summarise
 from coordinator.schema import SCHEMA_VERSION
 from coordinator.store import Store
+from tests.page import Made
 from tests.postgres import ACCOUNT, PASSWORD, Cluster, started_postgres
 from tests.unit.test_agent import RUN, update
 from wire.errors import ConfigError, DataError, StateError
+from wire.messages import Evaluation
 
 SECRET = quote(PASSWORD, safe="")
 here = pytest.mark.broker
@@ -149,6 +155,47 @@ def test_commits_are_on_disk_whatever_the_server_does_for_others(postgres: Clust
     postgres.psql(f"ALTER DATABASE {name} SET synchronous_commit = remote_apply")
     with closing(Store(Server(postgres.url(name)))) as store:
         assert store.query("SELECT current_setting('synchronous_commit')")[0][0] == "remote_apply"
+
+
+@here
+def test_reports_and_the_page_say_the_same_of_both_kinds(postgres: Cluster, tmp_path: Path) -> None:
+    """Counts, means and the newest of everything, from the same rows; times aside, at which they were written."""
+    seen = []
+    for name, place in (("file", None), ("server", postgres.place())):
+        (tmp_path / name).mkdir()
+        made = Made(tmp_path / name, place=place)
+        with closing(made.store) as store:
+            for number, correct in ((1, 10), (2, 11)):
+                store.add_held_out(store.runs()[0].id, number, correct, 13)
+                evaluation = Evaluation(run=store.runs()[0].id, number=number + 1, correct=correct, test_samples=30)
+                store.add_evaluation("pi-000", evaluation, 31)
+            history = History(made.source)
+            summary = summarise(store)
+            seen.append(
+                {
+                    "page": {name: (*row[:5], row[6]) for name, row in made.source.take().devices.items()},
+                    "history": [
+                        {key: row[key] for key in row.keys() if key != "arrived_s"}  # noqa: SIM118  # of a Row
+                        for row in history.device("pi-000").rounds
+                    ],
+                    "rounds": [replace(one, seconds=0) for one in history.rounds()],
+                    "report": [replace(one, seconds=0) for one in summary.rounds],
+                    "devices": summary.devices,
+                    "spent": [replace(one, day_bytes=0) for one in summary.spent],
+                    "predicted": summary.predicted,
+                    "kept": [(one.rounds, one.masks, one.signs_bytes) for one in retention.kept(store)],
+                    "telemetry": telemetry.payload_bytes(store, store.runs()[0].id),
+                }
+            )
+    file, server = seen
+    assert file.keys() == server.keys()
+    for part in file:
+        assert _rounded(server[part]) == _rounded(file[part]), part
+
+
+def _rounded(found: object) -> str:
+    """In words, in which whole numbers are no floats; servers divide to another last digit."""
+    return re.sub(r"\d+\.\d+(e-?\d+)?", lambda number: f"{float(number[0]):#.10g}", repr(found))
 
 
 @here
