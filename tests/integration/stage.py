@@ -15,6 +15,7 @@ from coordinator.aggregate import next_votes
 from coordinator.federation import DATABASE, Federation, prepare
 from coordinator.keys import federation_key
 from coordinator.observer import Observer
+from coordinator.place import Place
 from coordinator.rounds import Schedule
 from coordinator.store import Store
 from tests.helpers import TINY_TICKET, introduce
@@ -50,6 +51,7 @@ class Stage:
         workers: others may take masks (`coordinator.worker`).
         defend: hostile masks are looked for.
         observer: watches in the watcher's place.
+        place: of the database, if it is not in the folder.
         before: called before anybody says hello, once the coordinator listens.
     """
 
@@ -61,6 +63,7 @@ class Stage:
     workers: bool = False
     defend: bool = False
     before: Callable[[Stage], None] = lambda stage: None
+    place: Place | None = None
     watcher: Watcher = field(default_factory=Watcher)
     keys: dict[str, bytes] = field(default_factory=dict)  # of devices that have others than `key_of` says
     bus: MemoryBus = field(default_factory=MemoryBus)
@@ -70,7 +73,7 @@ class Stage:
     votes: dict[int, Votes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.store = Store(self.folder / DATABASE)
+        self.store = Store(self.place or self.folder / DATABASE)
         federation = Federation(
             name="t",
             ticket=TICKET,

@@ -10,6 +10,7 @@ import pytest
 
 from coordinator import outbox, workforce
 from coordinator.keys import federation_key
+from coordinator.place import Place
 from coordinator.worker import Worker
 from coordinator.worker_store import WorkerStore
 from tests.integration.stage import HONEST, Stage
@@ -94,9 +95,9 @@ def check(stage: Crewed, rounds: int) -> None:
         assert stage.counted(number) == stage.receipts(number) == list(HONEST), number
 
 
-def test_sums_make_the_votes_that_masks_make(tmp_path: Path) -> None:
+def test_sums_make_the_votes_that_masks_make(tmp_path: Path, place: Place) -> None:
     """Once workers listen, the coordinator sees no mask, and what it announces is what it would have."""
-    stage = Crewed(tmp_path, rounds=4)
+    stage = Crewed(tmp_path, rounds=4, place=place)
     assert stage.play().digest == stage.expected().digest
     check(stage, 4)
     for number in (3, 4):
@@ -105,6 +106,7 @@ def test_sums_make_the_votes_that_masks_make(tmp_path: Path) -> None:
     spent = stage.store.query("SELECT * FROM mask WHERE number = 4 AND device = ?", HONEST[0])[0]
     assert (spent["train_samples"], spent["correct"], spent["test_samples"]) == (72, 6, 24)
     assert spent["payload_bytes"] == len(stage.sent[f"{HONEST[0]} mask 4"])
+    stage.store.close()
 
 
 @pytest.mark.parametrize("batch", [1, 2])

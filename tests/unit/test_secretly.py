@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from coordinator.aggregate import next_votes
 from coordinator.announced import Announced
 from coordinator.exchange import Phase
 from coordinator.modes import Ballot
+from coordinator.place import Place
 from coordinator.rounds import Schedule
 from coordinator.secretly import Secretly, check
 from coordinator.steps import Asynchrony
@@ -41,7 +43,7 @@ class Fleet:
         deaf: kinds of messages that do not arrive, by device.
     """
 
-    folder: Path
+    place: Place
     asleep: set[str] = field(default_factory=set)
     deaf: set[tuple[str, type]] = field(default_factory=set)
     now_s: float = 0.0
@@ -57,7 +59,7 @@ class Fleet:
         rng = np.random.default_rng(7)
         self.masks = {(name, number): rng.random(KEPT) < 0.6 for name in NAMES for number in (1, 2)}
         self.devices = {name: Participant(name=name, key=bytes([i]) * 32) for i, name in enumerate(NAMES)}
-        self.store = Store(self.folder / "db")
+        self.store = Store(self.place)
         self.store.start_run(run=RUN, name="t", ticket=TINY_TICKET.encoded, settings="", bundle_bytes=0)
         self.start()
 
@@ -79,7 +81,7 @@ class Fleet:
     def kill(self) -> None:
         """Kill -9 and start again: only the database is left."""
         self.store.close()
-        self.store = Store(self.folder / "db")
+        self.store = Store(self.place)
         self.start()
         last = self.store.newest_round(RUN)
         if last is not None:
@@ -187,9 +189,11 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Fleet:
-    """Five devices that are all there."""
-    return Fleet(tmp_path)
+def fleet(place: Place) -> Iterator[Fleet]:
+    """Five devices that are all there, and a database of each kind."""
+    fleet = Fleet(place)
+    yield fleet
+    fleet.store.close()
 
 
 def test_two_rounds_of_all(fleet: Fleet) -> None:
@@ -204,7 +208,7 @@ def test_two_rounds_of_all(fleet: Fleet) -> None:
 @pytest.mark.parametrize("at", range(0, 41, 8))
 def test_the_coordinator_is_killed_after_any_message(tmp_path: Path, at: int, restarts: bool) -> None:
     """Whatever was said before is on disk, and the rounds come to the same; devices may be killed as well."""
-    fleet = Fleet(tmp_path, restarts=restarts)
+    fleet = Fleet(tmp_path / "db", restarts=restarts)
     hear, count = Secretly.hear, 0
 
     class Killed(Exception):
