@@ -11,7 +11,7 @@ import math
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -83,6 +83,7 @@ class Worker:
         self._up, self._down = self.topics.work(self.name, "up"), self.topics.work(self.name, "down")
         self.channel.trust = self._trusted
         self.channel.admit = self._admit
+        self._take_up()
 
     def serve(self) -> None:
         """Work until `watch` raises.
@@ -254,10 +255,34 @@ class Worker:
             self._ticket = decode_ticket(shift.ticket, where="the coordinator's ticket")
         if self._ticket is None:
             return  # told to a process before this one; the coordinator hears that this one has not got it
+        self._begin(shift, self._ticket)
+        self.store.keep_shift(replace(shift, ticket=self._ticket.encoded))
+        for device in self._devices.keys() - self._listening:
+            self.channel.subscribe(self.topics.up(device, "mask"))
+        self._listening |= self._devices.keys()
+
+    def _take_up(self) -> None:
+        """Go on with the shift of the process before this one, until the coordinator says something else.
+
+        The broker hands over at once what that one has not acknowledged. Nobody would know whose it is, and devices
+        send their masks again only after a while.
+        """
+        try:
+            shift = self.store.last_shift()
+            if shift is None:
+                return
+            self._ticket = decode_ticket(shift.ticket, where="the last shift's ticket")
+            self._begin(shift, self._ticket)
+        except WireError as error:
+            self.remark(f"the last shift cannot be taken up ({error}); waiting for another")
+            return
+        self._listening |= self._devices.keys()  # once connected, they are subscribed to
+
+    def _begin(self, shift: Shift, ticket: Ticket) -> None:
         count = len(shift.devices)
         if (len(shift.keys), len(shift.instances)) != (count * signing.KEY_BYTES, count * INSTANCE_BYTES):
             raise WireError(f"{count} devices with {len(shift.keys)} bytes of keys")
-        self._votes = mask.decode_votes(shift.votes, self._ticket.ends)
+        self._votes = mask.decode_votes(shift.votes, ticket.ends)
         before, self._shift, self._reported_s = self._shift, shift, 0.0
         self._devices = {
             device: (
@@ -268,10 +293,7 @@ class Worker:
         }
         self._sources = {source.topic.decode(): source for source in map(self._source, self._devices)}
         if batch.able():
-            self._opener = Opener(shift.run, shift.number, self._votes, self._ticket, self.channel.key)
-        for device in self._devices.keys() - self._listening:
-            self.channel.subscribe(self.topics.up(device, "mask"))
-        self._listening |= self._devices.keys()
+            self._opener = Opener(shift.run, shift.number, self._votes, ticket, self.channel.key)
         if before is None or (before.run, before.number) != (shift.run, shift.number):
             self._rows = {}
             self.store.forget(shift.run, shift.number)

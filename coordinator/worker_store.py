@@ -1,4 +1,4 @@
-"""All a worker must not forget: masks that it has confirmed, until the coordinator has them."""
+"""All a worker must not forget: masks that it has confirmed, until the coordinator has them, and whose it takes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from pathlib import Path
 from coordinator.database import Database
 from wire import messages
 from wire.messages import MaskUpdate
-from wire.worker_messages import BATCH_BYTES
+from wire.worker_messages import BATCH_BYTES, Shift
 
 DATABASE = "worker.db"
-SCHEMA = """
+SHIFT = "CREATE TABLE shift (told BLOB NOT NULL) STRICT;  -- one row: the newest, encoded, with the ticket"
+SCHEMA = f"""
 CREATE TABLE held (  -- batch: the tally that names it, if any; settled: the coordinator has answered that
     run BLOB NOT NULL, number INTEGER NOT NULL, device TEXT NOT NULL, body BLOB NOT NULL, signs BLOB NOT NULL,
     payload_bytes INTEGER NOT NULL, receipt_bytes INTEGER NOT NULL, batch BLOB, settled INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run, number, device)
 ) STRICT;
 CREATE INDEX held_in_batch ON held (settled, batch);
+{SHIFT}
 """
+SCHEMA_VERSION, UPGRADES = 2, {1: SHIFT}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,7 @@ class WorkerStore(Database):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, SCHEMA, 1, {})
+        super().__init__(path, SCHEMA, SCHEMA_VERSION, UPGRADES)
 
     def add(self, device: str, update: MaskUpdate, payload_bytes: int, receipt_bytes: int) -> None:
         """Keep a mask that is not kept yet."""
@@ -153,6 +156,22 @@ class WorkerStore(Database):
         """Drop what is settled, but for one round's, whose devices may ask again whether their masks came."""
         with self._writing() as db:
             db.execute("DELETE FROM held WHERE settled = 1 AND NOT (run = ? AND number = ?)", (run, number))
+
+    def keep_shift(self, shift: Shift) -> None:
+        """Keep the newest shift, with its ticket, in place of the one before."""
+        with self._writing() as db:
+            db.execute("DELETE FROM shift")
+            db.execute("INSERT INTO shift VALUES (?)", (messages.encode(shift),))
+
+    def last_shift(self) -> Shift | None:
+        """The shift that was kept last, if any.
+
+        Raises:
+            WireError: if another version of this program has kept it.
+        """
+        row = self._db.execute("SELECT told FROM shift").fetchone()
+        shift = messages.decode(row["told"]) if row else None
+        return shift if isinstance(shift, Shift) else None
 
     def _held(self, condition: str, *values: object) -> list[Held]:
         columns = "run, number, device, body, signs, payload_bytes, receipt_bytes"
