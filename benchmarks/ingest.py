@@ -36,6 +36,7 @@ from rich.console import Console
 from benchmarks.crowd import FLIPPED, WAIT_S, Crowd, Played
 from benchmarks.machine import commit, describe
 from coordinator import outbox
+from coordinator.brokers.deployment import INFLIGHT
 from coordinator.federation import DATABASE, Federation, Recipe, connect, prepare
 from coordinator.keys import federation_key
 from coordinator.place import Server
@@ -50,7 +51,6 @@ from wire.mqtt import parse_url
 from wire.settings import Training
 
 NAME = "ingest"
-INFLIGHT = 1000  # as `hidenseek broker init` sets it
 
 
 @dataclass(frozen=True, kw_only=True)

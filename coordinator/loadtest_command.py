@@ -25,6 +25,7 @@ EXAMPLES = """
 examples:
   hidenseek loadtest --self mosquitto --devices 1000                      # broker and coordinator of its own
   hidenseek loadtest --self nats --devices 10000 --per-round 1000 --rounds 5 --json result.json
+  hidenseek loadtest --self mosquitto --devices 5000 --per-round 5000 --workers 2
   hidenseek loadtest --self mosquitto --devices 500 --churn 0.2 --train 1,10  # a fifth vanishes every minute
   hidenseek loadtest --self mosquitto --devices 5000 --rounds 1 --for 300     # idle traffic, too
   # a broker and a hidenseek serve that run already; give them a federation of their own for this:
@@ -69,6 +70,9 @@ def add_loadtest(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     group.add_argument("--self", dest="own", choices=("mosquitto", "nats"), help="start them here, on the loopback")
     group.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds to run")
     group.add_argument("--per-round", type=int, metavar="N", help="devices selected (default: a tenth, at most 1000)")
+    group.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that take the masks and hand on sums (default 0)"
+    )
     group.add_argument("--evaluate", action="store_true", help="every device reports accuracy every round")
     group.add_argument("--model", default="har-cnn", metavar="NAME", help="the network")
     group.add_argument("--density", type=float, default=0.10, metavar="D", help="share of its weights kept")
@@ -134,6 +138,12 @@ def _check(arguments: argparse.Namespace, devices: int) -> None:
         if value is not None and value < 1:
             option = "--" + name.removesuffix("_s").replace("_", "-")
             raise ConfigError(f"{value:g} found, at least 1 expected", where=option)
+    if arguments.workers < 0:
+        raise ConfigError(f"{arguments.workers} found, 0 or more expected", where="--workers")
+    if arguments.workers and arguments.broker:
+        raise ConfigError(
+            "workers are those of a coordinator that runs", where="--workers", hint="Start them with hidenseek worker"
+        )
     if not 0 <= arguments.churn <= 60:
         raise ConfigError(f"{arguments.churn:g} found, 0..60 expected", where="--churn")
     if bool(arguments.own) == bool(arguments.broker):
@@ -169,6 +179,7 @@ def _broker(arguments: argparse.Namespace, names: tuple[str, ...]) -> Iterator[t
     if arguments.broker:
         yield command.read_broker(arguments), None
         return
+    from coordinator.aggregate import DEFEND
     from coordinator.loadtest.stand import Federation, standing
 
     per_round = arguments.per_round or max(1, min(1000, len(names) // 10))
@@ -182,10 +193,11 @@ def _broker(arguments: argparse.Namespace, names: tuple[str, ...]) -> Iterator[t
         evaluate=arguments.evaluate,
         model=arguments.model,
         density=arguments.density,
+        defend=DEFEND and not arguments.workers,
     )
     with (
         tempfile.TemporaryDirectory(prefix="hidenseek-loadtest-") as temporary,
-        standing(arguments.own, arguments.state or Path(temporary), federation, names) as own,
+        standing(arguments.own, arguments.state or Path(temporary), federation, names, arguments.workers) as own,
     ):
         yield own.broker, own
 
@@ -227,5 +239,5 @@ def _settings(arguments: argparse.Namespace, names: tuple[str, ...], broker: Bro
         "connect_rate": arguments.connect_rate,
     }
     if arguments.own:
-        found |= {name: getattr(arguments, name) for name in ("model", "density", "evaluate")}
+        found |= {name: getattr(arguments, name) for name in ("model", "density", "evaluate", "workers")}
     return found

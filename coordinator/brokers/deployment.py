@@ -18,6 +18,7 @@ FILE = "deployment.json"
 ALWAYS_SAVED = 500  # devices
 SLACK_BYTES = 16 * 1024  # of topic and headers, above the payload
 QUEUE_MIN, QUEUE_PER_DEVICE = 1_000, 10
+INFLIGHT = 1_000  # unacknowledged at a client of mosquitto's: as many as coordinator and workers commit at once, twice
 CHECKERS = ("check-1", "check-2")  # accounts like a device's, for `broker check` alone
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -57,6 +58,11 @@ class Deployment(BaseModel):
     def queue(self) -> int:
         """Messages kept for a client that is away: all that a fleet says while the coordinator restarts."""
         return max(QUEUE_MIN, QUEUE_PER_DEVICE * self.size)
+
+    @property
+    def inflight(self) -> int:
+        """Messages on their way to a client of mosquitto's, unacknowledged."""
+        return INFLIGHT
 
     @property
     def autosave_changes(self) -> int:

@@ -1,4 +1,4 @@
-"""A broker and a coordinator of a load test's own, on the loopback: started, watched, ended."""
+"""A broker, a coordinator and workers of a load test's own, on the loopback: started, watched, ended."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pathlib import Path
 
 from coordinator.broker import EmbeddedBroker
 from coordinator.brokers.access import COORDINATOR
-from coordinator.brokers.deployment import autosave_changes
+from coordinator.brokers.deployment import INFLIGHT, autosave_changes
 from coordinator.brokers.process import answers, end, free_port, launch, mosquitto_binary, write_private
 from coordinator.federation import DATABASE
 from coordinator.keys import VARIABLE as KEY_VARIABLE
 from coordinator.loadtest.usage import Watched
 from coordinator.store import Store
 from coordinator.store_options import VARIABLE as STORE_VARIABLE
+from wire import signing
 from wire.command import PASSWORD_VARIABLE
 from wire.errors import BrokerUnreachable, RoundFailed
 from wire.mqtt import Broker, parse_url
@@ -27,6 +28,7 @@ from wire.mqtt import Broker, parse_url
 KINDS = ("mosquitto", "nats")
 HOST = "127.0.0.1"
 START_S = 15.0
+KEY = "federation.key"
 ENDS_S = 60.0  # a run that is over still writes its report
 
 
@@ -45,6 +47,7 @@ class Federation:
         evaluate: whether all devices report accuracy every round.
         model: which network.
         density: share of its weights that is kept.
+        defend: masks are looked at for hostile ones; then workers hand on masks in place of sums.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Federation:
     evaluate: bool
     model: str
     density: float
+    defend: bool
 
     def yaml(self) -> str:
         """As a devices.yaml."""
@@ -64,7 +68,7 @@ class Federation:
 
 
 class Stand:
-    """The running broker and coordinator.
+    """The running broker, coordinator and workers.
 
     Attributes:
         broker: where devices connect.
@@ -77,19 +81,23 @@ class Stand:
         self.passwords: dict[str, str] = {}
         self.watched: list[Watched] = []
         self._coordinator: subprocess.Popen[bytes] | None = None
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
         self.broker: Broker
 
     def check(self) -> None:
-        """Notice a coordinator that gave up.
+        """Notice a coordinator that gave up, or a worker that is no more.
 
         Raises:
             RoundFailed: with its last words.
         """
-        if self._coordinator is not None and self._coordinator.poll():
-            log = self._folder / "coordinator.log"
-            words = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            code = self._coordinator.returncode
-            raise RoundFailed(f"the coordinator ended with exit code {code}: {words[-1]}", where=str(log))
+        running = {"coordinator": self._coordinator, **self._workers}
+        for name, process in running.items():
+            code = process.poll() if process is not None else None
+            if process is not None and code is not None and (code or process is not self._coordinator):
+                log = self._folder / f"{name}.log"
+                words = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+                who = "the coordinator" if process is self._coordinator else name
+                raise RoundFailed(f"{who} ended with exit code {code}: {words[-1]}", where=str(log))
 
     def masks_stored(self) -> dict[int, int]:
         """What the coordinator's database holds: masks by round."""
@@ -112,41 +120,58 @@ class Stand:
                 self._coordinator.terminate()
                 self._coordinator.wait()
 
-    def serve(self, federation: Federation, password: str | None) -> None:
-        """Start the coordinator."""
+    def serve(self, federation: Federation, password: str | None, workers: int) -> None:
+        """Start the coordinator, and so many workers."""
         config = self._folder / "devices.yaml"
         config.write_text(federation.yaml())
+        key = self._folder / KEY
+        if not key.exists():  # workers do not make one
+            write_private(key, signing.as_text(signing.new_key()) + "\n")
         user = f"{self.broker.user}@" if self.broker.user else ""
-        url = f"mqtt://{user}{self.broker.host}:{self.broker.port}"
-        arguments = [sys.executable, "-m", "coordinator.cli", "serve", "--config", str(config), "--broker", url]
-        arguments += ["--state", str(self._folder / "serve")]
+        where = ["--broker", f"mqtt://{user}{self.broker.host}:{self.broker.port}"]
+        options = ["serve", "--config", str(config), *where, "--state", str(self._folder / "serve")]
+        self._coordinator = self._start("coordinator", [*options, *(["--workers"] if workers else [])], password)
+        for name in (f"worker-{number + 1}" for number in range(workers)):
+            options = ["worker", *where, "--federation", federation.name, "--name", name]
+            self._workers[name] = self._start(name, [*options, "--state", str(self._folder / name)], password)
+
+    def _start(self, name: str, options: list[str], password: str | None) -> subprocess.Popen[bytes]:
         environment = os.environ | {
-            KEY_VARIABLE: str(self._folder / "federation.key"),
+            KEY_VARIABLE: str(self._folder / KEY),
             PASSWORD_VARIABLE: password or "",
             STORE_VARIABLE: "",  # whatever runs there has nothing to do with it
             "OMP_NUM_THREADS": "1",
         }
-        with (self._folder / "coordinator.log").open("ab") as log:
-            self._coordinator = subprocess.Popen(
-                arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        with (self._folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "coordinator.cli", *options],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
-        self.watched.append(Watched("coordinator", self._coordinator.pid))
+        self.watched.append(Watched(name, process.pid))
+        return process
 
     def stop(self) -> None:
-        """End the coordinator."""
-        if self._coordinator is not None:
-            end([self._coordinator], within_s=10)
+        """End the coordinator and the workers."""
+        running = [self._coordinator, *self._workers.values()]
+        end([process for process in running if process is not None], within_s=10)
 
 
 @contextmanager
-def standing(kind: str, folder: Path, federation: Federation, devices: tuple[str, ...]) -> Iterator[Stand]:
-    """Start broker and coordinator; at the end stop both.
+def standing(
+    kind: str, folder: Path, federation: Federation, devices: tuple[str, ...], workers: int = 0
+) -> Iterator[Stand]:
+    """Start broker, coordinator and workers; at the end stop them.
 
     Args:
         kind: of the broker, one of `KINDS`.
         folder: for all their files.
         federation: what to run.
         devices: their ids; each has an account of its own with NATS, as with `hidenseek serve --listen`.
+        workers: how many; they have the coordinator's account.
 
     Raises:
         RuntimeMissing: if the broker is not installed.
@@ -160,7 +185,7 @@ def standing(kind: str, folder: Path, federation: Federation, devices: tuple[str
         stand.passwords = {name: password for name, password in passwords.items() if name != COORDINATOR}
         stand.watched.append(Watched("broker", pid))
         try:
-            stand.serve(federation, passwords.get(COORDINATOR))
+            stand.serve(federation, passwords.get(COORDINATOR), workers)
             yield stand
         finally:
             stand.stop()
@@ -185,7 +210,8 @@ def _mosquitto(folder: Path, devices: tuple[str, ...]) -> Iterator[tuple[int, Br
     settings = [f"listener {port} {HOST}", "allow_anonymous true", "max_connections -1"]
     settings += ["persistence true", f"persistence_location {home}/", "autosave_on_changes true"]
     settings += [f"autosave_interval {autosave_changes(len(devices))}"]
-    settings += ["max_queued_messages 0", "max_inflight_messages 100", "set_tcp_nodelay true", "sys_interval 60"]
+    settings += ["max_queued_messages 0", f"max_inflight_messages {INFLIGHT}"]
+    settings += ["set_tcp_nodelay true", "sys_interval 60"]
     if os.geteuid() == 0:
         settings.append("user root")  # another user could not write here
     write_private(home / "mosquitto.conf", "\n".join([*settings, ""]))

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import cli
 from tests.helpers import hear_ctrl_c
 from tests.integration.conftest import started_mosquitto
-from tests.integration.fleet import wait_until
+from tests.integration.fleet import rows, wait_until
+from wire.errors import ConfigError
 
 LOADTEST = [sys.executable, "-m", "coordinator.cli", "loadtest"]
 
@@ -43,6 +45,34 @@ def test_a_fleet_that_comes_and_goes_loses_no_mask(tmp_path: Path) -> None:
     assert counts["in connack"] > 55
     assert found["processes"]["coordinator"]["cpu_s"] > 0
     assert not of_this(tmp_path)
+
+
+@pytest.mark.broker
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mosquitto", "nats"])
+def test_workers_take_the_masks(tmp_path: Path, kind: str) -> None:
+    """Two of them, each with a share: every mask is kept once, and most came as sums."""
+    result = tmp_path / "result.json"
+    options = ["--self", kind, "--devices", "60", "--rounds", "3", "--per-round", "60", "--workers", "2"]
+    options += ["--train", "0.5,1", "--density", "0.02", "--state", str(tmp_path / "state"), "--json", str(result)]
+    done = subprocess.run([*LOADTEST, *options], capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(result.read_text())
+    assert found["masks"]["stored"] == found["masks"]["confirmed"] == 180
+    assert {"broker", "coordinator", "worker-1", "worker-2"} <= found["processes"].keys()
+    database = tmp_path / "state" / "serve" / "coordinator.db"
+    (last,) = rows(database, "SELECT count(DISTINCT worker) FROM partial WHERE number = 3 AND votes != x''")
+    assert last == (2,)
+    assert rows(database, "SELECT count(*) FROM mask WHERE number = 3 AND signs = x''") == [(60,)]
+    assert not of_this(tmp_path)
+
+
+@pytest.mark.broker
+def test_workers_of_a_coordinator_that_runs_are_not_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    """The load test says how to start them."""
+    options = ["loadtest", "--broker", "mqtt://127.0.0.1:9", "--workers", "1"]
+    assert cli.main(options) == ConfigError.exit_code
+    assert "Start them with hidenseek worker" in capsys.readouterr().err
 
 
 @pytest.mark.broker
