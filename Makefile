@@ -71,7 +71,7 @@ $(VENV)/.web: $(READY) $(WEB)
 web: $(VENV)/.web
 
 test-web: $(VENV)/.kernels $(VENV)/.web
-	@$(BIN)/python -m pytest tests/integration/test_phone_page.py tests/integration/test_phone_days.py tests/integration/test_web_kernels.py tests/unit/test_web_command.py $(ARGS)
+	@$(BIN)/python -m pytest tests/integration/test_phone_page.py tests/integration/test_web_kernels.py tests/unit/test_web_command.py $(ARGS)
 
 demo: $(VENV)/.kernels
 	@$(BIN)/hidenseek demo $(ARGS)
@@ -117,13 +117,8 @@ bench-method: $(VENV)/.kernels
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.method $(ARGS)
 
-# Ours in Chromium against native and onnxruntime-web, which nothing else needs.
-RIVAL := benchmarks/onnxruntime-web
-$(RIVAL)/node_modules/.package-lock.json: $(RIVAL)/package-lock.json
-	@npm ci --prefix $(RIVAL) --silent --no-audit --no-fund
-	@touch $@
-
-bench-web: $(VENV)/.kernels $(VENV)/.web $(RIVAL)/node_modules/.package-lock.json
+# Ours in Chromium against native and onnxruntime-web.
+bench-web: $(VENV)/.kernels $(VENV)/.web
 	@$(BIN)/python -m benchmarks.web $(ARGS)
 
 # Bytes and speed of the mask coder, against the ideal code length and other coders.

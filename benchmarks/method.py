@@ -145,7 +145,8 @@ def run(
 
 
 def _experiment(task: BenchmarkTask, method: str, rate: float | None, rounds: int) -> Experiment:
-    settings = dict({"hidenseek": task.ours, "hidenseek-paper": {}}.get(method, task.rivals))
+    ours = {"hidenseek": task.ours, "hidenseek-dithered": task.ours, "hidenseek-paper": {}}
+    settings = dict(ours.get(method, task.rivals))
     if rate is not None:
         settings["learning_rate"] = rate
     return Experiment(method=method, settings=settings, data=task.data, model=task.model, rounds=rounds)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from coordinator.store import Store
-from wire import mask
+from wire import dither, mask
 from wire.errors import WireError
-from wire.mask import Votes
+from wire.mask import Context, Votes
 from wire.messages import CatchUp, Missed, Round
+from wire.prng import mix
+from wire.settings import Training
 from wire.ticket import Ticket
 
 AT_HAND = 8  # rounds whose votes are not decoded again each time
+SIGNS = Training()
 
 
 class Announced:
@@ -19,13 +22,24 @@ class Announced:
         run: which run.
         ticket: its network.
         store: the database.
+        training: how devices train and what they send.
+        seed: of the run.
         at_hand: newest rounds whose votes are kept in memory.
     """
 
-    def __init__(self, run: bytes, ticket: Ticket, store: Store, at_hand: int = AT_HAND) -> None:
+    def __init__(
+        self,
+        run: bytes,
+        ticket: Ticket,
+        store: Store,
+        training: Training = SIGNS,
+        seed: int = 0,
+        at_hand: int = AT_HAND,
+    ) -> None:
         self._run, self._ticket, self._store = run, ticket, store
+        self._training, self._seed = training, seed
         self._at_hand = at_hand
-        self._votes = {1: mask.unanimous(ticket.kept)}
+        self._votes = {1: dither.first_votes(ticket.kept, training)}
 
     def __getitem__(self, number: int) -> Votes:
         """The votes announced, or to be announced, with a round.
@@ -39,6 +53,14 @@ class Announced:
                 raise KeyError(number)
             self[number] = mask.decode_votes(stored.votes, self._ticket.ends)
         return self._votes[number]
+
+    def known(self, number: int, device: str) -> Context:
+        """What a device and the coordinator both know of its mask of a round before it is sent.
+
+        Raises:
+            KeyError: if there are no votes of that round.
+        """
+        return dither.context(self[number], self._training, mix(self._seed, number, device))
 
     def __setitem__(self, number: int, votes: Votes) -> None:
         """Votes to be announced with a round."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from coordinator import profiles, secretly, yaml_file
+from coordinator import dithered, profiles, secretly, yaml_file
 from coordinator.aggregate import DEFEND, MEMORY
 from coordinator.budgets import Budget
 from coordinator.card_settings import FlashSettings
@@ -37,6 +37,7 @@ class TrainingSettings(Strict):
     epochs: Count = Training.epochs
     batch: Count = Training.batch
     privacy_epsilon: float = Training.privacy_epsilon
+    dither: float = Training.dither
 
 
 class FederationSettings(Strict):
@@ -217,6 +218,8 @@ def _check(found: DevicesFile) -> None:
         _check_buffer(found)
         if found.federation.secure_aggregation:
             secretly.check(found.federation.schedule(), found.federation.asynchrony(), defend=found.federation.defends)
+        if found.federation.training.dither:
+            dithered.check(found.federation.asynchrony(), secure_aggregation=found.federation.secure_aggregation)
     except ConfigError as error:  # its message starts with the setting's name
         name = error.what.split()[0]
         raise Misplaced(

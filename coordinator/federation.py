@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from coordinator import apart, orders, secretly, workforce
+from coordinator import apart, dithered, orders, secretly, workforce
 from coordinator.aggregate import DEFEND, MEMORY
 from coordinator.evaluate import Evaluator
 from coordinator.fleet import Fleet
@@ -114,13 +114,16 @@ class Federation:
         """Everything a resumed run must agree with, as canonical JSON."""
         every = {
             "schedule": asdict(self.schedule),
-            "training": asdict(self.training),
+            "training": {name: value for name, value in asdict(self.training).items() if name != "dither"},
             "asynchrony": asdict(self.asynchrony) if self.asynchrony else None,
             "memory": self.memory,
             "defend": self.defend,
         }
-        if self.secure_aggregation:  # not otherwise: runs that began before there was any are taken up as they were
+        # Not otherwise: runs that began before there was any are taken up as they were.
+        if self.secure_aggregation:
             every["secure_aggregation"] = True
+        if self.training.dither:
+            every["dither"] = self.training.dither
         return json.dumps(every, sort_keys=True)
 
 
@@ -171,12 +174,18 @@ def prepare(
 
     Raises:
         StateError: if the unfinished run has another ticket or other settings.
-        ConfigError: if its settings do not go with secure aggregation, or with workers.
+        ConfigError: if its settings do not go with secure aggregation, dither or workers.
     """
     if federation.secure_aggregation:
         secretly.check(federation.schedule, federation.asynchrony, defend=federation.defend)
+    if federation.training.dither:
+        dithered.check(federation.asynchrony, secure_aggregation=federation.secure_aggregation)
     if federation.workers:
-        workforce.check(federation.asynchrony, secure_aggregation=federation.secure_aggregation)
+        workforce.check(
+            federation.asynchrony,
+            secure_aggregation=federation.secure_aggregation,
+            dither=bool(federation.training.dither),
+        )
     bundles = federation.bundles()
     unfinished = store.unfinished_run()
     if unfinished is not None and new:
@@ -218,6 +227,7 @@ def prepare(
             runtimes=frozenset(bundles),
             keys=federation.keys,
             secure_aggregation=federation.secure_aggregation,
+            dither=bool(federation.training.dither),
         ),
         channel=channel,
         store=store,

@@ -60,6 +60,7 @@ class Fleet:
         enrolled: the same of devices that have claimed their accounts, see `enrol`.
         revoked: ids that may take part no more.
         secure_aggregation: only devices that speak it may join.
+        dither: the same, of dithered scores.
     """
 
     allowed: frozenset[str]
@@ -68,6 +69,7 @@ class Fleet:
     enrolled: Mapping[str, bytes] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
     secure_aggregation: bool = False
+    dither: bool = False
     members: dict[str, Member] = field(default_factory=dict)
     _online: set[str] = field(default_factory=set)
 
@@ -199,6 +201,11 @@ class Fleet:
             return "insecure", (
                 f"this federation adds masks up unseen (secure_aggregation: true), and {hello.software} on '{device}' "
                 "cannot; update it, or leave it out"
+            )
+        if self.dither and not hello.dithers:
+            return "undithered", (
+                f"this federation sends dithered scores (training: dither), and {hello.software} on '{device}' cannot; "
+                "update it, or leave it out"
             )
         member = self.members.get(device)
         known = self._told(device, member.hello.key if member else hello.key)

@@ -14,7 +14,7 @@ from coordinator.store import Store
 from wire import mask
 from wire.errors import Mismatch, WireError
 from wire.fields import MAX_TEXT
-from wire.mask import Signs, Votes
+from wire.mask import Context, Signs
 from wire.messages import MaskUpdate, Receipt, Refusal
 from wire.ticket import Ticket
 from wire.topics import Topics
@@ -22,15 +22,20 @@ from wire.topics import Topics
 Place: TypeAlias = Callable[[str, int], int]  # as `coordinator.modes.Mode.place`
 
 
-def check_mask(update: MaskUpdate, votes: Votes, ticket: Ticket) -> Signs:
+def check_mask(update: MaskUpdate, known: Context, ticket: Ticket) -> Signs:
     """A mask's signs, bool (kept,).
+
+    Args:
+        update: the mask.
+        known: its round's votes, or what `wire.dither.context` makes of them.
+        ticket: the network.
 
     Raises:
         WireError: if its figures or its signs are none.
     """
     if update.correct > update.test_samples or not update.train_samples:
         raise WireError(f"mask with {update.correct} of {update.test_samples} right and {update.train_samples} samples")
-    return mask.decode_signs(update.signs, votes, ticket.ends)
+    return mask.decode_signs(update.signs, known, ticket.ends)
 
 
 def refused(update: MaskUpdate, instance: bytes, error: WireError) -> Refusal:
@@ -93,5 +98,5 @@ class Intake:
         if update.run != self.run:
             raise Mismatch("mask for another run", expected=self.run.hex(), got=update.run.hex())
         counted = place(device, update.number)
-        check_mask(update, self.announced[update.number], self.ticket)
+        check_mask(update, self.announced.known(update.number, device), self.ticket)
         return counted

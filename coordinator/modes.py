@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from coordinator import rounds, steps
+from coordinator import dithered, rounds, steps
 from coordinator.aggregate import close_votes
 from coordinator.announced import Announced
 from coordinator.asynchronous import Group, close_step
@@ -40,6 +40,7 @@ class Ballot:
         memory: share of the previous mean vote that stays (`coordinator.aggregate`).
         flip_chance: with which devices turn signs (`wire.settings.Training`).
         defend: hostile masks are not counted (`coordinator.robust`).
+        dither: masks are dithered bits of scores (`coordinator.dithered`).
     """
 
     run: bytes
@@ -49,12 +50,14 @@ class Ballot:
     memory: float
     flip_chance: float
     defend: bool
+    dither: bool = False
 
     def read(self, masks: Iterable[StoredMask]) -> Iterator[tuple[str, Signs]]:
         """Devices and their masks, each in the context of the votes that it began with; not what workers added up."""
         for one in masks:
             if one.signs:
-                yield one.device, mask.decode_signs(one.signs, self.announced[one.number], self.ticket.ends)
+                known = self.announced.known(one.number, one.device)
+                yield one.device, mask.decode_signs(one.signs, known, self.ticket.ends)
 
     def added_up(self, number: int) -> list[Votes]:
         """What workers have counted of a round."""
@@ -158,6 +161,10 @@ class InRounds(Openly):
         """See `Mode.close`."""
         ballot = self._ballot
         stored = ballot.store.votes_in(ballot.run, number)
+        if ballot.dither:
+            masks = ((name, sent, ballot.announced.known(number, name).signs) for name, sent in ballot.read(stored))
+            votes, remarks = dithered.close(ballot.announced[number], masks, defend=ballot.defend)
+            return votes, len(stored), remarks
         votes, remarks = close_votes(
             ballot.announced[number],
             ballot.read(stored),

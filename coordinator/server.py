@@ -136,7 +136,14 @@ class Coordinator:
         self._outbox = Outbox(self.channel, self.store)
         self._presence = Presence(self.fleet, self._outbox, self.topics, self.observer, self.enrolled)
         late = self.asynchrony.staleness if self.asynchrony else 0
-        self._announced = Announced(self.run, self.ticket, self.store, at_hand=min(AT_HAND + late, 2 * AT_HAND))
+        self._announced = Announced(
+            self.run,
+            self.ticket,
+            self.store,
+            self.training,
+            self.schedule.seed,
+            at_hand=min(AT_HAND + late, 2 * AT_HAND),
+        )
         named = self.secure_aggregation or self.asynchrony is not None or self.schedule.per_round <= NAMED
         draw = None if named else Draw(self.channel.key, self.run)
         self._orders = Orders(self.store, self.run, self.schedule)
@@ -182,6 +189,7 @@ class Coordinator:
             memory=self.memory,
             flip_chance=self.training.flip_chance,
             defend=self.defend,
+            dither=bool(self.training.dither),
         )
         online = self.fleet.online
         if self.secure_aggregation:

@@ -180,7 +180,8 @@ class _Loop:
             )
             received, size = self._carry(self._edge, self._server, self.topics.up(device, "mask"), update)
             up_bytes += size
-            updates.append(Update(device=device, samples=received.train_samples, payload=received.signs))
+            seed = mix(self.plan.schedule.seed, number, device)
+            updates.append(Update(device=device, samples=received.train_samples, payload=received.signs, seed=seed))
             receipt = Receipt(run=self._run, number=number)
             down_bytes += self._carry(self._server, self._edge, self.topics.down(device), receipt)[1]
         saved = sum(len(update.payload) - self.method.ideal_bytes(state, update) for update in updates)

@@ -28,15 +28,16 @@ LEASE_S = 5.0  # without a report: a worker is gone, and its devices are dealt t
 SAY_AGAIN_S = 3.0  # a shift that a worker does not have
 
 
-def check(asynchrony: Asynchrony | None, *, secure_aggregation: bool) -> None:
+def check(asynchrony: Asynchrony | None, *, secure_aggregation: bool, dither: bool) -> None:
     """Accept settings for workers.
 
     Raises:
         ConfigError: if masks are not counted in the round that they are for, or nobody sees them.
     """
-    if asynchrony is None and not secure_aggregation:
+    others = {"secure_aggregation: true": secure_aggregation, "mode: async": asynchrony is not None, "dither": dither}
+    setting = next((name for name, on in others.items() if on), None)
+    if setting is None:
         return
-    setting = "secure_aggregation: true" if secure_aggregation else "mode: async"
     raise ConfigError(
         f"workers take the masks of rounds, and not with {setting}",
         where="--workers",

@@ -174,6 +174,7 @@ def _join(arguments: argparse.Namespace) -> int:
             greetings=0,
             secure_aggregation=True,
             draws=True,
+            dithers=True,
         )
         state = topics.up(device, "state")
         transport = mqtt.MqttTransport(

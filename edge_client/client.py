@@ -22,7 +22,7 @@ from edge_client.sampler import Sampler
 from edge_client.store import KnownFederation, Store
 from edge_client.supervisor import Supervisor
 from edge_client.updates import Updater
-from wire import mask, signing
+from wire import dither, mask, signing
 from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
 from wire.errors import BrokerRefused, HidenseekError, JoinRefused, WireError
@@ -358,7 +358,7 @@ class Client:
             self.data.y_train,
             prior=self._prior(),
             training=federation.training,
-            start=self._votes.start_scores(federation.training.start),
+            start=dither.start_scores(self._votes, federation.training),
             seed=mix(federation.seed, announced.number, self.device.name),
         )
         if self._sampler is not None:
@@ -405,12 +405,11 @@ class Client:
         federation = self.device.federation
         assert federation is not None
         assert self._began is not None
-        sent = privacy.randomise(trained.signs, federation.training)
-        coded = (
-            mask.ballot(sent)
-            if federation.secure_aggregation
-            else mask.encode_signs(sent, self._began, bundle.ticket.ends)
-        )
+        seed = mix(federation.seed, announced.number, self.device.name)
+        sent = privacy.randomise(dither.signs_of(trained.scores, federation.training, seed), federation.training)
+        known = dither.context(self._began, federation.training, seed)
+        hidden = federation.secure_aggregation
+        coded = mask.ballot(sent) if hidden else mask.encode_signs(sent, known, bundle.ticket.ends)
         correct = self._count_correct(runtime, personal.log_prior)
         log.info(
             "round %d: loss %.3f, %d of %d test samples right, %.1f ms a step",

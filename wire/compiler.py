@@ -75,7 +75,8 @@ class Compiler:
         except OSError as error:
             raise self._missing(f"{command[0]} cannot be run ({error})") from error
         if done.returncode:
-            raise self._missing(f"{command[0]} failed: {done.stderr.strip()[-2000:]}")
+            said = (done.stdout + done.stderr).strip()  # TypeScript tells on its output what is wrong
+            raise self._missing(f"{command[0]} failed: {said[-2000:]}")
         return done.stdout
 
     def machine(self, command: Sequence[str]) -> str:

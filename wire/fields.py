@@ -86,7 +86,8 @@ def readers(cls: type[Any]) -> tuple[Reader, ...]:
 
 def _plain(value: object) -> object:
     if isinstance(value, Training):
-        return [getattr(value, name) for name in _TRAINING_TYPES]
+        settings = [getattr(value, name) for name in _TRAINING_TYPES]
+        return settings if value.dither else settings[:-1]  # as before there was any, for devices of that time
     if isinstance(value, tuple):
         return [body(one) if dataclasses.is_dataclass(one) else one for one in value]
     return dict(value) if isinstance(value, Mapping) else value
@@ -157,11 +158,12 @@ _TRAINING_TYPES = get_type_hints(Training)
 
 
 def _training(label: str, value: object) -> Training:
-    if not isinstance(value, list) or len(value) != len(_TRAINING_TYPES):
-        raise _wrong(label, f"a list of {len(_TRAINING_TYPES)} settings", value)
+    most = len(_TRAINING_TYPES)
+    if not isinstance(value, list) or len(value) not in (most - 1, most):
+        raise _wrong(label, f"a list of {most - 1} or {most} settings", value)
     checked = {
         name: _CHECKS[kind](f"{label}.{name}", one)
-        for (name, kind), one in zip(_TRAINING_TYPES.items(), value, strict=True)
+        for (name, kind), one in zip(_TRAINING_TYPES.items(), value, strict=False)
     }
     try:
         return Training(**checked)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,18 @@ CHUNK = 64  # masks counted at once
 def as_multipliers(signs: Signs) -> NDArray[np.float32]:
     """Signs bool (kept,) -> +-1 float32 (kept,): what a runtime infers with."""
     return np.where(signs, np.float32(1), np.float32(-1))
+
+
+class Context(Protocol):
+    """What both sides hold before a mask is sent: its likely signs, bool (kept,), and how sure they are (`Votes`)."""
+
+    @property
+    def signs(self) -> Signs:
+        """Those that cost the least."""
+
+    @property
+    def levels(self) -> NDArray[np.uint8]:
+        """0 surely not set, 15 surely set, uint8 (kept,)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,36 +161,36 @@ def _count(masks: list[Signs]) -> NDArray[np.uint16]:
     return library.count_votes(packed.view(np.uint64))[:kept]
 
 
-def encode_signs(signs: Signs, votes: Votes, ends: Ends) -> bytes:
-    """Code a mask (kept,) as its flips against the agreed signs of `votes`.
+def encode_signs(signs: Signs, known: Context, ends: Ends) -> bytes:
+    """Code a mask (kept,) as its flips against the agreed signs of `known`.
 
     Args:
         signs: the mask, bool (kept,).
-        votes: of the round, which the reader has too.
+        known: the round's votes, which the reader has too (or `wire.dither.context` of them).
         ends: of the ticket's layers (`Ticket.ends`).
     """
-    flips = signs ^ votes.signs
+    flips = signs ^ known.signs
     raw = bits.pack(flips)
-    coded = adaptive.encode(flips.view(np.uint8), votes.levels, ends, 1, room=max(len(raw) - 1, 0))
+    coded = adaptive.encode(flips.view(np.uint8), known.levels, ends, 1, room=max(len(raw) - 1, 0))
     return bytes([RAW]) + raw if coded is None else bytes([FLIPS]) + coded
 
 
-def decode_signs(data: bytes, votes: Votes, ends: Ends) -> Signs:
+def decode_signs(data: bytes, known: Context, ends: Ends) -> Signs:
     """Inverse of `encode_signs`: bool (kept,).
 
     Raises:
-        WireError: if `data` does not code exactly as many signs as `votes` has.
+        WireError: if `data` does not code exactly as many signs as `known` has.
     """
-    longest = 1 + -(-votes.signs.size // 8)  # raw; nothing longer is ever written
+    longest = 1 + -(-known.signs.size // 8)  # raw; nothing longer is ever written
     if not data:
         raise Truncated("sign mask", expected_bytes=1, got_bytes=0)
     if len(data) > longest:
-        raise TooLarge(f"mask of {votes.signs.size} signs", limit=longest, got=len(data))
+        raise TooLarge(f"mask of {known.signs.size} signs", limit=longest, got=len(data))
     if data[0] == RAW:
-        return bits.unpack(data[1:], votes.signs.size) ^ votes.signs
+        return bits.unpack(data[1:], known.signs.size) ^ known.signs
     if data[0] != FLIPS:
         raise WireError(f"sign mask of unknown kind {data[0]}")
-    return adaptive.decode(data[1:], votes.levels, ends, 1).view(np.bool_) ^ votes.signs
+    return adaptive.decode(data[1:], known.levels, ends, 1).view(np.bool_) ^ known.signs
 
 
 def ballot(signs: Signs) -> bytes:

@@ -54,6 +54,7 @@ class Hello:
         secure_aggregation: it speaks secure aggregation (`wire.secure`).
         connection: how often this process has set out to connect to a broker, this time included; 0: not counted.
         draws: it works out by itself whether a round's draw selects it (`wire.selection`).
+        dithers: it can send dithered bits of its scores (`wire.dither`).
     """
 
     instance: bytes = at(1, INSTANCE_BYTES)
@@ -68,6 +69,7 @@ class Hello:
     secure_aggregation: bool = optional(10, default=False)
     connection: int = optional(11, default=0)
     draws: bool = optional(12, default=False)
+    dithers: bool = optional(13, default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +100,8 @@ class Refusal:
 
     Attributes:
         instance: who is meant.
-        code: "duplicate", "unknown-device", "runtime", "key", "restored", "revoked", "insecure", or "mask"; the last
-            is about one mask only.
+        code: "duplicate", "unknown-device", "runtime", "key", "restored", "revoked", "insecure", "undithered", or
+            "mask"; the last is about one mask only.
         reason: one sentence for people.
         number: the round whose mask is meant; 0 if none is.
     """

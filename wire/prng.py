@@ -19,6 +19,7 @@ STREAM_SIGN = 1  # signs of the initial weights
 STREAM_MAGNITUDE = 2  # magnitudes of the initial weights
 STREAM_KEEP = 3  # seeded random keep masks
 STREAM_ORDER = 4  # the order in which a device sees its samples
+STREAM_DITHER = 5  # thresholds of what a device sends, and of what is announced
 
 # Philox4x64-10: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", table 2 and section 3.
 ROUNDS = 10

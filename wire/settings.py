@@ -33,6 +33,8 @@ class Training:
         batch: samples per optimiser step.
         privacy_epsilon: randomised response: a device turns every sign that it sends with chance 1 / (1 + e^x);
             0: none (docs/privacy.md). Nothing to do with Adam's.
+        dither: the largest score of which a device sends a dithered bit (`wire.dither`), and scores start a round at
+            dither x mean score; 0: it sends signs.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -48,6 +50,7 @@ class Training:
     epochs: int = 6
     batch: int = 16
     privacy_epsilon: float = 0.0
+    dither: float = 0.0
 
     def __post_init__(self) -> None:
         def check(name: str, ok: bool, expected: str) -> None:
@@ -65,6 +68,8 @@ class Training:
         private = LEAST_PRIVACY_EPSILON <= self.privacy_epsilon <= MOST_PRIVACY_EPSILON
         expected = f"0 or a number in {LEAST_PRIVACY_EPSILON:g}..{MOST_PRIVACY_EPSILON:g}"
         check("privacy_epsilon", self.privacy_epsilon == 0 or private, expected)
+        check("dither", self.dither == 0 or SMALLEST <= self.dither <= self.clip, "0, or a number up to clip")
+        check("dither", not (self.dither and self.privacy_epsilon), "0 where privacy_epsilon turns signs")
 
     @property
     def flip_chance(self) -> float:

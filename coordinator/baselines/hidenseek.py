@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator import dithered
 from coordinator.aggregate import DEFEND, MEMORY, close_votes
 from coordinator.baselines.method import Floats, Local, Method, Samples, Settings, State, Task, Update
 from coordinator.estimate import macs_budget
@@ -24,7 +25,7 @@ from edge_client.runtimes import registry
 from edge_client.runtimes.base import Runtime
 from edge_client.trainer import log_prior, train
 from export.bundle import make_bundle
-from wire import mask, prng
+from wire import dither, mask, prng
 from wire.settings import Training
 from wire.ticket import Ticket, decode_ticket
 
@@ -51,6 +52,7 @@ class HideNseekSettings(Settings):
         restrict: a device's softmax is over the classes it has (`edge_client.trainer.log_prior`).
         privacy_epsilon: randomised response on every sign sent (`edge_client.privacy`); 0: none.
         defend: hostile masks are not counted (`coordinator.robust`).
+        dither: the largest score of which a dithered bit is sent (`wire.dither`); 0: signs are sent.
     """
 
     epochs: int = Training.epochs
@@ -70,6 +72,7 @@ class HideNseekSettings(Settings):
     restrict: bool = True
     privacy_epsilon: float = Training.privacy_epsilon
     defend: bool = DEFEND
+    dither: float = Training.dither
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,6 +99,7 @@ class HideNseek(Method[HideNseekSettings]):
             epochs=settings.epochs,
             batch=settings.batch,
             privacy_epsilon=settings.privacy_epsilon,
+            dither=settings.dither,
         )
 
     def make_ticket(self) -> Ticket:
@@ -130,8 +134,7 @@ class HideNseek(Method[HideNseekSettings]):
 
     def start(self) -> State:
         """All agree on the initial signs."""
-        before = mask.unanimous(self.ticket.kept)
-        return _state(before, before)
+        return _state(dither.first_votes(self.ticket.kept, self.training), mask.unanimous(self.ticket.kept))
 
     def announce(self, state: State, device: str | None) -> bytes:
         """The votes, the same for all; to devices in the context of those before, which all have heard."""
@@ -145,15 +148,17 @@ class HideNseek(Method[HideNseekSettings]):
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """As `edge_client.client` does."""
         votes = mask.decode_votes(down, self.ticket.ends)
-        return self._train(samples, votes.start_scores(self.settings.start), seed, votes)
+        return self._train(samples, dither.start_scores(votes, self.training), seed, votes)
 
     def _train(self, samples: Samples, start: Floats, seed: int, votes: mask.Votes) -> Local:
         prior = self.prior(samples)
         steps = train(self.runtime, samples.x, samples.y, prior=prior, training=self.training, start=start, seed=seed)
         trained = [step for step in steps if step is not None][-1]
         own = Network(multipliers=mask.as_multipliers(trained.signs), log_prior=prior)
-        sent = randomise(trained.signs, self.training, prng.generator((seed, "privacy")).bytes)
-        return Local(up=mask.encode_signs(sent, votes, self.ticket.ends), memory={}, model=own, loss=trained.loss)
+        bits = dither.signs_of(trained.scores, self.training, seed)
+        sent = randomise(bits, self.training, prng.generator((seed, "privacy")).bytes)
+        up = mask.encode_signs(sent, dither.context(votes, self.training, seed), self.ticket.ends)
+        return Local(up=up, memory={}, model=own, loss=trained.loss)
 
     def prior(self, samples: Samples) -> Floats:
         """What is added to a device's logits, float32 (classes,)."""
@@ -169,23 +174,28 @@ class HideNseek(Method[HideNseekSettings]):
         return self._close(state, updates)[1] if self.settings.defend else ()
 
     def _close(self, state: State, updates: Sequence[Update]) -> tuple[mask.Votes, tuple[str, ...]]:
-        votes = votes_of(state)
-        masks = ((update.device, mask.decode_signs(update.payload, votes, self.ticket.ends)) for update in updates)
+        votes, read = votes_of(state), [(update.device, *self._read(state, update)) for update in updates]
+        if self.settings.dither:
+            expected = ((device, signs, known.signs) for device, signs, known in read)
+            return dithered.close(votes, expected, defend=self.settings.defend)
         return close_votes(
             votes,
-            masks,
+            ((device, signs) for device, signs, _ in read),
             memory=self.settings.memory,
             flip_chance=self.training.flip_chance,
             defend=self.settings.defend,
         )
 
     def ideal_bytes(self, state: State, update: Update) -> float:
-        """Length of the flips in an ideal adaptive code that knows layer and dissent (both sides do)."""
-        votes = votes_of(state)
-        flips = mask.decode_signs(update.payload, votes, self.ticket.ends) ^ votes.signs
+        """Length of the flips in an ideal adaptive code that knows layer and level (both sides do)."""
+        signs, known = self._read(state, update)
         layers = np.repeat(np.arange(len(self.ticket.kept_layers)), [layer.kept for layer in self.ticket.kept_layers])
-        context = layers * (votes.voters + 1) + votes.dissent
-        return adaptive_bits(flips, context) / 8
+        return adaptive_bits(signs ^ known.signs, layers * mask.LEVELS + known.levels) / 8
+
+    def _read(self, state: State, update: Update) -> tuple[mask.Signs, mask.Context]:
+        """A mask, and what was known of it."""
+        known = dither.context(votes_of(state), self.training, update.seed)
+        return mask.decode_signs(update.payload, known, self.ticket.ends), known
 
     def model(self, down: bytes) -> Network:
         """The mean vote of every weight."""

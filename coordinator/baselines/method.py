@@ -101,11 +101,12 @@ class Local:
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What came up from one device: `payload` is its `Local.up`, `samples` how many it trained on."""
+    """What came up from one device: `payload` is its `Local.up`, `samples` how many it trained on, `seed` with what."""
 
     device: str
     samples: int
     payload: bytes
+    seed: int = 0
 
 
 class Method(ABC, Generic[S]):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wire import bits, envelope, invite, mask, messages, personal, secure, signing
+from wire import bits, dither, envelope, invite, mask, messages, personal, secure, signing
 from wire.bundle import Bundle
 from wire.channel import seal
 from wire.claim import Claim, Grant, prove, prove_grant
@@ -58,6 +58,7 @@ RUN = bytes(range(100, 108))
 KEY = bytes(range(32))  # a private key
 TOPIC = "hns/har/up/pi-01/mask"
 ENDS = np.array([30, KEPT])  # two layers
+DITHERED = Training(dither=0.25)
 
 PLAN = Plan(
     name="golden",
@@ -198,6 +199,18 @@ MESSAGES: dict[str, Message] = {
         greetings=1,
         draws=True,
     ),
+    "hello-dithers": Hello(
+        instance=INSTANCE,
+        software="hidenseek-edge 0.2.0",
+        runtime="sparse",
+        profile="",
+        train_samples=300,
+        test_samples=64,
+        key=signing.public_key(KEY),
+        started=12,
+        greetings=1,
+        dithers=True,
+    ),
     "state": State(instance=INSTANCE, online=True),
     "state-counted": State(instance=INSTANCE, online=False, connection=3),
     "welcome": Welcome(instance=INSTANCE),
@@ -222,6 +235,17 @@ MESSAGES: dict[str, Message] = {
             batch=16,
         ),
         seed=2**53,
+        key=signing.public_key(KEY),
+        issued=1_790_000_000_000,
+    ),
+    "federation-dithered": Federation(
+        run=RUN,
+        name="har",
+        rounds=20,
+        ticket=seeded_ticket().id,
+        bundles={"sparse": bytes(range(32, 64))},
+        training=DITHERED,
+        seed=11,
         key=signing.public_key(KEY),
         issued=1_790_000_000_000,
     ),
@@ -368,6 +392,14 @@ def parts() -> list[tuple[str, bytes]]:
     return envelope.split(topic, seal(KEY, topic, MESSAGES["bundle-bytes"]), 100)
 
 
+def dithered_bits() -> bytes:
+    """Bits of scores that training has moved a little, in the context of what both sides expect."""
+    announced = dither.first_votes(KEPT, DITHERED)
+    scores = dither.start_scores(announced, DITHERED) - np.arange(KEPT, dtype=np.float32) % 7 / 64
+    sent = dither.signs_of(scores, DITHERED, 11)
+    return mask.encode_signs(sent, dither.context(announced, DITHERED, 11), ENDS)
+
+
 def _join(packets: list[tuple[str, bytes]]) -> bytes:
     """Packets as one byte string: each with its length before it, u32 little-endian."""
     return b"".join(len(payload).to_bytes(4, "little") + payload for _, payload in packets)
@@ -378,6 +410,7 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "ticket-v1-explicit": lambda: explicit_ticket().encoded,
     "bundle-v1": lambda: bundle().encoded,
     "signs-v2-flips": lambda: mask.encode_signs(few_flips(), votes(), ENDS),
+    "signs-v2-dithered": dithered_bits,
     "signs-v2-raw": lambda: mask.encode_signs(many_flips(), votes(), ENDS),
     "votes-v2-first": lambda: mask.encode_votes(votes(), ENDS),
     "votes-v2-later": lambda: mask.encode_votes(later_votes(), ENDS, votes()),

@@ -21,7 +21,7 @@ from edge_client.trainer import log_prior
 from export.torch_net import TorchReference
 from tests.golden import make as golden
 from tests.golden.make import FOLDER, RUN, seeded_ticket
-from wire import adaptive, bits, mask, messages, prng, selection, signing
+from wire import adaptive, bits, dither, mask, messages, prng, selection, signing
 from wire.channel import seal
 from wire.fields import body
 from wire.mask import Votes
@@ -34,7 +34,17 @@ PATH = FOLDER / "vectors-v2.json"
 TRAINING = Training(epochs=2, batch=4, learning_rate=0.02)
 DEVICE, FEDERATION_SEED, ROUND = "phone-1", 7, 3
 LOTS_KEY = bytes(range(16))
-PHONES_SAY_NONE = {*golden.SECURE, "state-counted", "claim", "grant", "update", "wheel-part", *golden.WORKERS}
+PHONES_SAY_NONE = {
+    *golden.SECURE,
+    "federation-dithered",
+    "hello-dithers",
+    "state-counted",
+    "claim",
+    "grant",
+    "update",
+    "wheel-part",
+    *golden.WORKERS,
+}
 
 
 def make() -> dict[str, Any]:
@@ -161,6 +171,7 @@ def _formats() -> dict[str, Any]:
             for name, message in golden.MESSAGES.items()
             if not isinstance(message, Telemetry) and name not in PHONES_SAY_NONE
         },
+        "dithered": _dithered(),
         "lots": {
             "key": LOTS_KEY.hex(),
             "devices": {name: selection.lot(LOTS_KEY, name) for name in ("phone-1", "pi_2", "A")},
@@ -171,6 +182,31 @@ def _formats() -> dict[str, Any]:
             "whole": whole.hex(),
             "packets": [[topic, payload.hex()] for topic, payload in golden.parts()],
         },
+    }
+
+
+def _dithered() -> dict[str, Any]:
+    """Scores that training has moved, and what is sent of them (`wire.dither`)."""
+    training, seed = golden.DITHERED, prng.mix(FEDERATION_SEED, ROUND, DEVICE)
+    announced = dither.first_votes(golden.KEPT, training)
+    moved = np.arange(golden.KEPT) % 16 - 8
+    votes = dither.next_votes(announced, moved.astype(np.int32), 16)
+    start = dither.start_scores(votes, training)
+    scores = start + (np.arange(golden.KEPT, dtype=np.float32) % 7 - 3) / 64
+    bits_sent, known = dither.signs_of(scores, training, seed), dither.context(votes, training, seed)
+    return {
+        "federation": messages.encode(golden.MESSAGES["federation-dithered"]).hex(),
+        "dither": training.dither,
+        "seed": str(seed),
+        "votes": _votes(votes),
+        "start_scores": _rounded(start),
+        "thresholds": dither.thresholds(seed, dither.SENT, golden.KEPT).tolist(),
+        "expected": _bits(known.signs),
+        "levels": known.levels.tolist(),
+        "scores": _rounded(scores),
+        "bits": _bits(bits_sent),
+        "ends": golden.ENDS.tolist(),
+        "coded": mask.encode_signs(bits_sent, known, golden.ENDS).hex(),
     }
 
 

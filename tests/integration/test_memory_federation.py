@@ -65,7 +65,9 @@ def start_device(bus: MemoryBus, name: str, folder: Path, runtime: str) -> threa
 
     def take_part() -> None:
         with closing(DeviceStore(folder / "state" / name)) as store:
-            hello = introduce(name, runtime, store.key(), started=store.count_start(), secure_aggregation=True)
+            hello = introduce(
+                name, runtime, store.key(), started=store.count_start(), secure_aggregation=True, dithers=True
+            )
             Client(
                 device=Device(name=name, hello=hello, stay=False),
                 # Small packets: bundles travel in parts.

@@ -278,6 +278,8 @@ def test_only_who_has_the_federations_key_is_a_worker(tmp_path: Path) -> None:
 
 
 def test_settings_that_do_not_go_with_workers_are_refused() -> None:
-    """Hidden masks cannot be added up by a worker."""
+    """Hidden masks cannot be added up by a worker, and dithered ones not without their thresholds."""
     with pytest.raises(ConfigError, match="secure_aggregation"):
-        workforce.check(None, secure_aggregation=True)
+        workforce.check(None, secure_aggregation=True, dither=False)
+    with pytest.raises(ConfigError, match="not with dither"):
+        workforce.check(None, secure_aggregation=False, dither=True)

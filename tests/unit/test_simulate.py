@@ -50,6 +50,7 @@ PLAN = Plan(
 DEVICES = ("pi-1", "pi-2", "pi-3")
 SETTINGS: dict[str, dict[str, Any]] = {  # with which five rounds on 144 weights show that they learn
     "hidenseek": {"density": 0.5, "block": 1, "passes": 5, "learning_rate": 0.03},
+    "hidenseek-dithered": {"density": 0.5, "block": 1, "passes": 5, "learning_rate": 0.06},
     "hidenseek-paper": {"density": 0.5, "learning_rate": 0.03},
     "local-only": {},
     "fedavg": {},
@@ -414,7 +415,8 @@ def test_processes_change_nothing(name: str, tmp_path: Path) -> None:
 # The real one.
 
 
-def test_a_simulation_comes_to_the_signs_of_the_real_federation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dithered", [0.0, 0.3])
+def test_a_simulation_comes_to_the_signs_of_the_real_federation(dithered: float, tmp_path: Path) -> None:
     """Round by round, sign by sign and vote by vote, over real messages, clients and a database; and in coded bytes."""
     network = Plan(
         name="small",
@@ -428,7 +430,7 @@ def test_a_simulation_comes_to_the_signs_of_the_real_federation(tmp_path: Path) 
         ),
     )
     schedule = Schedule(rounds=4, per_round=2, quorum=2, deadline_s=60.0, start_devices=3, seed=11)
-    training = Training(epochs=2, learning_rate=0.03)
+    training = Training(epochs=2, learning_rate=0.03, dither=dithered)
     runtime = registry.available()[0]
     ticket = prune(network, density=0.3, seed=5, passes=10)
 
@@ -469,7 +471,8 @@ def test_a_simulation_comes_to_the_signs_of_the_real_federation(tmp_path: Path) 
             assert {one.device: one.payload for one in updates} == coded
             return after
 
-    settings = make_settings(Noting.Config, {"density": 0.3, "passes": 10, "epochs": 2, "learning_rate": 0.03})
+    chosen = {"density": 0.3, "passes": 10, "epochs": 2, "learning_rate": 0.03, "dither": dithered}
+    settings = make_settings(Noting.Config, chosen)
     rows = simulate.run(
         lambda: Noting(Task(plan=network, devices=DEVICES, seed=5), settings),
         data,

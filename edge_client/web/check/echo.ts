@@ -79,7 +79,7 @@ async function answer(line: string): Promise<string> {
 function made(words: string[]): Device {
   const hello: Hello = {
     type: "hello", instance: bytes(words[2]), software: "check", runtime: words[3], profile: "", trainSamples: 1,
-    testSamples: 1, key: new Uint8Array(32), started: 1, greetings: 0, connection: 0,
+    testSamples: 1, key: new Uint8Array(32), started: 1, greetings: 0, connection: 0, dithers: false,
   };
   const confirmed = words[5] ? { run: bytes(words[5]), number: Number(words[6]) } : null;
   return { ...newDevice(words[1], hello, words[4] === "true"), confirmed };

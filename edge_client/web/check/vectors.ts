@@ -7,11 +7,12 @@ import { SparseRuntime } from "../src/kernels/runtime";
 import { checkGrant, prove } from "../src/wire/claim";
 import * as bits from "../src/wire/bits";
 import { fromHex, same, toHex, type Bytes } from "../src/wire/bytes";
+import { known, signsOf, startScores } from "../src/wire/dither";
 import { Joiner, split } from "../src/wire/envelope";
 import { WireError } from "../src/wire/errors";
 import { decodeInvite } from "../src/wire/invite";
-import { decode, encode, type Claim, type Grant, type MaskUpdate, type Message, type Training, type Upward } from "../src/wire/messages";
-import { mix, permutation } from "../src/wire/prng";
+import { decode, encode, type Claim, type Federation, type Grant, type MaskUpdate, type Message, type Training, type Upward } from "../src/wire/messages";
+import { mix, permutation, thresholds } from "../src/wire/prng";
 import { importSecret, newKeys, seal, unseal } from "../src/wire/signing";
 import { decodeTicket, initialWeights, type Ticket } from "../src/wire/ticket";
 import { decodeSigns, decodeVotes, encodeSigns, Votes } from "../src/wire/votes";
@@ -119,6 +120,20 @@ function mask(ticket: Ticket, began: Votes): MaskUpdate {
   return update;
 }
 
+function dithered(node: Json): void {
+  const { training } = decode(fromHex(node.federation)) as Federation;
+  check("dither", training.dither === node.dither);
+  const [votes, seed] = [votesOf(node.votes), BigInt(node.seed)];
+  check("dithered start_scores", near(startScores(votes, training), node.start_scores, 1e-7));
+  check("thresholds", equal([...thresholds(seed, node.thresholds.length)], node.thresholds));
+  const expected = known(votes, training, seed);
+  check("expected bits", same(expected.signs, array(node.expected)));
+  check("expected levels", equal([...expected.levels], node.levels));
+  const sent = signsOf(Float32Array.from(node.scores), training, seed);
+  check("dithered bits", same(sent, array(node.bits)));
+  check("dithered mask", toHex(encodeSigns(coder, sent, expected, node.ends)) === node.coded);
+}
+
 async function codes(): Promise<void> {
   for (const code of all.codes) {
     const coded = fromHex(code.coded);
@@ -131,6 +146,7 @@ async function codes(): Promise<void> {
     check(`adaptive ${i}`, same(coder.encode(symbols, contexts, node.ends, node.bits), coded));
     check(`adaptive ${i} decoded`, same(coder.decode(coded, contexts, node.ends, node.bits) ?? new Uint8Array(), symbols));
   });
+  dithered(all.dithered);
   all.masks.forEach((node: Json, i: number) => {
     const known = votesOf(node.votes);
     const coded = fromHex(node.coded);

@@ -5,6 +5,7 @@ import { Coder } from "../kernels/module";
 import { checkSamples, SparseRuntime, type Samples } from "../kernels/runtime";
 import { openBundle } from "../wire/bundle";
 import { same, type Bytes } from "../wire/bytes";
+import { known, signsOf, startScores } from "../wire/dither";
 import { Stopped, WireError } from "../wire/errors";
 import type { CatchUp, Federation, MaskUpdate, Message, Round, State } from "../wire/messages";
 import { randomise } from "../wire/privacy";
@@ -72,6 +73,7 @@ export class Client {
   private round: Round | null = null;
   private votes: Votes | null = null;
   private began: Votes | null = null;
+  private seed = 0n; // of the training that runs
   private connection = 0;
   private online = false;
   private tried = false; // to connect, once at least
@@ -87,7 +89,7 @@ export class Client {
     const instance = crypto.getRandomValues(new Uint8Array(8));
     this.device = newDevice(device, {
       type: "hello", instance, software: SOFTWARE, runtime: RUNTIME, profile: "", trainSamples: data.train.y.length,
-      testSamples: data.test.y.length, key: keys.public, started, greetings: 0, connection: 0,
+      testSamples: data.test.y.length, key: keys.public, started, greetings: 0, connection: 0, dithers: true,
     }, true);
     this.coder = new Coder(kernels);
     this.federationKey = setting.trusted;
@@ -325,8 +327,8 @@ export class Client {
     const { seed, training } = this.device.federation!;
     const { data, device, log } = this.setting;
     [this.round, this.began] = [announced, this.votes];
-    const order = await mix(seed, announced.number, device);
-    this.trainer = new Trainer(this.runtime!, data.train, this.votes!.startScores(training.start), order);
+    this.seed = await mix(seed, announced.number, device);
+    this.trainer = new Trainer(this.runtime!, data.train, startScores(this.votes!, training), this.seed);
     this.seen.step = 0;
     this.seen.steps = training.epochs * Math.ceil(data.train.y.length / training.batch);
     log(`round ${announced.number}: training on ${data.train.y.length} samples`);
@@ -349,7 +351,8 @@ export class Client {
     const { run, number } = this.round!;
     const prior = logPrior(data.train.y, ticket.plan.classes);
     void store.keepPersonal({ ticket: ticket.id, run, number, logPrior: prior, signs });
-    const coded = encodeSigns(this.coder, randomise(signs, training.privacyEpsilon), this.began!, ticket.ends);
+    const sent = randomise(signsOf(this.runtime!.scores(), training, this.seed), training.privacyEpsilon);
+    const coded = encodeSigns(this.coder, sent, known(this.began!, training, this.seed), ticket.ends);
     const initial = Float32Array.from(signs, (sign) => (sign ? 1 : -1));
     const correct = this.runtime!.countCorrect(initial, data.test, prior);
     this.seen.loss = loss;

@@ -10,7 +10,7 @@ const MAX_COUNT = 2 ** 31 - 1;
 const MAX_TEXT = 512;
 export const EVERYONE = "*"; // in the place of the ids of a round's devices; none of them can be this
 
-/** Local training, as the federation announces it. `privacyEpsilon` 0: no signs are turned. */
+/** Local training, as the federation announces it. `privacyEpsilon` 0: no signs are turned; `dither` 0: signs are sent. */
 export interface Training {
   optimiser: "adam" | "sgd";
   learningRate: number;
@@ -22,11 +22,12 @@ export interface Training {
   epochs: number;
   batch: number;
   privacyEpsilon: number;
+  dither: number;
 }
 
 /**
  * On every connect; `instance` is of this process, `started` counted on disk, `greetings` in this process, and
- * `connection` says on which of its connections.
+ * `connection` says on which of its connections; `dithers`: it can send dithered scores.
  */
 export interface Hello {
   type: "hello";
@@ -40,6 +41,7 @@ export interface Hello {
   started: number;
   greetings: number;
   connection: number;
+  dithers: boolean;
 }
 /** Retained, and the last will. */
 export interface State {
@@ -162,7 +164,7 @@ export function encode(message: Upward): Bytes {
   switch (m.type) {
     case "hello":
       return pack(1, m.instance, m.software, m.runtime, m.profile, m.trainSamples, m.testSamples, m.key, m.started, m.greetings,
-        undefined, m.connection || undefined);
+        undefined, m.connection || undefined, undefined, m.dithers || undefined);
     case "state":
       return pack(2, m.instance, m.online, m.connection || undefined);
     case "mask-update":
@@ -241,16 +243,18 @@ function hashes(value: Value | undefined): Map<string, Bytes> {
 }
 
 function training(value: Value | undefined): Training {
-  const [optimiser, ...rest] = list(value, 10);
-  const [learningRate, beta1, beta2, epsilon, clip, start, epochs, batch, privacyEpsilon] = rest.map(finite);
+  const [optimiser, ...rest] = list(value);
+  if (rest.length !== 9 && rest.length !== 10) throw new WireError(`${rest.length + 1} training settings, 10 or 11 expected`);
+  const [learningRate, beta1, beta2, epsilon, clip, start, epochs, batch, privacyEpsilon, dither = 0] = rest.map(finite);
   const positive = [learningRate, epsilon, clip, start].every((number) => number >= 1e-12 && number <= 1e6);
   const decays = [beta1, beta2].every((number) => number >= 0 && number < 1);
   const counts = Number.isInteger(epochs) && epochs >= 1 && epochs <= 1000 && Number.isInteger(batch) && batch >= 1 && batch <= 4096;
   const isPrivate = privacyEpsilon === 0 || (privacyEpsilon >= 0.1 && privacyEpsilon <= 20);
-  if ((optimiser !== "adam" && optimiser !== "sgd") || !positive || !decays || !counts || !isPrivate) {
+  const dithered = dither === 0 || (dither >= 1e-12 && dither <= clip && privacyEpsilon === 0);
+  if ((optimiser !== "adam" && optimiser !== "sgd") || !positive || !decays || !counts || !isPrivate || !dithered) {
     throw new WireError("training settings out of range");
   }
-  return { optimiser, learningRate, beta1, beta2, epsilon, clip, start, epochs, batch, privacyEpsilon };
+  return { optimiser, learningRate, beta1, beta2, epsilon, clip, start, epochs, batch, privacyEpsilon, dither };
 }
 
 /** Values of the fields 1, 2, ...; undefined: one that is left out. */

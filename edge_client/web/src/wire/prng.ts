@@ -5,6 +5,7 @@ const STREAM_SIGN = 1;
 const STREAM_MAGNITUDE = 2;
 const STREAM_KEEP = 3;
 const STREAM_ORDER = 4;
+const STREAM_DITHER = 5;
 
 const ROUNDS = 10;
 // Low and high halves: a product of BigInts takes a hundred times as long as four of halves.
@@ -122,6 +123,12 @@ export function permutation(seed: bigint, epoch: number, count: number): Int32Ar
   const drawn = wholeWords(words(seed, STREAM_ORDER, epoch, count));
   const order = Int32Array.from({ length: count }, (_, i) => i);
   return order.sort((i, j) => (drawn[i] < drawn[j] ? -1 : drawn[i] > drawn[j] ? 1 : i - j));
+}
+
+/** Thresholds of dithered scores, 0 .. 255: the words' bytes, lowest first. */
+export function thresholds(seed: bigint, count: number): Uint8Array {
+  const halves = words(seed, STREAM_DITHER, 0, Math.ceil(count / 8)); // little-endian, as WebAssembly is
+  return new Uint8Array(halves.buffer, halves.byteOffset, count);
 }
 
 /** A seed that depends on every part, in order. */

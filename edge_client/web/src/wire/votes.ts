@@ -11,6 +11,12 @@ const LEVEL_BITS = 4;
 const VOTERS_BYTES = 2;
 const DIGEST_BYTES = 8;
 
+/** What both sides hold before a mask is sent: its likely signs, and how sure they are: 0 surely not set, 15 surely set. */
+export interface Known {
+  readonly signs: Uint8Array;
+  readonly levels: Uint8Array;
+}
+
 /** The outcome of a round: every kept weight's agreed sign (1: +1), and how many of the voters were against it. */
 export class Votes {
   /** The voters for +1 in sixteen steps: 0 none, 15 all; 8 and more where the agreed sign is +1. */
@@ -96,10 +102,10 @@ function leastDissent(level: number, voters: number): number {
 }
 
 /** A sign mask (1: +1) as its flips against the agreed signs: coded, or raw where that is no longer. */
-export function encodeSigns(coder: Coder, signs: Uint8Array, votes: Votes, ends: readonly number[]): Bytes {
-  const flips = flip(signs, votes.signs);
+export function encodeSigns(coder: Coder, signs: Uint8Array, known: Known, ends: readonly number[]): Bytes {
+  const flips = flip(signs, known.signs);
   const raw = bits.pack(flips);
-  const coded = coder.encode(flips, votes.levels, ends, 1);
+  const coded = coder.encode(flips, known.levels, ends, 1);
   const short = coded.length <= Math.max(raw.length - 1, 0);
   return concat(Uint8Array.of(short ? FLIPS : RAW), short ? coded : raw);
 }

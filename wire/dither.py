@@ -1,0 +1,108 @@
+"""One bit of every score that says, without bias, how far it has moved: subtractive dither.
+
+The bit tells whether a score lies above a threshold, drawn evenly over all that a score may be and known to both sides.
+The reader knows the bit that the announced mean score would have given. The difference of the two is, in expectation,
+how far the score has moved, in units of twice the largest score (Roberts, IRE Transactions on Information Theory 8,
+1962; Gray and Stockham, IEEE Transactions on Information Theory 39, 1993). So what many devices push a little adds up,
+where their signs alone forget it; and what has not moved takes next to nothing in a code that knows both.
+
+Mean scores are announced as `wire.mask.Votes` of fifteen voters: sixteen levels from minus to plus the largest score.
+Thresholds are whole numbers of which 17 lie between two levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire import prng
+from wire.mask import LEVELS, Context, Signs, Votes, unanimous
+from wire.settings import Training
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+TOP = LEVELS - 1
+BETWEEN = 255 // TOP
+NEARNESS = (3, 7, 15, 27, 47, 87, 127)  # the distances from which on a bit is surer, in thresholds
+FIRST_DISSENT = 2  # of 15 (docs/method.md)
+SENT, ROUNDED = 0, 1  # what thresholds are drawn for
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Expected:
+    """The bits of one device that has not trained.
+
+    Attributes:
+        signs: bool (kept,), True: the announced score lies above the threshold.
+        levels: uint8 (kept,), 0 .. 15, how sure that is: 8 and more where the bit is set, the least sure at 7 and 8.
+    """
+
+    signs: Signs
+    levels: Bytes
+
+
+def thresholds(seed: int, index: int, kept: int) -> Bytes:
+    """Evenly from 0 .. 255, uint8 (kept,): a score lies above t if 255 (score + largest) / (2 largest) > t + 1/2."""
+    return prng.words(seed, prng.STREAM_DITHER, index, -(-kept // 8)).astype("<u8").view(np.uint8)[:kept]
+
+
+def first_votes(kept: int, training: Training) -> Votes:
+    """What the first round is announced with: every sign +1, and room for scores to grow where they are dithered."""
+    if not training.dither:
+        return unanimous(kept)
+    dissent = np.full(kept, FIRST_DISSENT, dtype=np.uint16)
+    return Votes(signs=np.ones(kept, dtype=np.bool_), dissent=dissent, voters=TOP)
+
+
+def start_scores(votes: Votes, training: Training) -> Floats:
+    """Scores that a device starts a round with, float32 (kept,)."""
+    if not training.dither:
+        return votes.start_scores(training.start)
+    return votes.mean * np.float32(training.dither)
+
+
+def signs_of(scores: Floats, training: Training, seed: int) -> Signs:
+    """What a device sends of its scores, float32 (kept,): their signs, or whether they lie above their thresholds.
+
+    Args:
+        scores: as trained; beyond the largest they count as the largest.
+        training: as announced.
+        seed: of this device's training in this round.
+    """
+    if not training.dither:
+        return scores >= 0
+    units = (scores * np.float32(1 / training.dither) + np.float32(1)) * np.float32(255 / 2)
+    return units > thresholds(seed, SENT, scores.size) + np.float32(0.5)
+
+
+def context(votes: Votes, training: Training, seed: int) -> Context:
+    """What both sides know of a mask before it is sent; arguments as of `signs_of`."""
+    if not training.dither:
+        return votes
+    drawn, announced = thresholds(seed, SENT, votes.signs.size), votes.levels * np.uint8(BETWEEN)
+    above = announced > drawn
+    distance = np.where(above, announced - drawn - np.uint8(1), drawn - announced)
+    sure = _SURE[distance]
+    return Expected(signs=above, levels=np.where(above, TOP // 2 + 1 + sure, TOP // 2 - sure).astype(np.uint8))
+
+
+def next_votes(previous: Votes, moved: NDArray[np.int32], devices: int) -> Votes:
+    """The mean scores after a round, each rounded up or down at random so that on average nothing is lost.
+
+    The draw depends on what was announced before and nothing else, so a restarted coordinator comes to the same bytes.
+
+    Args:
+        previous: as announced with the round.
+        moved: over all devices, bits set and not expected minus bits expected and not set, int32 (kept,).
+        devices: how many, at least one.
+    """
+    drawn = thresholds(prng.mix(previous.digest), ROUNDED, previous.signs.size)
+    exact = previous.levels + moved * np.float32(TOP / devices)
+    levels = np.floor(exact + (drawn + np.float32(0.5)) / np.float32(256)).clip(0, TOP).astype(np.uint8)
+    signs = levels > TOP // 2
+    return Votes(signs=signs, dissent=np.where(signs, TOP - levels, levels).astype(np.uint16), voters=TOP)
+
+
+_SURE: Bytes = np.searchsorted(NEARNESS, np.arange(256), side="right").astype(np.uint8)
