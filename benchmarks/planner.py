@@ -36,7 +36,7 @@ from wire.ticket import Ticket, read_ticket
 
 RUNTIMES: tuple[Runtime, ...] = ("sparse", "onnx", "executorch")
 DENSITY, PASSES, BATCH, SAMPLES = 0.1, 20, 16, 64
-STEPS, SECONDS = 5, 1.0
+STEPS, SECONDS = 5, 0.7
 ARM_STEPS = 1
 
 

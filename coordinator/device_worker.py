@@ -1,13 +1,18 @@
 """A device's process, fresh: what it takes to train a bundle, and what this machine's core can do.
 
-    python -m coordinator.device_worker BUNDLE[:BUNDLE...] BATCH STEPS SAMPLES [SECONDS]
+    python -m coordinator.device_worker BUNDLE BATCH STEPS SAMPLES [SECONDS]
+    python -m coordinator.device_worker turns BUNDLE:BUNDLE... BATCH SAMPLES SECONDS TURNS
     python -m coordinator.device_worker machine
 
 The first loads what `hidenseek-edge join` loads, trains STEPS steps or SECONDS seconds, whichever is longer, on
 SAMPLES samples, tries the network on as many, and prints a line of JSON: the largest resident memory after each of
-these, in bytes, and the seconds of every step, by the clock and of the processor; a line for each of several bundles,
-one after the other in the same process. A bundle's SHA-256 lies beside it in BUNDLE.id. Neither needs more than a
-device has, so both run on boards as they are.
+these, in bytes, and the seconds of every step, by the clock and of the processor.
+
+The second opens all bundles, prints a line with the largest resident memory after the first of them (or why its runtime
+is missing), waits for a line, and then trains each for SECONDS, TURNS times over: a line with the processor's seconds
+of every step, by bundle and turn, and with what `machine` says, which the third prints by itself.
+
+A bundle's SHA-256 lies beside it in BUNDLE.id. All need no more than a device has, so they run on boards as they are.
 """
 
 from __future__ import annotations
@@ -24,54 +29,112 @@ import numpy as np
 
 TRIES = 40
 COPIES = 5
+LEAST_STEPS = 3  # of a turn
 
 
 def main() -> int:
     """See above."""
-    if sys.argv[1] == "machine":
-        sys.stdout.write(json.dumps(machine()) + "\n")
-        return 0
-    for path in sys.argv[1].split(os.pathsep):
-        sys.stdout.write(json.dumps(train(Path(path), *map(float, sys.argv[2:]))) + "\n")
+    what, *rest = sys.argv[1:]
+    if what == "machine":
+        _say(machine())
+    elif what == "turns":
+        take_turns([Path(path) for path in rest[0].split(os.pathsep)], *map(float, rest[1:]))
+    else:
+        _say(train(Path(what), *map(float, rest)))
     return 0
 
 
 def train(path: Path, batch: float, steps: float, samples: float, seconds: float = 0.0) -> dict[str, object]:
     """Train a bundle; see above."""
-    from edge_client import cli, client, trainer  # noqa: F401  # all that a device imports
-    from edge_client.readings import peak_memory_kb
-    from edge_client.runtimes.registry import open_runtime
-    from wire import mqtt  # noqa: F401
-    from wire.bundle import decode_bundle
-    from wire.settings import Training
+    trial = _Trial(path, int(batch), int(samples))
+    by_clock, of_processor = trial.steps(int(steps), seconds)
+    trial.note("trained")
+    trial.try_all()
+    trial.note("tried")
+    return {
+        "runtime": trial.bundle.runtime,
+        "peaks": trial.peaks,
+        "seconds": by_clock,
+        "cpu_seconds": of_processor,
+    }
 
-    peaks = {"imported": peak_memory_kb() * 1024}
 
-    def note(stage: str) -> None:
-        peaks[stage] = peak_memory_kb() * 1024
+def take_turns(paths: list[Path], batch: float, samples: float, seconds: float, turns: float) -> None:
+    """Train bundles by turns; see above."""
+    from wire.errors import RuntimeMissing, TicketError
 
-    bundle = decode_bundle(path.read_bytes(), expected_id=Path(f"{path}.id").read_bytes())
-    note("decoded")
-    plan, size, count = bundle.ticket.plan, int(batch), int(samples)
-    # No random numbers: devices do not import numpy.random, which takes 3 MB.
-    x = np.sin(np.arange(count * math.prod(plan.input_shape), dtype=np.float32)).reshape(count, *plan.input_shape)
-    y = np.arange(count) % plan.classes
-    note("samples")
-    runtime = open_runtime(bundle, Training(batch=size), threads=1)
-    note("opened")
-    ones = np.ones(size, dtype=np.float32)
-    by_clock: list[float] = []
-    of_processor: list[float] = []
-    while len(by_clock) < steps or sum(by_clock) < seconds:
-        chosen = np.arange(len(by_clock) * size, (len(by_clock) + 1) * size) % count
-        began, cpu_began = time.perf_counter(), time.process_time()
-        runtime.step(x[chosen], y[chosen], ones)
-        of_processor.append(time.process_time() - cpu_began)
-        by_clock.append(time.perf_counter() - began)
-    note("trained")
-    trainer.count_correct(runtime, x, y)
-    note("tried")
-    return {"runtime": bundle.runtime, "peaks": peaks, "seconds": by_clock, "cpu_seconds": of_processor}
+    try:
+        trials = [_Trial(path, int(batch), int(samples)) for path in paths]
+    except (RuntimeMissing, TicketError) as error:  # a program of another version is as good as none
+        _say({"missing": str(error)})
+        return
+    _say({"opened": trials[0].peaks["opened"]})
+    sys.stdin.readline()
+    for trial in trials:
+        trial.steps(1, 0.0)  # the first takes what others do not
+    found = [[trial.steps(LEAST_STEPS, seconds)[1] for trial in trials] for _ in range(int(turns))]
+    _say({"cpu_seconds": [list(one) for one in zip(*found, strict=True)], "machine": machine()})
+
+
+class _Trial:
+    """A bundle that this process trains on made-up samples, with all loaded that a device loads.
+
+    Args:
+        path: of the bundle.
+        batch: samples of a step.
+        samples: in all.
+    """
+
+    def __init__(self, path: Path, batch: int, samples: int) -> None:
+        from edge_client import cli, client, trainer  # noqa: F401  # all that a device imports
+        from edge_client.runtimes.registry import open_runtime
+        from wire import mqtt  # noqa: F401
+        from wire.bundle import decode_bundle
+        from wire.settings import Training
+
+        self.peaks: dict[str, int] = {}
+        self.note("imported")
+        self.bundle = decode_bundle(path.read_bytes(), expected_id=Path(f"{path}.id").read_bytes())
+        self.note("decoded")
+        plan = self.bundle.ticket.plan
+        # No random numbers: devices do not import numpy.random, which takes 3 MB.
+        x = np.sin(np.arange(samples * math.prod(plan.input_shape), dtype=np.float32))
+        self._x, self._y = x.reshape(samples, *plan.input_shape), np.arange(samples) % plan.classes
+        self.note("samples")
+        self._batch = batch
+        self._runtime = open_runtime(self.bundle, Training(batch=batch), threads=1)
+        self.note("opened")
+
+    def note(self, stage: str) -> None:
+        """Write down the largest resident memory so far."""
+        from edge_client.readings import peak_memory_kb
+
+        self.peaks[stage] = peak_memory_kb() * 1024
+
+    def steps(self, least: int, seconds: float) -> tuple[list[float], list[float]]:
+        """Train so many steps and so long at least; seconds of every step by the clock, and of the processor."""
+        ones = np.ones(self._batch, dtype=np.float32)
+        by_clock: list[float] = []
+        of_processor: list[float] = []
+        while len(by_clock) < least or sum(by_clock) < seconds:
+            first = len(by_clock) * self._batch
+            chosen = np.arange(first, first + self._batch) % len(self._x)
+            began, cpu_began = time.perf_counter(), time.process_time()
+            self._runtime.step(self._x[chosen], self._y[chosen], ones)
+            of_processor.append(time.process_time() - cpu_began)
+            by_clock.append(time.perf_counter() - began)
+        return by_clock, of_processor
+
+    def try_all(self) -> None:
+        """Try the network on all samples, as a device does between rounds."""
+        from edge_client import trainer
+
+        trainer.count_correct(self._runtime, self._x, self._y)
+
+
+def _say(what: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
 
 
 def machine() -> dict[str, object]:

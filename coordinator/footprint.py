@@ -17,7 +17,7 @@ EVALUATION_BATCH = 64  # samples that a device tries at once (edge_client.traine
 TICKET_BYTES = 8  # of a kept weight: the unpacked ticket
 MASK_BYTES = 0.75  # of a weight of the largest layer: its mask, decoded
 # Bytes of a process with the runtime loaded and no network, on x86-64; on ARM it is assumed to be as on a PC.
-PROCESS: Mapping[Runtime, float] = {"sparse": 46.1e6, "onnx": 77.2e6, "executorch": 50.5e6}
+PROCESS: Mapping[Runtime, float] = {"sparse": 42.9e6, "onnx": 74.7e6, "executorch": 49.1e6}
 
 
 @dataclass(frozen=True, kw_only=True)

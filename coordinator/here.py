@@ -1,4 +1,4 @@
-"""The machine that we are on as a profile: measured for a few seconds, in processes like a device's."""
+"""The machine that we are on as a profile: measured for two seconds, in processes like a device's."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from coordinator import footprint, profiles, yaml_file
-from coordinator.budgets import Budget
+from coordinator import footprint, profiles, rates, sparse_work, yaml_file
 from coordinator.config import DevicesFile
 from coordinator.hardware import Figure, Profile, Runtime
-from coordinator.planner import Load, Planner
 from export.bundle import make_bundle
+from export.work import Work
 from wire.command import write_whole
 from wire.errors import ConfigError, UnknownName
 from wire.layers import Conv, Flatten, Linear, MaxPool, Relu
@@ -32,17 +34,18 @@ from wire.settings import Training
 from wire.ticket import Keep, Ticket
 
 Value = TypeVar("Value", str, float)
+Process: TypeAlias = subprocess.Popen[str]
 
-BATCH, STEPS, SAMPLES = 16, 5, 64
-SECONDS = 0.1  # of steps, for each of NETS, runtimes and TRIES
-CALIBRATED: tuple[Runtime, ...] = ("sparse", "onnx")  # making a program for ExecuTorch takes too long
+BATCH, SAMPLES = 16, 64
+SECONDS, TURNS = 0.03, 5  # of steps, for each of NETS and runtimes; a neighbour takes up to half of a second's time
+CALIBRATED: tuple[Runtime, ...] = ("sparse", "onnx", "executorch")
+PROGRAMS = Path(__file__).with_name("programs")  # for executorch: making one takes ten seconds and longer
 TIMEOUT_S = 120
 _CONV = Conv(out_channels=32, kernel=(3, 3), stride=(1, 1), padding=(1, 1))
 _POOL = MaxPool(kernel=(2, 2), stride=(2, 2))
 _END = (Flatten(), Linear(out_features=64), Relu(), Linear(out_features=10))
 # Bytes of a process that has opened the first of NETS, on the machine that `footprint.PROCESS` is of.
-OPENED: Mapping[Runtime, float] = {"sparse": 47.8e6, "onnx": 78.6e6}
-TRIES = 4  # a neighbour on the same machine takes up to half of a second's time
+OPENED: Mapping[Runtime, float] = {"sparse": 44.6e6, "onnx": 76.1e6, "executorch": 47.4e6}
 NETS = (
     Plan(name="wide", input_shape=(8, 24, 24), layers=(_CONV, Relu(), _POOL, _CONV, Relu(), _POOL, *_END)),
     Plan(name="flat", input_shape=(512,), layers=(Linear(out_features=256), Relu(), *_END[1:])),
@@ -53,16 +56,44 @@ DENSITY = 0.1
 def measure(tell: Callable[[str], None]) -> Profile:
     """Measure this machine: one core's peak and bandwidth, and how far off estimates are.
 
+    The processes of all runtimes start together, and then each measures by itself.
+
     Args:
         tell: called with what is measured next.
 
     Raises:
         ConfigError: if there are no kernels, or a child process fails.
     """
-    tell("one core's arithmetic and memory")
-    core = worker("machine")
-    if core["flops"] is None:
-        raise ConfigError("no kernels are built here, so the core's peak cannot be measured", where="--here")
+    tell("starting")
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        processes: dict[Runtime, Process] = {}
+        for runtime in CALIBRATED:
+            if runtime == "onnx" and find_spec("onnx") is None:  # what makes the graphs; a board has onnxruntime only
+                continue
+            paths = [_bundle_of(plan, runtime, Path(folder)) for plan in NETS]
+            options = (str(BATCH), str(SAMPLES), str(SECONDS), str(TURNS))
+            processes[runtime] = _start("turns", os.pathsep.join(map(str, paths)), *options)
+            stack.callback(_end, processes[runtime])
+        ready = {runtime: _line(process) for runtime, process in processes.items()}
+        found: dict[Runtime, dict[str, Any]] = {}
+        for runtime in (name for name in processes if "missing" not in ready[name]):
+            tell(f"the runtime {runtime}")
+            found[runtime] = ready[runtime] | _line(processes[runtime], say="go")
+    if "sparse" not in found:
+        raise ConfigError(
+            "no kernels are built here, so the core's peak cannot be measured",
+            where="--here",
+            hint="make, or pip install a wheel",
+        )
+    profile = _described(found["sparse"]["machine"])
+    factors = {runtime: _factor(profile, runtime, one["cpu_seconds"]) for runtime, one in found.items()}
+    opened = {name: footprint.PROCESS[name] + one["opened"] - OPENED[name] for name, one in found.items()}
+    memory = {runtime: nbytes / 1e6 for runtime, nbytes in opened.items()}
+    return profile.model_copy(update={"calibration": factors, "process_mb": memory})
+
+
+def _described(core: Mapping[str, Any]) -> Profile:
+    """A profile of what this machine is and what a core of it does, uncorrected."""
     clock_hz = 1e6 * (core["frequency_mhz"] or _cpuinfo("cpu MHz", 2000.0))
     memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
     facts = {
@@ -79,40 +110,48 @@ def measure(tell: Callable[[str], None]) -> Profile:
     }
     day = time.strftime("%Y-%m-%d")
     figures: list[Figure] = ["cores", "ram_mb", "usable_ram_mb", "clock_ghz", "flops_per_cycle", "memory_gb_s"]
-    profile = Profile(**facts, sources={f"measured here by hidenseek plan --here, {day}": figures})
-    factors: dict[Runtime, float] = {}
-    processes: dict[Runtime, float] = {}
-    for runtime in (name for name in CALIBRATED if name in profile.runtimes):
-        if runtime == "onnx" and find_spec("onnx") is None:  # what makes the graphs; a board has onnxruntime only
-            continue
-        tell(f"the runtime {runtime}")
-        factors[runtime], processes[runtime] = _calibrate(profile, runtime)
-    if "executorch" in profile.runtimes and "sparse" in processes:
-        more = (footprint.PROCESS["executorch"] - footprint.PROCESS["sparse"]) / 1e6
-        processes["executorch"] = processes["sparse"] + more
-    return profile.model_copy(update={"calibration": factors, "process_mb": processes})
+    return Profile(**facts, sources={f"measured here by hidenseek plan --here, {day}": figures})
 
 
-def _calibrate(profile: Profile, runtime: Runtime) -> tuple[float, float]:
-    """Measured over estimated time of a step, a mean over NETS, and MB of a process without a network.
+def _factor(profile: Profile, runtime: Runtime, measured: Sequence[Sequence[Sequence[float]]]) -> float:
+    """Measured over estimated time of a step, a mean over NETS.
 
-    One process trains both, and both again: the calmer time counts. Its memory is that after the first was opened.
+    As the core's peak, of the calmest turn: what other processes take shall not be in it.
+
+    Args:
+        profile: of this machine, uncorrected.
+        runtime: its name.
+        measured: seconds of steps, by network and turn.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        tickets = [_ticket(plan) for plan in NETS]
-        paths = [_written(ticket, runtime, BATCH, Path(folder) / ticket.plan.name) for ticket in tickets]
-        tried = workers(os.pathsep.join(map(str, paths * TRIES)), str(BATCH), str(STEPS), str(SAMPLES), str(SECONDS))
-    factors = []
-    for number, ticket in enumerate(tickets):
-        planner = Planner(ticket=ticket, load=Load(training=Training(batch=BATCH), samples=SAMPLES))
-        cost = planner.cost(profile, runtime, Budget(), BATCH)
-        assert cost.step_ms is not None  # the profile has all figures
-        # As the core's peak, of the calmest: what other processes take shall not be in it.
-        own = tried[number :: len(NETS)]
-        step_s = min(statistics.quantiles(found["cpu_seconds"], n=4)[0] for found in own)
-        factors.append(step_s * 1e3 / cost.step_ms)
-    opened = footprint.PROCESS[runtime] + tried[0]["peaks"]["opened"] - OPENED[runtime]
-    return statistics.geometric_mean(factors), opened / 1e6
+    core, factors = rates.core_of(profile), []
+    assert core is not None  # the profile has all figures
+    for plan, turns in zip(NETS, measured, strict=True):
+        step_s = min(statistics.quantiles(times, n=4)[0] for times in turns)
+        factors.append(step_s / rates.seconds(_work(plan, runtime), runtime, core))
+    return statistics.geometric_mean(factors)
+
+
+def _work(plan: Plan, runtime: Runtime) -> Mapping[str, Work]:
+    """What a step of a network takes; with executorch as it was counted when the program was made."""
+    if runtime == "executorch":
+        counted = json.loads((PROGRAMS / "work.json").read_text(encoding="utf-8"))[plan.name]
+        return {kind: Work(**one) for kind, one in counted.items()}
+    if runtime == "sparse":
+        return sparse_work.count(ticket_of(plan), BATCH).work
+    from export import onnx_work
+
+    return onnx_work.count(ticket_of(plan), Training(batch=BATCH), footprint.EVALUATION_BATCH).work
+
+
+def _bundle_of(plan: Plan, runtime: Runtime, folder: Path) -> Path:
+    """A network's bundle; with executorch the one that comes with hidenseek."""
+    if runtime != "executorch":
+        return _written(ticket_of(plan), runtime, BATCH, folder / f"{plan.name}-{runtime}")
+    encoded = (PROGRAMS / f"{plan.name}.hnsb").read_bytes()
+    path = folder / f"{plan.name}-{runtime}"
+    path.write_bytes(encoded)
+    Path(f"{path}.id").write_bytes(sha256(encoded).digest())
+    return path
 
 
 def _written(ticket: Ticket, runtime: Runtime, batch: int, path: Path) -> Path:
@@ -142,22 +181,46 @@ def worker(*arguments: str) -> dict[str, Any]:
     Raises:
         ConfigError: if it fails.
     """
-    return workers(*arguments)[0]
+    process = _start(*arguments)
+    try:
+        return _line(process)
+    finally:
+        _end(process)
 
 
-def workers(*arguments: str) -> list[dict[str, Any]]:
-    """As `worker`, of several bundles that are named as one argument.
-
-    Raises:
-        ConfigError: if it fails.
-    """
+def _start(*arguments: str) -> Process:
     command = [sys.executable, "-P", "-m", "coordinator.device_worker", *arguments]
     env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=TIMEOUT_S)
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise ConfigError(f"the measuring process failed: {last[0]:.300}", where="--here")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
+
+
+def _line(process: Process, say: str = "") -> dict[str, Any]:
+    """Say something to a process, and wait for its next line of JSON."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    watch = threading.Timer(TIMEOUT_S, process.kill)
+    watch.start()
+    try:
+        if say:
+            process.stdin.write(f"{say}\n")
+            process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            last = process.stderr.read().strip().splitlines()[-1:] or ["no message"]
+            raise ConfigError(f"the measuring process failed: {last[0]:.300}", where="--here")
+    except BrokenPipeError:
+        raise ConfigError("the measuring process ended while it was to measure", where="--here") from None
+    finally:
+        watch.cancel()
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def _end(process: Process) -> None:
+    process.kill()
+    process.communicate()
 
 
 def save(path: Path, name: str, profile: Profile) -> None:
@@ -192,7 +255,8 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def _ticket(plan: Plan) -> Ticket:
+def ticket_of(plan: Plan) -> Ticket:
+    """One of a network of NETS."""
     blocks = [4 if shape.out_units % 4 == 0 else 1 for shape in plan.weight_layers()]
     keeps = [
         Keep(block=block, mask=max(1, round(DENSITY * shape.weights / block)), scale=0.125)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from coordinator.planner import Load, Planner  # noqa: E402
 from coordinator.prune import prune  # noqa: E402
 from export import executorch_work, onnx_work  # noqa: E402
 from export.work import Step, Work, most_alive  # noqa: E402
+from wire.bundle import Bundle, decode_bundle  # noqa: E402
 from wire.errors import ConfigError, OverBudget, UnknownName  # noqa: E402
 from wire.layers import Conv, Flatten, Linear, Relu  # noqa: E402
 from wire.plan import Plan  # noqa: E402
@@ -291,12 +294,36 @@ def test_this_machine_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pytest.skip("the kernels are not built")
     found = here.measure(lambda _: None)
     assert found.has_figures
-    assert 0.1 < found.calibration["sparse"] < 10
+    assert set(found.calibration) == set(found.process_mb) == set(registry.available()) & set(here.CALIBRATED)
+    assert all(0.1 < factor < 10 for factor in found.calibration.values())
     ticket = prune(build_plan("resnet8"), density=0.1, seed=0, method="uniform")
     cost = Planner(ticket=ticket, load=Load(samples=50)).cost(found, "sparse", Budget(), 16)
     tried = here.try_bundle(ticket, "sparse", batch=16, steps=3, samples=60)
     assert cost.peak_mb * 1e6 == pytest.approx(tried["peaks"]["tried"], rel=0.1)
     assert len(tried["seconds"]) == len(tried["cpu_seconds"]) == 3
+
+
+@pytest.mark.parametrize("plan", here.NETS, ids=lambda plan: plan.name)
+def test_the_programs_are_of_the_networks(plan: Plan) -> None:
+    """And their work is what is counted now; else `python -m coordinator.make_programs`."""
+    encoded = (here.PROGRAMS / f"{plan.name}.hnsb").read_bytes()
+    bundle = decode_bundle(encoded, expected_id=sha256(encoded).digest())
+    assert (bundle.runtime, bundle.ticket.id) == ("executorch", here.ticket_of(plan).id)
+    kept = json.loads((here.PROGRAMS / "work.json").read_text())[plan.name]
+    counted = executorch_work.count(plan, bundle.ticket.kept, here.BATCH).work
+    assert kept == {kind: asdict(one) for kind, one in counted.items()}
+
+
+def test_what_a_worker_lacks_is_said(tmp_path: Path, ticket: Ticket) -> None:
+    """What a runtime does not load is left out of a measurement; a bundle that is damaged ends it."""
+    path = tmp_path / "small"
+    empty = Bundle(runtime="onnx", ticket=ticket, files={})
+    path.write_bytes(empty.encoded)
+    path.with_name("small.id").write_bytes(empty.id)
+    assert here.worker("turns", str(path), "16", "16", "0", "1")["missing"]
+    path.write_bytes(empty.encoded[:-1])
+    with pytest.raises(ConfigError, match="the measuring process failed"):
+        here.worker("turns", str(path), "16", "16", "0", "1")
 
 
 def test_blocks_share_indices() -> None:
