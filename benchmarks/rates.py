@@ -1,12 +1,15 @@
 """Fits the rates of `coordinator.rates`: seconds of every kind of work, from what was measured.
 
-    python -m benchmarks.rates --sparse                                # all networks here, some three minutes
-    python -m benchmarks.rates --runtime onnx --bundles DIR RESULTS [RESULTS ...]   # DIR, RESULTS of benchmarks.planner
+    python -m benchmarks.rates --sparse                               # all networks here, some three minutes
+    python -m benchmarks.rates --runtime onnx --bundles DIR RESULTS   # DIR, RESULTS of benchmarks.planner
+    python -m benchmarks.rates --test --bundles DIR RESULTS           # how good today's rates are for them
 
 Fits to the time of every operation in a step, measured here, so that no kind makes up for another, and to that of whole
 steps: for `sparse` measured here, else those of RESULTS, which may be other machines'. Least squares of the relative
 error, no rate below what the reference core can do at best (its peak; four times its copy bandwidth, for what is in a
 cache). Beside every fit: its errors, and those for each network when the fit leaves it out.
+
+`--test` fits nothing but one factor for all networks on a machine and runtime, as `hidenseek plan --here` finds one.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ import numpy as np
 
 from benchmarks.planner import BATCH, DENSITY
 from benchmarks.rate_rows import Floats, Row, operator_rows, sparse_rows
+from coordinator import sparse_work
 from coordinator.models import MODELS
-from coordinator.rates import REFERENCE, Core, slowness
+from coordinator.rates import RATES, REFERENCE, Core, seconds, slowness
 from export import executorch_work, onnx_work
 from export.work import Work
 from wire.settings import Training
@@ -57,9 +61,14 @@ def main() -> None:
     parser.add_argument("--bundles", type=Path)
     parser.add_argument("--runtime", choices=("onnx", "executorch"))
     parser.add_argument("--sparse", action="store_true")
+    parser.add_argument("--test", action="store_true")
     arguments = parser.parse_args()
     if arguments.sparse:
         show("sparse", sparse_rows())
+    elif arguments.test:
+        for path in arguments.results:
+            for runtime in RATES:
+                test(runtime, path, arguments.bundles)
     elif arguments.results:
         for runtime in (arguments.runtime,) if arguments.runtime else ("onnx", "executorch"):
             steps = measured(runtime, arguments.results, arguments.bundles)
@@ -82,14 +91,22 @@ def show(runtime: str, rows: Sequence[Row]) -> None:
         print(f"{runtime:11} without {net:20} {_said(_errors(features, own, without))}")
 
 
+def test(runtime: str, results: Path, bundles: Path) -> None:
+    """Print the errors of today's rates on a machine, with one factor for it."""
+    rows = measured(runtime, [results], bundles)
+    found = np.array([seconds(row.work, runtime, REFERENCE) / row.seconds for row in rows])
+    factor = np.exp(np.log(found).mean())
+    print(f"{results.name} {runtime:11} factor {1 / factor:.2f}, {_said(found / factor - 1)}")
+
+
 def fit(features: Sequence[Feature], rows: Sequence[Row]) -> Floats:
     """Seconds per unit of every feature, each at least LEAST."""
-    matrix, seconds = _matrix(features, rows), np.array([row.seconds for row in rows])
+    matrix, measured_s = _matrix(features, rows), np.array([row.seconds for row in rows])
     weight = np.array([row.weight for row in rows])
     least = np.array([LEAST[attribute] for _, attribute in features])
     scale = np.maximum(matrix.max(axis=0), 1e-300)
-    relative = matrix / scale / seconds[:, None] * weight[:, None]
-    gram, target = relative.T @ relative, relative.T @ (weight * (1 - matrix @ least / seconds))
+    relative = matrix / scale / measured_s[:, None] * weight[:, None]
+    gram, target = relative.T @ relative, relative.T @ (weight * (1 - matrix @ least / measured_s))
     found = np.zeros(len(features))
     for _ in range(ROUNDS):
         for i in np.flatnonzero(np.diag(gram) > 0):
@@ -100,6 +117,7 @@ def fit(features: Sequence[Feature], rows: Sequence[Row]) -> Floats:
 def measured(runtime: str, results: Sequence[Path], bundles: Path) -> list[Row]:
     """Steps of benchmarks.planner's results, with the work of their tickets as it would be on the reference core."""
     count: Callable[[Ticket], Mapping[str, Work]] = {
+        "sparse": lambda ticket: sparse_work.count(ticket, BATCH).work,
         "onnx": lambda ticket: onnx_work.count(ticket, Training(batch=BATCH), BATCH).work,
         "executorch": lambda ticket: executorch_work.count(ticket.plan, ticket.kept, BATCH).work,
     }[runtime]
