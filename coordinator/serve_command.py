@@ -124,7 +124,7 @@ def _serve_run(arguments: argparse.Namespace, listed: DevicesFile) -> int:
     stays = arguments.page is not None if arguments.stay is None else arguments.stay
     page_at = read_page(arguments, state, arguments.deploy)
     database = read_server(arguments) or database_in(state)
-    new, instead = arguments.new, _instead(database, new=arguments.new)
+    new, instead = arguments.new, _instead(database, listed.federation.name, new=arguments.new)
     settings = orders.check_start(listed, instead)
     federation = _federation(arguments, settings, console)
     evaluator = _read_unseen(arguments.unseen, federation.ticket)
@@ -189,9 +189,14 @@ def _next(
                 service.page.complain(str(error))
 
 
-def _instead(database: Place, *, new: bool) -> Changes:
-    """What of devices.yaml does not count for the run that is taken up or started."""
+def _instead(database: Place, federation: str, *, new: bool) -> Changes:
+    """What of devices.yaml does not count for the run that is taken up or started.
+
+    Raises:
+        StateError: if another coordinator is at work: before a ticket is pruned for nothing.
+    """
     from coordinator import orders
+    from coordinator.serving import claim
     from coordinator.store import Store
 
     try:
@@ -199,6 +204,7 @@ def _instead(database: Place, *, new: bool) -> Changes:
     except DataError:  # it is made when the first run begins
         return orders.NO_CHANGES
     with opened as store:
+        claim(store, federation)
         unfinished = store.unfinished_run()
         if unfinished is not None and not new:
             return orders.begun_with(store, unfinished.id)

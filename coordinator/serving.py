@@ -142,7 +142,7 @@ def serving(
             observers.append(stack.enter_context(closing(EventLog(log, federation.name, board.remark))))
         state.mkdir(parents=True, exist_ok=True)
         store = stack.enter_context(closing(Store(database)))
-        store.claim(f"{federation.name} on {socket.gethostname()}, process {os.getpid()}")
+        claim(store, federation.name)
         channel = connect(
             broker,
             federation.name,
@@ -168,6 +168,11 @@ def serving(
         if page:
             page.show_run(coordinator, watch.figures, extent)
         yield Service(coordinator=coordinator, board=board, store=store, metrics=watch.address, page=page)
+
+
+def claim(store: Store, federation: str) -> None:
+    """Be the one coordinator that is at work on a database, until it is closed; raises StateError if another is."""
+    store.claim(f"{federation} on {socket.gethostname()}, process {os.getpid()}")
 
 
 @contextmanager

@@ -72,12 +72,12 @@ class Processes:
         arguments += ["--data", str(data), "--state", str(self.home / "state" / device), *extra]
         self._start(device, arguments, password)
 
-    def serve(self, config: str, *extra: str, password: str = "") -> None:
-        """Start (or start again) the coordinator with this devices.yaml."""
+    def serve(self, config: str, *extra: str, password: str = "", name: str = "coordinator") -> None:
+        """Start (or start again) the coordinator with this devices.yaml; by another name, one more."""
         (self.home / "devices.yaml").write_text(config)
         arguments = ["coordinator.cli", "serve", "--config", str(self.home / "devices.yaml")]
         store = ["--store", self.server.url] if self.server else []
-        self._start("coordinator", [*arguments, "--state", str(self.state), *store, *extra], password)
+        self._start(name, [*arguments, "--state", str(self.state), *store, *extra], password)
 
     def _start(self, name: str, arguments: list[str], password: str) -> None:
         environment = os.environ | {"HIDENSEEK_PASSWORD": password, "OMP_NUM_THREADS": "1"}

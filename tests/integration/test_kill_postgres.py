@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from socket import gethostname
+from typing import TypeAlias
 
 import pytest
 
@@ -28,22 +30,22 @@ federation:
   training: {{epochs: 12}}
 devices: {{pi-1: {{}}, pi-2: {{}}, pi-3: {{}}}}
 """
+Rows: TypeAlias = list[tuple[object, ...]]
 OUTCOME = "SELECT number, votes FROM round ORDER BY number"
 MASKS = "SELECT number, device, signs, correct FROM mask ORDER BY number, device"
 
 
-def _begin(processes: Processes) -> list[str]:
-    """Start a coordinator with a broker of its own, and devices; how to start it again."""
+def _begin(processes: Processes) -> None:
+    """Start a coordinator with a broker of its own, and devices."""
     processes.serve(CONFIG, "--listen", "127.0.0.1:0")
     address, passwords = processes.embedded_broker()
     for device in DEVICES:
         processes.edge(device, f"mqtt://{device}@{address}", password=passwords[device])
-    return ["--listen", address]
 
 
-def _finish(processes: Processes) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+def _finish(processes: Processes) -> tuple[Rows, Rows]:
     """Wait for all; the votes of all rounds, and the masks."""
-    assert processes.wait("coordinator", 240) == 0, processes.log("coordinator")[-3000:]
+    assert processes.wait("coordinator", 300) == 0, processes.log("coordinator")[-3000:]
     for device in DEVICES:
         assert processes.wait(device, 30) == 0, processes.log(device)[-2000:]
     assert_every_mask_counted_once(processes, ROUNDS)
@@ -60,7 +62,7 @@ def _in_the_middle_of(processes: Processes, number: int) -> None:
     wait_until(so, 120, f"a first mask of round {number} is stored")
 
 
-def test_kill_and_crash_with_postgres(tmp_path: Path) -> None:
+def test_kill_and_crash_with_postgres(tmp_path: Path, mosquitto: str) -> None:
     """Nothing acknowledged is lost or counted twice, and votes and masks are those of an undisturbed run in a file."""
     undisturbed = Processes(tmp_path / "file")
     undisturbed.home.mkdir()
@@ -73,28 +75,39 @@ def test_kill_and_crash_with_postgres(tmp_path: Path) -> None:
         processes = Processes(tmp_path / "server", server=Server(cluster.url(cluster.database())))
         processes.home.mkdir()
         try:
-            found = _disturbed(processes, cluster)
+            found = _disturbed(processes, cluster, mosquitto)
         finally:
             processes.stop()
     assert found == expected
-    assert not (tmp_path / "server" / "serve" / "coordinator.db").exists()
+    assert not list((tmp_path / "server").rglob("coordinator.db"))
 
 
-def _disturbed(processes: Processes, cluster: Cluster) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
-    again = _begin(processes)
+def _disturbed(processes: Processes, cluster: Cluster, broker: str) -> tuple[Rows, Rows]:
+    def serve(name: str = "coordinator") -> None:
+        processes.serve(CONFIG, "--broker", broker, password="secret", name=name)
+
+    serve()
+    wait_until(lambda: bool(rows(processes.database, "SELECT 1 FROM run")), 120, "the run has begun")
+    processes.state = processes.home / "another-machine"
+    serve("second")
+    assert processes.wait("second", 120) == StateError.exit_code
+    process = processes.running["coordinator"].pid
+    assert f"another coordinator is at work on it: t on {gethostname()}, process {process}" in processes.log("second")
+    for device in DEVICES:
+        processes.edge(device, broker, password="secret")
     _in_the_middle_of(processes, 2)
     processes.kill("coordinator")
-    processes.serve(CONFIG, *again)
-    wait_until(lambda: "taking up run" in processes.log("coordinator"), 60, "the run goes on")
+    serve()  # there: nothing is brought from where it was killed
+    wait_until(lambda: "taking up run" in processes.log("coordinator"), 120, "the run goes on")
 
     _in_the_middle_of(processes, 3)
     cluster.stop("immediate")
-    assert processes.wait("coordinator", 60) == StateError.exit_code
+    assert processes.wait("coordinator", 120) == StateError.exit_code
     said = processes.log("coordinator")
     assert "Start again when the server answers: a run goes on where it stopped" in said
-    processes.serve(CONFIG, *again)
-    assert processes.wait("coordinator", 60) == StateError.exit_code
+    serve()
+    assert processes.wait("coordinator", 120) == StateError.exit_code
     assert "cannot be reached" in processes.log("coordinator")[len(said) :]
     cluster.start()
-    processes.serve(CONFIG, *again)
+    serve()
     return _finish(processes)
