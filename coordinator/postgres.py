@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import psycopg
 from psycopg import conninfo
@@ -25,11 +25,10 @@ from psycopg.errors import (
     OperationalError,
 )
 from psycopg.pq import TransactionStatus
-from psycopg.types.numeric import NumericBinaryLoader
-from psycopg.types.string import StrDumper
 
 from coordinator.backend import Cursor
 from coordinator.place import Server
+from coordinator.postgres_values import Number, Text, rows
 from wire.errors import ConfigError, StateError
 
 CLAIM_S = 5.0  # for the server to notice that the one before is gone
@@ -42,7 +41,7 @@ CONNECTION = {
     "tcp_user_timeout": "30000",
     "fallback_application_name": "hidenseek",
 }
-# What was committed may be acknowledged: it has to be on disk. The zone of nothing, and no wait for ever.
+# What was committed may be acknowledged: it has to be on disk. And nobody waits for ever.
 SESSION = """
 SET lock_timeout = '2s';
 SET client_encoding = 'UTF8';
@@ -58,34 +57,6 @@ TYPES = {
     r" REFERENCES run\b": "",
 }
 GONE = "Start again when the server answers: a run goes on where it stopped"
-
-
-class PostgresRow(tuple[Any, ...]):
-    """Values by place and by name, as `sqlite3.Row`."""
-
-    names: ClassVar[Mapping[str, int]]
-
-    def __getitem__(self, key: Any) -> Any:
-        return super().__getitem__(self.names[key] if isinstance(key, str) else key)
-
-    def keys(self) -> Iterable[str]:
-        """Names of the columns, in order."""
-        return self.names.keys()
-
-
-class _Number(NumericBinaryLoader):
-    """Sums of whole numbers are whole, and all else is a float, as SQLite says it."""
-
-    def load(self, data: Any) -> Any:
-        value = super().load(data)
-        return int(value) if value.as_tuple().exponent == 0 else float(value)
-
-
-class _Text(StrDumper):
-    """A device may call itself anything; PostgreSQL takes all characters but one."""
-
-    def dump(self, obj: str) -> Any:
-        return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}"))
 
 
 class PostgresServer:
@@ -106,15 +77,15 @@ class PostgresServer:
         self._server = server
         settings = CONNECTION | _read_url(server)
         try:
-            self._db = psycopg.connect(**settings, autocommit=True, row_factory=_rows)
+            self._db = psycopg.connect(**settings, autocommit=True, row_factory=rows)
         except psycopg.Error as error:
             raise StateError(
                 f"cannot be reached ({_words(error)})",
                 where=str(server),
                 hint="Is the server up, and the address right?",
             ) from error
-        self._db.adapters.register_loader("numeric", _Number)
-        self._db.adapters.register_dumper(str, _Text)
+        self._db.adapters.register_loader("numeric", Number)
+        self._db.adapters.register_dumper(str, Text)
         try:
             self._begin_session(read_only)
         except BaseException:
@@ -187,7 +158,9 @@ class PostgresServer:
     def commit(self) -> None:
         """See `Backend`."""
         with self._telling():
-            self._db.execute("COMMIT")
+            done = self._db.execute("COMMIT").statusmessage
+        if done != "COMMIT":  # of a transaction that has failed it says ROLLBACK, and that it went well
+            raise StateError(f"nothing was committed ({done})", where=str(self._server), hint=GONE)
 
     def rollback(self) -> None:
         """See `Backend`; without a connection the server does it by itself."""
@@ -260,15 +233,6 @@ def measure(server: Server) -> tuple[int | None, None]:
             return int(db.execute("SELECT pg_database_size(current_database())").fetchone()[0]), None
     except StateError:
         return None, None
-
-
-def _rows(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], PostgresRow]:
-    return _row_type(tuple(column.name for column in cursor.description or ()))
-
-
-@lru_cache(maxsize=256)
-def _row_type(names: tuple[str, ...]) -> type[PostgresRow]:
-    return type("PostgresRow", (PostgresRow,), {"names": {name: place for place, name in enumerate(names)}})
 
 
 @lru_cache(maxsize=256)

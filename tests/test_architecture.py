@@ -54,7 +54,7 @@ HEAVY = {
     "uvicorn": {"anywhere": ["coordinator/page/server.py"], "lazily": []},
     "segno": {"anywhere": ["coordinator/page/invites.py"], "lazily": []},
     # Who keeps everything in a file needs no driver of a server.
-    "psycopg": {"anywhere": ["coordinator/postgres.py"], "lazily": []},
+    "psycopg": {"anywhere": ["coordinator/postgres*.py"], "lazily": []},
     "cbor2": {"anywhere": ["wire/*"], "lazily": []},
 }
 OPTIONAL_RUNTIMES = {"edge_client/runtimes/onnx.py", "edge_client/runtimes/executorch.py"}

@@ -18,6 +18,7 @@ from coordinator import cli, retention, telemetry
 from coordinator.database import measure
 from coordinator.page.history import History
 from coordinator.place import Server, read_place
+from coordinator.postgres import PostgresServer
 from coordinator.report.summary import summarise
 from coordinator.schema import SCHEMA_VERSION
 from coordinator.store import Store
@@ -143,6 +144,17 @@ def test_what_is_opened_for_reading_is_not_written(postgres: Cluster) -> None:
         with pytest.raises(StateError, match="read-only transaction"):
             reader.revoke("pi-2")
         assert reader.revoked() == {"pi-1"}, "and it goes on"
+
+
+@here
+def test_a_transaction_that_has_failed_is_not_taken_for_committed(postgres: Cluster) -> None:
+    """The server answers COMMIT with ROLLBACK then, and no error."""
+    with closing(PostgresServer(postgres.place())) as db:
+        db.begin()
+        with pytest.raises(Exception, match="none"):
+            db.execute("SELECT 1 FROM none")
+        with pytest.raises(StateError, match=r"nothing was committed \(ROLLBACK\)"):
+            db.commit()
 
 
 @here
