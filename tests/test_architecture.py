@@ -52,7 +52,7 @@ HEAVY = {
     # A coordinator without a page has no web server in its memory.
     "starlette": {"anywhere": ["coordinator/page/*"], "lazily": []},
     "uvicorn": {"anywhere": ["coordinator/page/server.py"], "lazily": []},
-    "segno": {"anywhere": ["coordinator/page/invites.py"], "lazily": []},
+    "segno": {"anywhere": ["coordinator/invitation.py"], "lazily": []},
     # Who keeps everything in a file needs no driver of a server.
     "psycopg": {"anywhere": ["coordinator/postgres*.py"], "lazily": []},
     "cbor2": {"anywhere": ["wire/*"], "lazily": []},
