@@ -1,27 +1,18 @@
-"""Wheels of the client as they are offered to devices: read, cut into parts, and retained at the broker."""
+"""Wheels of the client as they are offered to devices: found, read, and announced."""
 
 from __future__ import annotations
 
-import hmac
-import json
 import re
-import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from http.client import HTTPException
 from pathlib import Path
 
-from coordinator.brokers.process import write_whole
-from coordinator.datasets.fetch import open_url, shown
-from coordinator.rollout import share_of
-from wire.channel import Channel
-from wire.errors import ConfigError, DataError, FetchError, StateError, WireError
-from wire.topics import Topics
-from wire.update import MAX_WHEEL_BYTES, PART_BYTES, SEED_BYTES, Update, WheelPart, part_count, url_of, version_of
+from coordinator.offers import issued_now, seed_of, share_from
+from wire.errors import ConfigError, DataError, WireError
+from wire.update import MAX_FILE_BYTES, Update, version_of
 
-FILE = "client-update.json"  # in the coordinator's state folder: what is retained at the broker
 _NAME = re.compile(r"hidenseek-(?P<version>[^-]+)-py3-none-(?:manylinux_\d+_\d+|manylinux2014|linux)_(?P<machine>\w+)")
 
 
@@ -88,8 +79,6 @@ def announcement(offer: Offer, *, key: bytes, percent: float, downgrade: bool, u
     Raises:
         ConfigError: if the share is none, or the address no https.
     """
-    if not 0 <= percent <= 100:
-        raise ConfigError(f"{percent:g} found, 0 to 100 expected", where="--percent")
     if url and not url.startswith("https://"):
         raise ConfigError(f"'{url}' found, https:// expected", where="--url")
     machines = sorted(offer.wheels)
@@ -98,69 +87,11 @@ def announcement(offer: Offer, *, key: bytes, percent: float, downgrade: bool, u
         issued=issued_now(),
         wheels={machine: sha256(offer.wheels[machine]).digest() for machine in machines},
         sizes=tuple(len(offer.wheels[machine]) for machine in machines),
-        share=share_of(percent),
-        seed=hmac.digest(key, f"update {offer.version}".encode(), "sha256")[:SEED_BYTES],
+        share=share_from(percent),
+        seed=seed_of(key, f"update {offer.version}"),
         downgrade=downgrade,
         urls=tuple(f"{url.rstrip('/')}/{offer.names[machine]}" for machine in machines) if url else (),
     )
-
-
-def check_served(offer: Offer, update: Update) -> None:
-    """See that what lies on the web is what is offered, and that parts of it can be had, as devices ask for them.
-
-    Raises:
-        FetchError: if it cannot be had, or is something else.
-    """
-    for machine, digest in update.wheels.items():
-        url, size = url_of(update, machine), len(offer.wheels[machine])
-        data = b""
-        try:
-            for first in range(0, size, PART_BYTES):
-                last = min(first + PART_BYTES, size) - 1
-                with open_url(url, {"Range": f"bytes={first}-{last}"}) as answer:
-                    data += answer.read(size + 1)
-        except (OSError, HTTPException) as error:
-            raise FetchError(f"cannot be fetched ({error})", where=shown(url)) from error
-        if sha256(data).digest() != digest:
-            hint = "Put the files of --wheels there, on a server that serves ranges of bytes"
-            raise FetchError("it is not the wheel that is offered", where=shown(url), hint=hint)
-
-
-def publish(
-    channel: Channel, topics: Topics, state: Path, offer: Offer, update: Update, progress: Callable[[int, int], None]
-) -> None:
-    """Have a broker retain wheels, then what says so; and no longer those of an earlier version.
-
-    Args:
-        channel: a connected one, of the coordinator's account.
-        topics: of the federation.
-        state: the coordinator's state folder.
-        offer: the wheels.
-        update: what is announced.
-        progress: told how many bytes of all have been handed over.
-
-    Raises:
-        StateError: if it cannot be written down what is retained.
-    """
-    before = _retained(state)
-    at_broker = {} if update.urls else update.wheels
-    now = {digest.hex(): part_count(len(offer.wheels[machine])) for machine, digest in at_broker.items()}
-    _keep(state, before | now)  # before anything is sent: what is retained shall be known
-    done, total = 0, sum(update.sizes)
-    for machine, digest in at_broker.items():
-        wheel = offer.wheels[machine]
-        for number in range(part_count(len(wheel))):
-            data = wheel[number * PART_BYTES : (number + 1) * PART_BYTES]
-            part = WheelPart(wheel=digest, number=number, data=data)
-            channel.send(topics.wheel_part(digest, number), part, retain=True)
-            done += len(data)
-            progress(done, total)
-    channel.send(topics.update, update, retain=True)
-    for old, parts in before.items():
-        if old not in now:
-            for number in range(parts):
-                channel.transport.publish(topics.wheel_part(bytes.fromhex(old), number), b"", retain=True)
-    _keep(state, now)
 
 
 def _read(path: Path) -> bytes:
@@ -173,30 +104,8 @@ def _read(path: Path) -> bytes:
                 raise DataError(f"damaged: {broken}", where=str(path))
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"damaged ({error})", where=str(path)) from error
-    if "edge_client/selfcheck.py" not in names or len(data) > MAX_WHEEL_BYTES:
+    if "edge_client/selfcheck.py" not in names or len(data) > MAX_FILE_BYTES:
         raise DataError(
             "too old to be an update, or too large", where=str(path), hint="Install it on the devices by hand"
         )
     return data
-
-
-def _retained(state: Path) -> dict[str, int]:
-    """Parts by SHA-256 of the wheels that a broker retains for us."""
-    path = state / FILE
-    try:
-        found = json.loads(path.read_text())
-        return {str(bytes.fromhex(digest).hex()): int(parts) for digest, parts in found.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise StateError(f"damaged ({error})", where=str(path), hint="Delete it: old wheels stay retained") from error
-
-
-def _keep(state: Path, retained: dict[str, int]) -> None:
-    state.mkdir(parents=True, exist_ok=True)
-    write_whole(state / FILE, (json.dumps(retained, indent=1) + "\n").encode(), 0o644)
-
-
-def issued_now() -> int:
-    """When an announcement is made, as it says it: milliseconds since 1970."""
-    return time.time_ns() // 1_000_000

@@ -1,28 +1,25 @@
-"""An update for one share of the devices after the other, which stops by itself where too many of them fail.
+"""An offer, of a client or of bundles, to one share of the devices after the other, which stops where too many fail.
 
 No input or output here: what devices say they run goes in, what is to be announced comes out.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from wire import update as rules
 from wire.errors import ConfigError, WireError
-from wire.update import HUNDREDTHS, ON_TRIAL, Update
-
-_SAID = re.compile(r"\S+ (?P<version>\S+)(?: \((?P<note>[^()]*)\))?")
+from wire.update import HUNDREDTHS, ON_TRIAL, Offered, Staged, Update
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Where the devices stand that an update is for.
+    """Where the devices stand that an offer is for.
 
     Attributes:
-        done: run it, or a newer one.
-        failed: have tried it and gone back.
+        done: run the client, or a newer one; or have tried their bundle, and it works.
+        failed: have tried it in vain.
         waiting: neither, as far as is known.
     """
 
@@ -31,32 +28,43 @@ class Standing:
     waiting: frozenset[str]
 
 
-def standing(update: Update, software: Mapping[str, str]) -> Standing:
-    """Sort the devices of an update's share by what they say they run.
+def name_of(offered: Offered) -> str:
+    """What is offered, for people."""
+    return f"client {offered.version}" if isinstance(offered, Update) else f"ticket {rules.short(offered.ticket)}"
+
+
+def standing(offered: Offered, software: Mapping[str, str]) -> Standing:
+    """Sort the devices of an offer's share by what they say they run, and what came of what they were offered.
 
     Args:
-        update: what is announced.
+        offered: what is announced.
         software: by device, as in its last hello.
     """
-    done, failed, waiting = set(), set(), set()
+    found: dict[bool | None, set[str]] = {True: set(), False: set(), None: set()}
     for device, said in software.items():
-        if not rules.is_meant(update, device):
-            continue
-        found = _SAID.fullmatch(said)
-        if found and found["note"] == f"{update.version} failed":
-            failed.add(device)
-        elif found and found["note"] != ON_TRIAL and not _wanted(update, found["version"]):
-            done.add(device)
-        else:
-            waiting.add(device)
-    return Standing(done=frozenset(done), failed=frozenset(failed), waiting=frozenset(waiting))
+        if rules.is_meant(offered, device):
+            version, notes = rules.read_software(said)
+            judge = _client if isinstance(offered, Update) else _bundle
+            found[judge(offered, version, notes)].add(device)  # type: ignore[arg-type]
+    return Standing(done=frozenset(found[True]), failed=frozenset(found[False]), waiting=frozenset(found[None]))
 
 
-def _wanted(update: Update, version: str) -> bool:
+def _client(update: Update, version: str, notes: frozenset[str]) -> bool | None:
+    """Whether a client works on a device; None if that is not known yet."""
+    if rules.failure_note(update.version) in notes:
+        return False
     try:
-        return rules.is_wanted(update, version)
+        return True if version and ON_TRIAL not in notes and not rules.is_wanted(update, version) else None
     except WireError:  # it calls itself something that is no version: whatever it is, it is not the new one
-        return True
+        return None
+
+
+def _bundle(staged: Staged, version: str, notes: frozenset[str]) -> bool | None:
+    """Whether one of the bundles works on a device, that of its runtime; None if that is not known yet."""
+    for works in (False, True):
+        if any(rules.bundle_note(digest, works=works) in notes for digest in staged.bundles.values()):
+            return works
+    return None
 
 
 def stages(text: str) -> tuple[float, ...]:
@@ -80,10 +88,10 @@ def stages(text: str) -> tuple[float, ...]:
 
 @dataclass
 class Rollout:
-    """One update on its way through the fleet.
+    """One offer on its way through the fleet.
 
     Args:
-        update: for the share of the first stage.
+        offered: for the share of the first stage.
         stages: shares in percent.
         stop_after: so many failures end it.
         wait_s: a device that was there and has not come back with news in so many seconds has failed.
@@ -94,7 +102,7 @@ class Rollout:
         lost: devices that have failed by not coming back.
     """
 
-    update: Update
+    offered: Offered
     stages: tuple[float, ...]
     stop_after: int
     wait_s: float
@@ -111,7 +119,7 @@ class Rollout:
             online: who is there now.
             now_s: of the same clock as `began_s`.
         """
-        found = standing(self.update, software)
+        found = standing(self.offered, software)
         self._there |= found.waiting & online
         self.lost &= found.waiting  # one that has come back after all
         if now_s - self.began_s > self.wait_s:
@@ -131,18 +139,18 @@ class Rollout:
         """Whether every device of this stage that was there has shown what comes of it."""
         return not now.waiting
 
-    def next_stage(self, issued: int, now_s: float) -> Update | None:
+    def next_stage(self, issued: int, now_s: float) -> Offered | None:
         """What to announce for the next stage; None if this was the last."""
         if self.stage + 1 == len(self.stages):
             return None
         self.stage, self.began_s = self.stage + 1, now_s
         self._there.clear()
-        self.update = replace(self.update, share=share_of(self.stages[self.stage]), issued=issued)
-        return self.update
+        self.offered = replace(self.offered, share=share_of(self.stages[self.stage]), issued=issued)
+        return self.offered
 
-    def stopped(self, issued: int) -> Update:
+    def stopped(self, issued: int) -> Offered:
         """What to announce so that nobody begins any more."""
-        return replace(self.update, share=0, issued=issued)
+        return replace(self.offered, share=0, issued=issued)
 
 
 def share_of(percent: float) -> int:

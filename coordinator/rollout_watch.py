@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coordinator.client_update import issued_now
-from coordinator.rollout import Rollout, Standing
+from coordinator.offers import announce, issued_now
+from coordinator.rollout import Rollout, Standing, name_of
 from coordinator.store import Store
 from wire.channel import Channel, Received
 from wire.errors import UpdateStopped, WireError
 from wire.messages import Hello, Message, State
 from wire.topics import Topics
+from wire.update import Update
 
 LOOK_S = 1.0
 SETTLE_S = 5.0  # retained presence comes at once, hellos of devices that were restarted soon
@@ -55,18 +56,18 @@ class Watch:
             now = self.rollout.look(self._software(), frozenset(self._online), now_s)
             self._say(now)
             if self.rollout.is_to_stop(now):
-                self.channel.send(self.topics.update, self.rollout.stopped(issued_now()), retain=True)
+                announce(self.channel, self.topics, self.rollout.stopped(issued_now()))
                 raise UpdateStopped(
-                    f"client {self.rollout.update.version} has failed on {', '.join(sorted(now.failed))}, and runs on "
-                    f"{len(now.done)} devices: it is offered to nobody any more",
-                    hint="journalctl -u hidenseek on a device says why; a mended client needs another version",
+                    f"{self._name} has failed on {', '.join(sorted(now.failed))}, and works on {len(now.done)} "
+                    "devices: it is offered to nobody any more",
+                    hint=self._hint(),
                 )
             if not self.rollout.is_over(now) or now_s - self.rollout.began_s < SETTLE_S:
                 continue
             announced = self.rollout.next_stage(issued_now(), now_s)
             if announced is None:
                 return now
-            self.channel.send(self.topics.update, announced, retain=True)
+            announce(self.channel, self.topics, announced)
             self._say_stage()
 
     def _listen(self, seconds: float) -> None:
@@ -91,18 +92,26 @@ class Watch:
 
     def _say_stage(self) -> None:
         share = self.rollout.stages[self.rollout.stage]
-        self.tell(f"client {self.rollout.update.version} is offered to {share:g} % of the devices")
+        self.tell(f"{self._name} is offered to {share:g} % of the devices")
+
+    @property
+    def _name(self) -> str:
+        return name_of(self.rollout.offered)
+
+    def _hint(self) -> str:
+        why = "journalctl -u hidenseek on a device says why"
+        return f"{why}; a mended client needs another version" if isinstance(self.rollout.offered, Update) else why
 
     def _say(self, now: Standing) -> None:
         """What is new since the last time."""
-        version = self.rollout.update.version
+        name = self._name
         for names, words in (
-            (now.waiting, f"is to get {version}"),
-            (now.done, f"runs {version}"),
-            (now.failed - self.rollout.lost, f"has gone back from {version}"),
-            (self.rollout.lost, f"has not come back with {version} in {self.rollout.wait_s / 60:g} minutes"),
+            (now.waiting, f"is to get {name}"),
+            (now.done, f"has {name}, and it works"),
+            (now.failed - self.rollout.lost, f"has tried {name} in vain"),
+            (self.rollout.lost, f"has not come back with {name} in {self.rollout.wait_s / 60:g} minutes"),
         ):
-            for name in sorted(names):
-                if self._told.get(name) != words:
-                    self._told[name] = words
-                    self.tell(f"{name} {words}")
+            for device in sorted(names):
+                if self._told.get(device) != words:
+                    self._told[device] = words
+                    self.tell(f"{device} {words}")

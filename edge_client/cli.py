@@ -135,6 +135,7 @@ def _join(arguments: argparse.Namespace) -> int:
     from edge_client.client import Client
     from edge_client.releases import Releases
     from edge_client.runtimes import registry
+    from edge_client.staging import Stager
     from edge_client.store import Store
     from edge_client.updates import Updater
     from wire import messages, mqtt, signing
@@ -164,7 +165,7 @@ def _join(arguments: argparse.Namespace) -> int:
             store.trust(trusted)
         hello = Hello(
             instance=instance,
-            software=releases.software,
+            software="",  # the client says what it is
             runtime=runtime,
             profile=arguments.profile,
             train_samples=int(samples.y_train.size),
@@ -202,6 +203,7 @@ def _join(arguments: argparse.Namespace) -> int:
             peers=peers,
             telemetry=not arguments.no_telemetry,
             updates=updates,
+            staging=None if updates is None else Stager(device, runtime, store, channel, topics),
             peak_mb=arguments.peak_mb,
         )
         try:

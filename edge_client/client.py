@@ -19,10 +19,12 @@ from edge_client.outbox import Outbox
 from edge_client.runtimes.base import Floats, Runtime
 from edge_client.runtimes.registry import open_runtime
 from edge_client.sampler import Sampler
+from edge_client.staging import Stager
 from edge_client.store import KnownFederation, Store
 from edge_client.supervisor import Supervisor
 from edge_client.updates import Updater
-from wire import dither, mask, signing
+from wire import __version__, dither, mask, signing
+from wire import update as rules
 from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
 from wire.errors import BrokerRefused, HidenseekError, JoinRefused, WireError
@@ -33,7 +35,7 @@ from wire.secure_messages import Deliveries, Invitation, Roster, Survivors
 from wire.telemetry import RoundTelemetry
 from wire.topics import DEVICE_QOS, Topics
 from wire.transport import Connected, Disconnected, monotonic_s
-from wire.update import Update, WheelPart
+from wire.update import FilePart, Staged, Update
 
 if TYPE_CHECKING:
     from edge_client.secure_vote import SecureVote
@@ -58,6 +60,7 @@ class Client:
         peers: public keys of the devices that count for that; None: all do.
         telemetry: say what training costs, where the federation wants to know.
         updates: brings the client up to date; None: nobody does.
+        staging: has bundles of runs to come ready; None: they are fetched when their run has come.
         peak_mb: a new client that takes more memory to train is taken back, 1e6 bytes; None: whatever it takes.
     """
 
@@ -71,6 +74,7 @@ class Client:
     peers: frozenset[bytes] | None = None
     telemetry: bool = True
     updates: Updater | None = None
+    staging: Stager | None = None
     peak_mb: float | None = None
     _bundle: Bundle | None = None
     _runtime: Runtime | None = None
@@ -103,6 +107,7 @@ class Client:
         """
         confirmed = self.store.load_confirmed()
         self.device = replace(self.device, pending=self.store.load_pending(), confirmed=confirmed)
+        self.device = replace(self.device, hello=replace(self.device.hello, software=self._software))
         self._supervisor.ready()
         try:
             while self._stop is None:
@@ -139,7 +144,7 @@ class Client:
                     self._introduced(happened.message)
                 if isinstance(happened.message, Invitation | Roster | Deliveries | Survivors):
                     self._secure_vote().hear(happened.message)
-                elif isinstance(happened.message, Update | WheelPart):
+                elif isinstance(happened.message, Update | Staged | FilePart):
                     self._hear_update(happened.message)
                 else:
                     self._events.append(happened.message)
@@ -153,28 +158,38 @@ class Client:
                     # Whoever sent it, a device outlives a bad announcement: the next one may be good.
                     log.warning("ignored: %s", error)
 
-    def _hear_update(self, said: Update | WheelPart) -> None:
-        if self.updates is None:
-            return
+    def _hear_update(self, said: Update | Staged | FilePart) -> None:
         try:
-            self.updates.hear(said)
+            if self.updates is not None and not isinstance(said, Staged):
+                self.updates.hear(said)
+            if self.staging is not None and not isinstance(said, Update):
+                self.staging.hear(said)
         except WireError as error:
             log.warning("ignored: %s", error)
 
     def _update(self) -> None:
-        """Leave for another version of this program, when no training is lost by it."""
-        if self.updates is None:
-            return
-        if self.updates.on_trial and self.device.welcomed:
-            self._try_out(self.updates)
-        self.updates.tick()
-        software = self.updates.software
-        if self.device.welcomed and not self.updates.restart and software != self.device.hello.software:
-            # The trial is over, or another client has failed: whoever rolls it out waits for that.
-            self.device = replace(self.device, hello=replace(self.device.hello, software=software))
+        """Leave for another version of this program, when no training is lost by it; try bundles of runs to come."""
+        if self.updates is not None:
+            if self.updates.on_trial and self.device.welcomed:
+                self._try_out(self.updates)
+            self.updates.tick()
+        leaving = self.updates is not None and self.updates.restart
+        if self.staging is not None and not leaving:
+            self.staging.tick()
+            if self.staging.waits and self._training is None:
+                self._try_bundle(self.staging)
+        if self.device.welcomed and not leaving and self._software != self.device.hello.software:
+            # The trial is over, or something else has failed: whoever rolls it out waits for that.
+            self.device = replace(self.device, hello=replace(self.device.hello, software=self._software))
             self._do(events.SayHello())
-        if self.updates.restart and self._training is None:
+        if leaving and self._training is None:
             self._stop = self._stop or events.Stop(error=None)
+
+    @property
+    def _software(self) -> str:
+        """What a hello says of this program, and of what it was offered."""
+        notes = [one.note for one in (self.updates, self.staging) if one is not None]
+        return rules.software("hidenseek-edge", __version__, notes)
 
     def _try_out(self, updates: Updater) -> None:
         """See that this new client can do here what it is for: it has joined, and now trains."""
@@ -188,6 +203,23 @@ class Client:
             updates.take_back(error.what)
             return
         updates.keep()
+
+    def _try_bundle(self, staging: Stager) -> None:
+        """Train one step with the bundle of a run to come; meanwhile this run's network is not in memory."""
+        found = staging.begin(self._bundle.id if self._bundle is not None else None)
+        if found is None:
+            return
+        self._tell(last=True)
+        self._runtime = self._sampler = None
+        tried, training = found
+        try:
+            trial.bundle(tried, self.data, training, threads=self.threads, peak_mb=self.peak_mb)
+        except HidenseekError as error:
+            staging.failed(error.what)
+        else:
+            staging.passed()
+        if self._bundle is not None and self.device.federation is not None:
+            self._load(self._bundle, self.device.federation)
 
     def _trusted(self, topic: str, message: Message) -> bytes:
         """Whose word this device takes: that of the federation it was told to trust, or of the first it met."""
@@ -231,8 +263,10 @@ class Client:
         topics = [self.topics.down(self.device.name), self.topics.announcement]
         for topic in topics if self.store.federation() is None else [*topics, self.topics.round]:
             self.channel.subscribe(topic, qos=DEVICE_QOS)
-        if self.updates is not None and self.store.federation() is not None:
-            self.updates.subscribe()
+        if self.store.federation() is not None:
+            for one in (self.updates, self.staging):
+                if one is not None:
+                    one.subscribe()
 
     def _do(self, action: events.Action) -> None:
         match action:
@@ -310,12 +344,15 @@ class Client:
             return
         self.data.check(bundle.ticket.plan)
         began_s = time.perf_counter()
-        self._runtime = open_runtime(bundle, federation.training, self.threads)
+        self._load(bundle, federation)
         self._cold_start_s = time.perf_counter() - began_s
-        self._bundle = bundle
-        self._sampler = Sampler(self._runtime) if self.telemetry and federation.telemetry else None
         self._outbox.clear()
         self._events.append(events.BundleOpened(digest=digest))
+
+    def _load(self, bundle: Bundle, federation: Federation) -> None:
+        self._runtime = open_runtime(bundle, federation.training, self.threads)
+        self._bundle = bundle
+        self._sampler = Sampler(self._runtime) if self.telemetry and federation.telemetry else None
 
     def _ready(self) -> tuple[Bundle, Runtime]:
         assert self._bundle is not None

@@ -29,7 +29,7 @@ from typing import NoReturn
 from edge_client import files
 from wire import __version__
 from wire.errors import StateError
-from wire.update import ON_TRIAL
+from wire.update import ON_TRIAL, failure_note
 
 log = logging.getLogger("hidenseek.edge")
 FOLDER = "client"  # in a device's state folder
@@ -98,10 +98,11 @@ class Releases:
         return self.handed is not None and self.record.trial == Path(self.handed["slot"]).name
 
     @property
-    def software(self) -> str:
-        """How this client is called in a hello."""
-        note = ON_TRIAL if self.on_trial else f"{self.record.failure} failed" if self.record.failure else ""
-        return f"hidenseek-edge {__version__}" + (f" ({note})" if note else "")
+    def note(self) -> str:
+        """What a hello says of it: that it is on trial, or which version has failed here; or ""."""
+        if self.on_trial:
+            return ON_TRIAL
+        return failure_note(self.record.failure) if self.record.failure else ""
 
     def hand_over(self) -> None:
         """Let the newer client take this process's place, if there is one; called by whichever has been started."""

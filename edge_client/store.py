@@ -20,6 +20,7 @@ from wire.state_folder import BUNDLE_SUFFIX, PERSONAL, bundle_name
 PENDING = "pending.mask"
 CONFIRMED = "confirmed"
 EXCHANGE = "exchange"
+STAGED_SUFFIX = ".next"  # of bundles for runs to come, see edge_client.staging
 KEY = "device.key"
 STARTS = "starts"
 PASSWORD = "broker.password"  # noqa: S105  # a file's name
@@ -149,7 +150,37 @@ class Store:
     def load_bundle(self, digest: bytes) -> bytes | None:
         """The bundle with this SHA-256 if it was downloaded before; its bytes are not checked here."""
         path = self.folder / bundle_name(digest)
+        staged = path.with_suffix(STAGED_SUFFIX)
+        if not path.exists() and staged.exists():  # the run that it was fetched for has come
+            staged.replace(path)
+            self._forget_bundles(newest=path.name)
         return path.read_bytes() if path.exists() else None
+
+    def has_bundle(self, digest: bytes) -> bool:
+        """Whether the bundle with this SHA-256 is that of a run."""
+        return (self.folder / bundle_name(digest)).exists()
+
+    def stage_bundle(self, digest: bytes, data: bytes) -> None:
+        """Keep a bundle for a run to come, in the place of any that was kept for one."""
+        name = Path(bundle_name(digest)).with_suffix(STAGED_SUFFIX).name
+        self._replace(name, data)
+        for other in self.folder.glob("*" + STAGED_SUFFIX):
+            if other.name != name:
+                other.unlink()
+
+    def is_staged(self, digest: bytes) -> bool:
+        """Whether the bundle with this SHA-256 is kept for a run to come."""
+        return (self.folder / bundle_name(digest)).with_suffix(STAGED_SUFFIX).exists()
+
+    def staged_bundle(self, digest: bytes) -> bytes | None:
+        """The bundle with this SHA-256 if it is kept for a run to come; its bytes are not checked here."""
+        path = (self.folder / bundle_name(digest)).with_suffix(STAGED_SUFFIX)
+        return path.read_bytes() if path.exists() else None
+
+    def drop_staged(self) -> None:
+        """Keep none for a run to come."""
+        for path in self.folder.glob("*" + STAGED_SUFFIX):
+            path.unlink()
 
     def save_bundle(self, digest: bytes, data: bytes) -> None:
         """Keep a bundle and forget the others: a card is small. The personal network's stays, whatever came."""

@@ -24,7 +24,7 @@ from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKe
 from wire.settings import Training
 from wire.signing import KEY_BYTES
 from wire.telemetry import RoundTelemetry
-from wire.update import Update, WheelPart
+from wire.update import FilePart, Staged, Update
 from wire.worker_messages import Report, Settled, Shift, Tally
 
 MAGIC = b"HN"
@@ -294,7 +294,8 @@ Message: TypeAlias = (
     | Tally
     | Settled
     | Update
-    | WheelPart
+    | FilePart
+    | Staged
 )
 KINDS: dict[int, type[Message]] = {
     1: Hello,
@@ -324,7 +325,8 @@ KINDS: dict[int, type[Message]] = {
     25: Tally,
     26: Settled,
     27: Update,
-    28: WheelPart,
+    28: FilePart,
+    29: Staged,
 }
 _SINGLE = struct.Struct("<f")
 _NUMBER_OF = {cls: number for number, cls in KINDS.items()}

@@ -3,7 +3,7 @@
 Reading takes no lock: every file is replaced whole, and the bundle that a personal network belongs to
 stays for as long as that network does. So it works beside a running `hidenseek-edge join`, and on a copy.
 
-    <sha256>.hnsb    a bundle
+    <sha256>.hnsb    a bundle; .next: of a run to come, .fetched: some parts of one
     personal.hnsp    the personal network (`wire.personal`)
 """
 

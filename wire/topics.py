@@ -6,7 +6,8 @@
     hns/<federation>/all/round               retained, coordinator -> all
     hns/<federation>/all/bundle/<runtime>    retained, coordinator -> all
     hns/<federation>/all/update              retained, coordinator -> all
-    hns/<federation>/all/wheel/<digest>/<part>   retained, coordinator -> all
+    hns/<federation>/all/staged              retained, coordinator -> all
+    hns/<federation>/all/wheel/<digest>/<part>   retained, coordinator -> all; of bundles too
     hns/<federation>/down/<device>           coordinator -> one device
     hns/<federation>/home/status | federation | devices/<device>   retained, coordinator -> home automation, JSON
     hns/<federation>/up/<device>/hello | state | mask | evaluation | missed | telemetry | exchange
@@ -84,8 +85,13 @@ class Topics:
         """Where the client's version is retained that devices shall run."""
         return f"{ROOT}/{self.federation}/all/update"
 
-    def wheel_part(self, digest: bytes, number: int) -> str:
-        """Where one part of a wheel with this SHA-256 is retained."""
+    @property
+    def staged(self) -> str:
+        """Where the bundles are retained that devices shall have ready."""
+        return f"{ROOT}/{self.federation}/all/staged"
+
+    def file_part(self, digest: bytes, number: int) -> str:
+        """Where one part of a wheel or bundle with this SHA-256 is retained."""
         return f"{ROOT}/{self.federation}/all/wheel/{digest.hex()[:16]}/{number}"
 
     def down(self, device: str) -> str:

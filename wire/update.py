@@ -1,24 +1,29 @@
-"""How the client on a device is brought up to date: what the federation says, and the rules both sides go by.
+"""How devices are brought up to date: what the federation says, and the rules both sides go by.
 
-The federation announces a version, and for each kind of machine a wheel by its SHA-256. Wheels lie at the broker in
-parts, each with a topic of its own, so that a device fetches one after the other and goes on where it was interrupted.
+The federation announces a version of the client, and for each kind of machine a wheel by its SHA-256; or the bundles
+of a run to come, by runtime. Files lie at the broker in parts, each with a topic of its own, so that a device fetches
+one after the other and goes on where it was interrupted. What came of it a device says in its hello, in brackets after
+the client's version: `software` and `read_software`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TypeAlias
 
 from wire.errors import WireError
 from wire.fields import at, optional
+from wire.settings import Training
 
 PART_BYTES = 64 * 1024
-MAX_WHEEL_BYTES = 64 << 20
+MAX_FILE_BYTES = 64 << 20
 SEED_BYTES = 16
-ON_TRIAL = "on trial"  # said in a hello, in brackets after the version, until it has shown that it works
+ON_TRIAL = "on trial"  # said in a hello until a new client has shown that it works
 HUNDREDTHS = 10_000  # shares are said in hundredths of a percent
+_SAID = re.compile(r"\S+ (?P<version>\S+)(?: \((?P<notes>[^()]*)\))?")
 _VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}")
 
 
@@ -48,18 +53,48 @@ class Update:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WheelPart:
-    """Coordinator -> all, retained, a topic for each: one part of a wheel.
+class Staged:
+    """Coordinator -> all, retained: devices shall have these bundles, and have tried them, before a run needs them.
 
     Attributes:
-        wheel: SHA-256 of all of it.
+        issued: as of `Update`.
+        bundles: SHA-256 of the bundle by runtime.
+        sizes: their bytes, in the order of the runtimes' names.
+        share, seed: as of `Update`; the same for a ticket whatever the share.
+        training: settings of the run, with which a device tries its bundle.
+        ticket: SHA-256 of the ticket that they are of.
+    """
+
+    issued: int = at(1)
+    bundles: Mapping[str, bytes] = at(2)
+    sizes: tuple[int, ...] = at(3)
+    share: int = at(4)
+    seed: bytes = at(5, SEED_BYTES)
+    training: Training = at(6)
+    ticket: bytes = at(7, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePart:
+    """Coordinator -> all, retained, a topic for each: one part of a wheel or a bundle.
+
+    Attributes:
+        file: SHA-256 of all of it.
         number: which part: 0, 1, ...
         data: `PART_BYTES`, or what is left in the last one.
     """
 
-    wheel: bytes = at(1, 32)
+    file: bytes = at(1, 32)
     number: int = at(2)
     data: bytes = at(3)
+
+
+Offered: TypeAlias = Update | Staged
+
+
+def files_of(offered: Offered) -> Mapping[str, bytes]:
+    """SHA-256 of what is offered, by kind of machine or by runtime."""
+    return offered.wheels if isinstance(offered, Update) else offered.bundles
 
 
 def version_of(text: str) -> tuple[int, ...]:
@@ -76,16 +111,16 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def size_of(update: Update, machine: str) -> int:
-    """Bytes of a machine's wheel.
+def size_of(offered: Offered, name: str) -> int:
+    """Bytes of the file for a kind of machine, or a runtime.
 
     Raises:
         WireError: if nothing, or nothing possible, is said of it.
     """
-    sizes = dict(zip(sorted(update.wheels), update.sizes, strict=False))
-    if not 0 < sizes.get(machine, 0) <= MAX_WHEEL_BYTES:
-        raise WireError(f"a wheel of {sizes.get(machine)} bytes for {machine}, 1 to {MAX_WHEEL_BYTES} expected")
-    return sizes[machine]
+    sizes = dict(zip(sorted(files_of(offered)), offered.sizes, strict=False))
+    if not 0 < sizes.get(name, 0) <= MAX_FILE_BYTES:
+        raise WireError(f"a file of {sizes.get(name)} bytes for {name}, 1 to {MAX_FILE_BYTES} expected")
+    return sizes[name]
 
 
 def url_of(update: Update, machine: str) -> str:
@@ -102,10 +137,10 @@ def url_of(update: Update, machine: str) -> str:
     return urls[machine]
 
 
-def is_meant(update: Update, device: str) -> bool:
-    """Whether a device is among the share that an update is for: as good as random, and always the same."""
-    lot = int.from_bytes(sha256(update.seed + device.encode()).digest()[:6], "big")
-    return lot * HUNDREDTHS < update.share << 48
+def is_meant(offered: Offered, device: str) -> bool:
+    """Whether a device is among the share that something is for: as good as random, and always the same."""
+    lot = int.from_bytes(sha256(offered.seed + device.encode()).digest()[:6], "big")
+    return lot * HUNDREDTHS < offered.share << 48
 
 
 def is_wanted(update: Update, running: str) -> bool:
@@ -119,5 +154,34 @@ def is_wanted(update: Update, running: str) -> bool:
 
 
 def part_count(size: int) -> int:
-    """Parts of a wheel of so many bytes."""
+    """Parts of a file of so many bytes."""
     return -(-size // PART_BYTES)
+
+
+def software(name: str, version: str, notes: Sequence[str]) -> str:
+    """What a device says that it runs, and what came of what it was offered."""
+    said = "; ".join(note for note in notes if note)
+    return f"{name} {version}" + (f" ({said})" if said else "")
+
+
+def read_software(text: str) -> tuple[str, frozenset[str]]:
+    """Version, and notes, of what a device says; ("", nothing) of what is said in no such way."""
+    found = _SAID.fullmatch(text)
+    if found is None:
+        return "", frozenset()
+    return found["version"], frozenset((found["notes"] or "").split("; "))
+
+
+def failure_note(version: str) -> str:
+    """What a device notes of a client that has failed there."""
+    return f"{version} failed"
+
+
+def bundle_note(bundle: bytes, *, works: bool) -> str:
+    """What a device notes of a bundle that it has tried."""
+    return f"bundle {short(bundle)} {'ready' if works else 'failed'}"
+
+
+def short(digest: bytes) -> str:
+    """A hash for people."""
+    return digest.hex()[:12]

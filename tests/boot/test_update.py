@@ -109,18 +109,16 @@ def test_a_card_is_brought_up_to_date_in_its_sandbox(
                 machine.cut_power()
                 moved(machine)
                 be_impatient(machine)
-                with (
-                    announced("t", made.settings.broker_nodes(), ["127.0.0.1"]),
-                    timed(times, "power on to found again"),
-                ):
-                    machine.boot()
-                    goes_on(processes)
-                assert "trying that, its certificate decides" in machine.journal()
-                assert software(processes) == f"{NEXT} (0.5.0 failed)", "what was in use is after a power cut"
-                with timed(times, f"hung to trained again, watchdog of {WATCHDOG_S} s"):
-                    os.kill(machine.service_pid, signal.SIGSTOP)
-                    wait_until(lambda: machine.service("NRestarts") != "0", 60, "the watchdog")
-                    goes_on(processes)
+                with announced("t", made.settings.broker_nodes(), ["127.0.0.1"]):
+                    with timed(times, "power on to found again"):
+                        machine.boot()
+                        goes_on(processes)
+                    assert "trying that, its certificate decides" in machine.journal()
+                    assert software(processes) == f"{NEXT} (0.5.0 failed)", "what was in use is after a power cut"
+                    with timed(times, f"hung to trained again, watchdog of {WATCHDOG_S} s"):
+                        os.kill(machine.service_pid, signal.SIGSTOP)
+                        wait_until(lambda: machine.service("NRestarts") != "0", 60, "the watchdog")
+                        goes_on(processes)
                 assert "Watchdog timeout" in machine.inside("journalctl", "-u", "hidenseek", "--no-pager")
         finally:
             processes.stop()

@@ -48,7 +48,7 @@ from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKe
 from wire.settings import Training
 from wire.telemetry import RoundTelemetry, histogram
 from wire.ticket import Keep, Ticket
-from wire.update import Update, WheelPart
+from wire.update import FilePart, Staged, Update
 from wire.worker_messages import Report, Settled, Shift, Tally
 
 FOLDER = Path(__file__).parent
@@ -335,7 +335,16 @@ MESSAGES["update"] = Update(
     share=1_000,
     seed=bytes(range(16)),
 )
-MESSAGES["wheel-part"] = WheelPart(wheel=bytes(range(32)), number=15, data=b"PK\x05\x06")
+MESSAGES["wheel-part"] = FilePart(file=bytes(range(32)), number=15, data=b"PK\x05\x06")
+MESSAGES["staged"] = Staged(
+    issued=1_700_000_000_000,
+    bundles={"onnx": bytes(range(32)), "sparse": bytes(range(32, 64))},
+    sizes=(160_000, 4_142),
+    share=1_000,
+    seed=bytes(range(16)),
+    training=Training(),
+    ticket=bytes(range(64, 96)),
+)
 MESSAGES["telemetry"] = Telemetry(
     run=RUN,
     rounds=(

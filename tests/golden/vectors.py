@@ -42,6 +42,7 @@ PHONES_SAY_NONE = {
     "claim",
     "grant",
     "update",
+    "staged",
     "wheel-part",
     *golden.WORKERS,
 }

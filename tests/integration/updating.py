@@ -12,11 +12,16 @@ from tests.integration.fleet import Processes, rows
 
 
 def update(made: Deployed, home: Path, monkeypatch: pytest.MonkeyPatch, folder: Path, *more: str) -> int:
+    """`hidenseek fleet update` to the wheels of a folder; its exit code."""
+    return offer(made, home, monkeypatch, "--client", "--wheels", str(folder), *more)
+
+
+def offer(made: Deployed, home: Path, monkeypatch: pytest.MonkeyPatch, *what: str) -> int:
     """`hidenseek fleet update`; its exit code."""
     monkeypatch.setenv("HIDENSEEK_PASSWORD", made.password("coordinator"))
-    where = ["--config", str(home / "devices.yaml"), "--state", str(home / "serve"), "--wheels", str(folder)]
+    where = ["--config", str(home / "devices.yaml"), "--state", str(home / "serve")]
     broker = ["--broker", made.url("coordinator"), "--ca", str(made.folder / "ca.crt")]
-    return cli.main(["fleet", "update", *broker, *where, *more])
+    return cli.main(["fleet", "update", *broker, *where, *what])
 
 
 def software(processes: Processes) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordinator import cli, client_update
+from coordinator import cli, client_update, offers
 from coordinator.client_update import Offer
-from edge_client import releases, trial, updates
+from edge_client import fetching, releases, trial, updates
 from edge_client.data import DeviceData
 from edge_client.kernels import library
 from edge_client.releases import Record, Releases
@@ -30,7 +30,7 @@ from wire.errors import DataError, StateError, WireError
 from wire.settings import Training
 from wire.topics import Topics
 from wire.transport import MemoryBus
-from wire.update import PART_BYTES, Update, WheelPart
+from wire.update import PART_BYTES, FilePart, Update
 
 TOPICS = Topics("t")
 KEY = bytes(range(32))
@@ -40,7 +40,7 @@ UPDATE = Update(
     version="9.0", issued=1000, wheels={"cray": DIGEST}, sizes=(len(WHEEL),), share=10_000, seed=bytes(range(16))
 )
 PARTS = [
-    WheelPart(wheel=DIGEST, number=number, data=WHEEL[number * PART_BYTES : (number + 1) * PART_BYTES])
+    FilePart(file=DIGEST, number=number, data=WHEEL[number * PART_BYTES : (number + 1) * PART_BYTES])
     for number in range(3)
 ]
 
@@ -99,11 +99,11 @@ def test_parts_are_fetched_in_order_and_again_after_an_interrupt(
     """Only the next part is taken; another process goes on with it; a wheel that is complete is installed."""
     installed: list[bytes] = []
     monkeypatch.setattr(Releases, "install", lambda self, path, digest, version: installed.append(path.read_bytes()))
-    monkeypatch.setattr(updates, "PAUSE_S", 0.0)
+    monkeypatch.setattr(fetching, "PAUSE_S", 0.0)
     first = updater(tmp_path)
     first.hear(PARTS[0])  # nothing was announced
     first.hear(UPDATE)
-    for part in (PARTS[1], replace(PARTS[0], wheel=bytes(32)), replace(PARTS[0], data=b"short"), PARTS[0]):
+    for part in (PARTS[1], replace(PARTS[0], file=bytes(32)), replace(PARTS[0], data=b"short"), PARTS[0]):
         first.hear(part)
     (kept,) = (tmp_path / releases.FOLDER).glob("*.wheel")
     assert kept.read_bytes() == PARTS[0].data
@@ -114,7 +114,7 @@ def test_parts_are_fetched_in_order_and_again_after_an_interrupt(
     second = updater(tmp_path, bus)
     second.hear(UPDATE)
     second.tick()
-    assert bus.clients[0].patterns == [f"{TOPICS.wheel_part(DIGEST, 1)}/#"]
+    assert bus.clients[0].patterns == [f"{TOPICS.file_part(DIGEST, 1)}/#"]
     second.hear(PARTS[1])
     second.tick()
     second.hear(PARTS[2])
@@ -139,9 +139,9 @@ def test_what_is_not_for_this_device_is_not_fetched(tmp_path: Path) -> None:
         one.hear(replace(UPDATE, issued=999))
     with pytest.raises(WireError, match="is no version"):
         one.hear(replace(UPDATE, version="new"))
-    with pytest.raises(WireError, match="a wheel of"):
-        one.hear(replace(UPDATE, sizes=(rules.MAX_WHEEL_BYTES + 1,)))
-    with pytest.raises(WireError, match="a wheel of None bytes"):
+    with pytest.raises(WireError, match="a file of"):
+        one.hear(replace(UPDATE, sizes=(rules.MAX_FILE_BYTES + 1,)))
+    with pytest.raises(WireError, match="a file of None bytes"):
         one.hear(replace(UPDATE, sizes=()))
     with pytest.raises(WireError):
         updater(tmp_path).hear(replace(UPDATE, issued=999))
@@ -163,7 +163,7 @@ def test_a_wheel_with_another_hash_is_given_up(tmp_path: Path, caplog: pytest.Lo
     one = updater(tmp_path)
     one.hear(replace(UPDATE, wheels={"cray": bytes(32)}))
     for part in PARTS:
-        one.hear(replace(part, wheel=bytes(32)))
+        one.hear(replace(part, file=bytes(32)))
     assert "its SHA-256 is not the announced one" in caplog.text
     assert not one.restart
     assert not list(tmp_path.rglob("*.wheel"))
@@ -181,7 +181,7 @@ def test_a_wheel_that_does_not_start_is_not_used_and_not_tried_again(tmp_path: P
         one.install(wheel, DIGEST, "9.0")
     assert in_use(tmp_path) == ""
     assert Releases(tmp_path, {}).has_failed(DIGEST)
-    assert Releases(tmp_path, {}).software.endswith("(9.0 failed)")
+    assert Releases(tmp_path, {}).note == "9.0 failed"
     assert not list(tmp_path.rglob("evil"))
     one.record.failed = {DIGEST.hex(): 1e12}
     assert not one.has_failed(DIGEST)
@@ -200,9 +200,9 @@ def test_a_client_on_trial_stays_when_it_works(tmp_path: Path) -> None:
     one._releases = handed(tmp_path, "a")
     one.tick()
     assert one.on_trial
-    assert one.software == f"hidenseek-edge {__version__} (on trial)"
+    assert one.note == "on trial"
     one.keep()
-    assert one.software == f"hidenseek-edge {__version__}"
+    assert one.note == ""
     assert not handed(tmp_path, "a").on_trial
     assert in_use(tmp_path) == "a"
 
@@ -288,15 +288,15 @@ def test_what_is_published_is_what_devices_take(tmp_path: Path) -> None:
     for version, wheel in (("8.0", WHEEL[:10]), ("9.0", WHEEL)):
         offer = Offer(version=version, wheels={"cray": wheel})
         said = client_update.announcement(offer, key=KEY, percent=12.5, downgrade=False)
-        client_update.publish(channel, TOPICS, state, offer, said, lambda done, total: shown.append((done, total)))
+        offers.publish(channel, TOPICS, state, offer.wheels, said, lambda done, total: shown.append((done, total)))
     assert shown[-1] == (len(WHEEL), len(WHEEL))
     assert said.share == 1250
     assert said.seed == client_update.announcement(offer, key=KEY, percent=100, downgrade=False).seed
-    assert bus.retained[TOPICS.wheel_part(sha256(WHEEL[:10]).digest(), 0)] == b""
+    assert bus.retained[TOPICS.file_part(sha256(WHEEL[:10]).digest(), 0)] == b""
     device = Channel(bus.connect(), DEVICE_KEY, trust=lambda topic, message: signing.public_key(KEY))
     device.subscribe(TOPICS.update)
     for number in range(3):
-        device.subscribe(TOPICS.wheel_part(DIGEST, number))
+        device.subscribe(TOPICS.file_part(DIGEST, number))
     heard = [one.message for one in (device.receive(0) for _ in range(5)) if isinstance(one, Received)]
     assert heard == [said, *PARTS]
 

@@ -14,10 +14,10 @@ from typing import ClassVar
 
 import pytest
 
-from coordinator import client_update
+from coordinator import client_update, offers
 from coordinator.brokers import certificates
 from coordinator.client_update import Offer
-from edge_client import releases, updates, web_source
+from edge_client import fetching, releases, web_source
 from edge_client.releases import Releases
 from tests.unit.test_updates import KEY, TOPICS, WHEEL, updater
 from wire.channel import Channel
@@ -82,12 +82,12 @@ def test_a_wheel_is_fetched_in_parts_and_gone_on_with(tmp_path: Path, monkeypatc
     """Nothing of it is at the broker; another process asks for what is missing; it is checked before it is used."""
     installed: list[bytes] = []
     monkeypatch.setattr(Releases, "install", lambda self, path, digest, version: installed.append(path.read_bytes()))
-    monkeypatch.setattr(updates, "PAUSE_S", 0.0)
+    monkeypatch.setattr(fetching, "PAUSE_S", 0.0)
     with serving(tmp_path, monkeypatch) as url:
         said = announced(url)
-        client_update.check_served(OFFER, said)
+        offers.check_served(OFFER.wheels, said)
         bus = MemoryBus()
-        client_update.publish(Channel(bus.connect(), KEY), TOPICS, tmp_path, OFFER, said, lambda done, total: None)
+        offers.publish(Channel(bus.connect(), KEY), TOPICS, tmp_path, OFFER.wheels, said, lambda done, total: None)
         assert list(bus.retained) == [TOPICS.update]
         Server.asked.clear()
         first = updater(tmp_path)
@@ -106,11 +106,11 @@ def test_a_wheel_is_fetched_in_parts_and_gone_on_with(tmp_path: Path, monkeypatc
 
 def test_another_file_is_not_used_and_not_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the server can give what he likes; the hash is the federation's."""
-    monkeypatch.setattr(updates, "PAUSE_S", 0.0)
+    monkeypatch.setattr(fetching, "PAUSE_S", 0.0)
     monkeypatch.setattr(Server, "data", WHEEL[:-1] + bytes([WHEEL[-1] ^ 1]))
     with serving(tmp_path, monkeypatch) as url:
         with pytest.raises(FetchError, match="not the wheel that is offered"):
-            client_update.check_served(OFFER, announced(url))
+            offers.check_served(OFFER.wheels, announced(url))
         one = updater(tmp_path)
         one.hear(announced(url))
         for _ in range(3):

@@ -222,7 +222,8 @@ def test_every_topic_is_documented() -> None:
     built = [topics.announcement, topics.round, topics.bundle("RUNTIME")]
     built += [
         topics.update,
-        topics.wheel_part(bytes(32), 0).replace("0" * 16 + "/0", "<digest>/<part>"),
+        topics.staged,
+        topics.file_part(bytes(32), 0).replace("0" * 16 + "/0", "<digest>/<part>"),
         topics.down("DEVICE"),
     ]
     built += [topics.up("DEVICE", kind) for kind in UP_KINDS]
