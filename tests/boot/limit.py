@@ -1,8 +1,9 @@
 """A service's memory limit where the container cannot set it: on machines whose memory controller is cgroup version 1.
 
 There systemd in a container finds that controller's files read-only, and a unit's MemoryMax is only words. This puts
-the service's process, and all that it starts, into a group with that limit from outside. Source:
-Documentation/admin-guide/cgroup-v1/memory.rst of Linux.
+the service's process, and all that it starts, into a group with that limit from outside. What it had before stays
+charged where it was; the new client, which takes its place by execve, is charged as a whole but for pages of files that
+others have read already. Source: Documentation/admin-guide/cgroup-v1/memory.rst of Linux.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Limit:
 
     @property
     def largest_mb(self) -> float | None:
-        """The most memory that was charged to it, file pages included, 1e6 bytes; None if it is the container's."""
+        """The most memory that was charged to it, 1e6 bytes; None if it is the container's."""
         return None if self.folder is None else self._read("memory.max_usage_in_bytes") / 1e6
 
     @property

@@ -99,7 +99,9 @@ def test_a_card_is_brought_up_to_date_in_its_sandbox(
                     in_the_sandbox(machine, pid)
                     assert not held.was_short
                     if held.largest_mb is not None:
-                        times[f"most memory meanwhile, of {most / 1e6:.0f} MB"] = round(held.largest_mb, 1)
+                        times[f"memory charged to the service's limit meanwhile, of {most / 1e6:.0f} MB"] = round(
+                            held.largest_mb, 1
+                        )
                 for version, module, before, after, why in USELESS:
                     folder = altered(wheels[NEXT], tmp_path / version, version, module, before, after)
                     with timed(times, f"bad update {version} announced to taken back"):
