@@ -88,8 +88,8 @@ def _plain(value: object) -> object:
     if isinstance(value, Training):
         settings = [getattr(value, name) for name in _TRAINING_TYPES]
         return settings if value.dither else settings[:-1]  # as before there was any, for devices of that time
-    if isinstance(value, tuple):
-        return [body(one) if dataclasses.is_dataclass(one) else one for one in value]
+    if isinstance(value, tuple):  # of one kind
+        return [body(one) for one in value] if value and dataclasses.is_dataclass(value[0]) else list(value)
     return dict(value) if isinstance(value, Mapping) else value
 
 
