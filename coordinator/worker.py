@@ -68,6 +68,7 @@ class Worker:
     _devices: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)  # key and instance of those of this shift
     _listening: set[str] = field(default_factory=set)  # devices whose topics are subscribed to
     _sources: dict[str, Source] = field(default_factory=dict)  # those of this shift, by the topic of their masks
+    _strays: set[str] = field(default_factory=set)  # topics of masks that are subscribed to, and not of this shift
     _kept: set[str] = field(default_factory=set)  # devices whose mask for this shift's round is on disk
     _rows: dict[str, Row] = field(default_factory=dict)  # signs of this shift's masks that no tally has told of yet
     _opener: Opener | None = None
@@ -108,6 +109,10 @@ class Worker:
                 count += 1
                 if isinstance(event, Packet) and event.topic in self._sources:
                     masks.append((self._sources[event.topic], event))
+                    continue
+                if isinstance(event, Packet) and event.topic in self._strays:
+                    event.acknowledge()  # not `_on_event`, before which all that was collected is dealt with
+                    self.channel.received_bytes += len(event.payload)
                     continue
                 self._on_masks(masks)
                 masks = []
@@ -260,6 +265,7 @@ class Worker:
         for device in self._devices.keys() - self._listening:
             self.channel.subscribe(self.topics.up(device, "mask"))
         self._listening |= self._devices.keys()
+        self._strays = {self.topics.up(device, "mask") for device in self._listening - self._devices.keys()}
 
     def _take_up(self) -> None:
         """Go on with the shift of the process before this one, until the coordinator says something else.

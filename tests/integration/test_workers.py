@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from coordinator import outbox, workforce
 from coordinator.keys import federation_key
 from coordinator.place import Place
 from coordinator.worker import Worker
+from coordinator.worker_batch import Opener, Opening, Source
 from coordinator.worker_store import WorkerStore
 from tests.integration.stage import HONEST, Stage
 from wire import messages, signing
@@ -19,7 +21,7 @@ from wire.channel import Channel, seal
 from wire.errors import ConfigError
 from wire.messages import Message, Receipt, Round
 from wire.topics import Topics
-from wire.transport import MemoryTransport
+from wire.transport import MemoryTransport, Packet
 from wire.worker_messages import Report, Settled, Tally
 
 Lost = Callable[[str, Message], bool]
@@ -145,6 +147,28 @@ def test_whole_tallies_are_told_from_memory(
     assert stage.play().digest == stage.expected().digest
     check(stage, 4)
     assert stage.partials(4) >= len(HONEST) // tally
+
+
+def test_masks_for_another_worker_do_not_part_those_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was alone once hears all devices: it opens the masks of its share together all the same."""
+    opened: list[tuple[int, int]] = []
+    start = Opener.start
+
+    def note(self: Opener, packets: Sequence[tuple[Source, Packet]], pool: ThreadPoolExecutor) -> Opening:
+        opened.append((self.number, len(packets)))
+        return start(self, packets, pool)
+
+    def join(stage: Stage, announced: Round) -> None:
+        assert isinstance(stage, Crewed)
+        stage.start("other")  # pi-2's, so that it stands between those of pi-1 and pi-3
+
+    monkeypatch.setattr(Opener, "start", note)
+    stage = Crewed(tmp_path, rounds=5, names=("one",), acts={2: join})
+    assert stage.play().digest == stage.expected().digest
+    check(stage, 5)
+    assert sorted(count for number, count in opened if number == 5) == [1, 2]
 
 
 def test_where_masks_are_looked_at_workers_hand_them_on(tmp_path: Path) -> None:
