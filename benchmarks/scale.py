@@ -74,7 +74,7 @@ def costs(kind: str) -> Costs:
         packet_us=large["processes"]["broker"]["cpu_s"] / packets * 1e6,
         join_packets=(packets - devices * (rounds + 1) - 8 * masks) / devices,
         join_us=large["welcomed_within_s"] / devices * 1e6,
-        mask_us=batches["cpu_us_a_mask"],
+        mask_us=batches["cpu_us_a_mask"]["coordinator"],
         heard_bytes=(counts["in publish bytes"] / devices - once_bytes) / rounds,
         mask_bytes=sum(one["mask_bytes"] for one in large["rounds"]) / masks,
         idle_bytes=quiet["idle"]["bytes_a_device_and_day"],
