@@ -2,10 +2,10 @@
 
     python -m benchmarks.web -o benchmarks/results/web.json
 
-Needs what `make web` installs, and Chromium. Ours and onnxruntime-web (the exported training graph, wasm backend, one
-thread) run in a worker of one page, headless; native is our kernels for AVX2 on one thread, in this process
-(HIDENSEEK_KERNELS=v4 for AVX-512). They take turns, a few blocks of steps each. First all three train a few steps from
-the same start, and have to come to the same loss.
+Needs what `make web` installs, Chromium, and onnxruntime-web, which `make bench-web` installs beside this file. Ours
+and onnxruntime-web (the exported training graph, wasm backend, one thread) run in a worker of one page, headless;
+native is our kernels for AVX2 on one thread, in this process (HIDENSEEK_KERNELS=v4 for AVX-512). They take turns, a
+few blocks of steps each. First all three train a few steps from the same start, and have to come to the same loss.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ import numpy as np
 from benchmarks.machine import commit, describe
 from coordinator.models import MODELS, build_plan
 from edge_client.runtimes.sparse import SparseRuntime
-from edge_client.web import FOLDER
 from export.onnx_graph import training_graph
 from tests.helpers import random_ticket
 from tests.integration import web
 from wire.bundle import Bundle
 from wire.settings import Training
 
+RIVAL = Path(__file__).parent / "onnxruntime-web" / "node_modules" / "onnxruntime-web"
 SAME = 20  # steps after which the losses are compared
 
 
@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures here too")
     arguments = parser.parse_args(argv)
     os.environ.setdefault("HIDENSEEK_KERNELS", "v3")
+    if not RIVAL.exists():
+        parser.error(f"onnxruntime-web is not installed; run: make bench-web, or npm ci --prefix {RIVAL.parents[1]}")
     figures = {"commit": commit(), "machine": describe(), "versions": _versions(), **measure(arguments)}
     text = json.dumps(figures, indent=1) + "\n"
     if arguments.output:
@@ -71,7 +73,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     loss = [runtime.step(x, y, weights).loss for _ in range(SAME)][-1]
     times: dict[str, list[float]] = {"native": [], "kernels": [], "onnx": []}
-    with web.started("chromium") as program:
+    with web.started("chromium", str(RIVAL / "dist")) as program:
         for who in ("kernels", "onnx"):
             found = web.ask(program, ask=f"time {who}", warmup=0, blocks=1, steps=SAME, **request)["loss"]
             if not np.isclose(found, loss, rtol=1e-4):
@@ -111,7 +113,7 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 def _versions() -> dict[str, str]:
     """Of the browser and of onnxruntime-web."""
-    package = json.loads((FOLDER / "node_modules" / "onnxruntime-web" / "package.json").read_text())
+    package = json.loads((RIVAL / "package.json").read_text())
     browser = subprocess.run([str(web.CHROMIUM), "--version"], capture_output=True, text=True, check=True)
     return {"chromium": browser.stdout.split()[1], "onnxruntime-web": package["version"]}
 

@@ -1,7 +1,12 @@
-/** Lines of JSON in and out: the kernels in a worker of a real Chromium (`$CHROMIUM`, else Debian's). */
+/**
+ * Lines of JSON in and out: the kernels in a worker of a real Chromium (`$CHROMIUM`, else Debian's).
+ *
+ * An argument is the folder of onnxruntime-web's files, for benchmarks/web.py.
+ */
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { resolve } from "node:path";
 
 import { chromium } from "playwright-core";
 
@@ -10,14 +15,12 @@ import { answerLines } from "./files";
 const FILES: Record<string, [string, string]> = {
   "/worker.js": ["worker.js", "text/javascript"],
   "/kernels.wasm": ["../../src/kernels.wasm", "application/wasm"],
-  ...ort("ort.wasm.min.mjs", "text/javascript"),
-  ...ort("ort-wasm-simd-threaded.mjs", "text/javascript"),
-  ...ort("ort-wasm-simd-threaded.wasm", "application/wasm"),
 };
-
-/** A file of onnxruntime-web, for benchmarks/web.py. */
-function ort(name: string, type: string): Record<string, [string, string]> {
-  return { [`/ort/${name}`]: [`../../node_modules/onnxruntime-web/dist/${name}`, type] };
+const rival = process.argv[2];
+if (rival) {
+  FILES["/ort/ort.wasm.min.mjs"] = [`${rival}/ort.wasm.min.mjs`, "text/javascript"];
+  FILES["/ort/ort-wasm-simd-threaded.mjs"] = [`${rival}/ort-wasm-simd-threaded.mjs`, "text/javascript"];
+  FILES["/ort/ort-wasm-simd-threaded.wasm"] = [`${rival}/ort-wasm-simd-threaded.wasm`, "application/wasm"];
 }
 
 const server = createServer((request, response) => {
@@ -26,7 +29,7 @@ const server = createServer((request, response) => {
     response.setHeader("content-type", "text/html").end("<!doctype html><title>check</title>");
     return;
   }
-  void readFile(new URL(path, import.meta.url)).then((data) => response.setHeader("content-type", type!).end(data));
+  void readFile(resolve(import.meta.dirname, path)).then((data) => response.setHeader("content-type", type!).end(data));
 });
 await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
 

@@ -1,6 +1,4 @@
 /** For benchmarks/web.py: how long training steps take here, by our kernels and by onnxruntime-web. */
-import type * as Ort from "onnxruntime-web/wasm";
-
 import { SparseRuntime, type Samples } from "../src/kernels/runtime";
 import { fromHex } from "../src/wire/bytes";
 import type { Training } from "../src/wire/messages";
@@ -19,7 +17,24 @@ export interface TimingRequest {
   steps: number;
 }
 
-const ORT = "/ort/ort.wasm.min.mjs"; // served from node_modules; no bundler is to look into it
+const ORT = "/ort/ort.wasm.min.mjs"; // served by chromium.ts; no bundler is to look into it
+
+/** As much of onnxruntime-web as is used here: the page is built without it. */
+interface OrtTensor {
+  data: ArrayLike<number>;
+}
+interface Ort {
+  env: { wasm: { numThreads: number; wasmPaths: string } };
+  Tensor: {
+    new (type: "float32", data: Float32Array, dims: readonly number[]): OrtTensor;
+    new (type: "int64", data: BigInt64Array, dims: readonly number[]): OrtTensor;
+  };
+  InferenceSession: {
+    create(graph: Uint8Array, options: { executionProviders: string[] }): Promise<{
+      run(feeds: Record<string, OrtTensor>, fetches: string[]): Promise<Record<string, OrtTensor>>;
+    }>;
+  };
+}
 
 /** Milliseconds a step, of every block; and the loss of the last step. */
 export async function time(module: WebAssembly.Module, request: TimingRequest): Promise<{ ms: number[]; loss: number }> {
@@ -50,7 +65,7 @@ function ours(module: WebAssembly.Module, ticket: Ticket, samples: Samples, { tr
 async function rival(
   ticket: Ticket, samples: Samples, { training, graph }: TimingRequest,
 ): Promise<() => Promise<number>> {
-  const ort = (await import(ORT)) as typeof Ort;
+  const ort = (await import(ORT)) as Ort;
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmPaths = "/ort/";
   const session = await ort.InferenceSession.create(fromHex(graph!), { executionProviders: ["wasm"] });
@@ -69,7 +84,7 @@ async function rival(
     epsilon: scalar(training.epsilon),
     clip: scalar(training.clip),
   };
-  let [scores, m, v] = [kept(training.start), kept(0), kept(0)] as Ort.Tensor[];
+  let [scores, m, v] = [kept(training.start), kept(0), kept(0)] as OrtTensor[];
   let steps = 0;
   return async () => {
     const t = scalar(++steps);
