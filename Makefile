@@ -71,7 +71,7 @@ $(VENV)/.web: $(READY) $(WEB)
 web: $(VENV)/.web
 
 test-web: $(VENV)/.kernels $(VENV)/.web
-	@$(BIN)/python -m pytest tests/integration/test_phone_page.py tests/integration/test_web_kernels.py tests/unit/test_web_command.py $(ARGS)
+	@$(BIN)/python -m pytest tests/integration/test_phone_page.py tests/integration/test_phone_days.py tests/integration/test_web_kernels.py tests/unit/test_web_command.py $(ARGS)
 
 demo: $(VENV)/.kernels
 	@$(BIN)/hidenseek demo $(ARGS)

@@ -5,13 +5,16 @@
  *     {"phone": "a", "do": "wait", "text": "regular expression of the page's visible text", "timeout": 30000}
  *     {"phone": "a", "do": "click" | "choose" | "check" | "press", "what": selector or keys, "file": path}
  *     {"phone": "a", "do": "offline", "on": true}
+ *     {"phone": "a", "do": "init", "code": script}    that every page opened from now on runs before its own
+ *     {"phone": "a", "do": "sleep", "on": true}       as a phone does with a page that is not seen: it is frozen
+ *     {"phone": "a", "do": "installable"}             what keeps the page from being installed as an app
  *     {"phone": "a", "do": "script", "code": expression}         and "scheme", "light" or "dark"
  *     {"phone": "a", "do": "axe"}                     what is wrong for people who cannot see or use a mouse
  *     {"phone": "a", "do": "picture", "path": ..., "width": 390, "height": 844, "scheme": "dark"}
  */
 import { createRequire } from "node:module";
 
-import { chromium, type BrowserContext, type Page } from "playwright-core";
+import { chromium, type BrowserContext, type CDPSession, type Page } from "playwright-core";
 
 import { answerLines } from "./files";
 
@@ -52,6 +55,10 @@ async function phone(name: string): Promise<{ context: BrowserContext; page: Pag
   return found;
 }
 
+function inspector(page: Page): Promise<CDPSession> {
+  return page.context().newCDPSession(page);
+}
+
 async function answer(ask: Ask): Promise<unknown> {
   const { context, page, said } = await phone(ask.phone);
   switch (ask.do) {
@@ -88,6 +95,18 @@ async function answer(ask: Ask): Promise<unknown> {
     case "offline":
       await context.setOffline(ask.on);
       return null;
+    case "init":
+      await context.addInitScript(ask.code);
+      return null;
+    case "sleep":
+      await (await inspector(page)).send("Page.setWebLifecycleState", { state: ask.on ? "frozen" : "active" });
+      return null;
+    case "installable": {
+      const session = await inspector(page);
+      const { errors } = await session.send("Page.getAppManifest");
+      const { installabilityErrors } = await session.send("Page.getInstallabilityErrors");
+      return [...errors.map(({ message }) => message), ...installabilityErrors.map(({ errorId }) => errorId)];
+    }
     case "scheme":
       await page.emulateMedia({ colorScheme: ask.scheme });
       return null;

@@ -14,13 +14,16 @@ export function readCsv(text: string): Recording[] {
   const names = head.split(",").map((name) => name.trim().toLowerCase());
   const places = COLUMNS.map((name) => names.indexOf(name));
   const missing = COLUMNS.filter((_, i) => places[i] < 0);
-  if (missing.length) throw new DataError(`line 1: no column ${missing.join(", ")}; the first line names ${COLUMNS.join(",")}`);
+  if (missing.length) {
+    throw new DataError(`line 1: '${head.slice(0, 60)}' has no column ${missing.join(", ")}; it names ${COLUMNS.join(",")}, parted by commas`);
+  }
   const found: { activity: number; readings: number[] }[] = [];
   lines.forEach((line, i) => {
     if (!line.trim()) return;
     const cells = line.split(",").map((cell) => cell.trim());
     const readings = places.slice(0, CHANNELS).map((place) => (cells[place] ? Number(cells[place]) : NaN));
-    if (!readings.every(Number.isFinite)) throw new DataError(`line ${i + 2}: '${line.slice(0, 60)}' has not six numbers`);
+    const bad = readings.findIndex((reading) => !Number.isFinite(reading));
+    if (bad >= 0) throw new DataError(`line ${i + 2}: ${COLUMNS[bad]} is '${(cells[places[bad]] ?? "").slice(0, 30)}', a number expected`);
     const said = cells[places[CHANNELS]] ?? "";
     const activity = (ACTIVITIES as readonly string[]).indexOf(said.toLowerCase());
     if (activity < 0) throw new DataError(`line ${i + 2}: activity '${said.slice(0, 30)}', one of ${ACTIVITIES.join(", ")} expected`);

@@ -24,9 +24,10 @@ export function offerChoice(chosen: (found: Chosen | null) => void): void {
       fine(all);
       chosen({ data, words: all });
     } catch (error) {
-      if (!(error instanceof DataError)) throw error;
-      wrong(error.message);
       chosen(null);
+      if (error instanceof DOMException) wrong(`${words} cannot be read (${error.name}): choose it again`);
+      else if (error instanceof DataError) wrong(`${words}: ${error.message}`);
+      else throw error;
     }
   };
 
@@ -42,6 +43,7 @@ export function offerChoice(chosen: (found: Chosen | null) => void): void {
   });
 
   const file = element<HTMLInputElement>("chosen-file");
+  file.addEventListener("click", () => (file.value = "")); // the same one again, mended, is news
   file.addEventListener("change", () => {
     const found = file.files?.[0];
     if (!found) return;
