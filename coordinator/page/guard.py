@@ -114,6 +114,6 @@ async def read_form(request: Request) -> dict[str, str]:
         if len(body) > LARGEST_FORM_BYTES:
             raise HTTPException(413, "this form is too large")
     try:
-        return {name: values[-1] for name, values in parse_qs(body.decode(), max_num_fields=20).items()}
+        return {name: values[-1] for name, values in parse_qs(body.decode(), max_num_fields=40).items()}
     except ValueError:
         raise HTTPException(400, "this is no form") from None

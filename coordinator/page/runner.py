@@ -25,6 +25,7 @@ LABELS = {  # and what a person should know of it
     "training.learning_rate": ("Learning rate", "Of the devices' optimiser."),
 }
 OF_START = tuple(LABELS)
+WAS = "was."  # before a name: what stood in the form when it was made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Field:
         name: as in devices.yaml.
         label, text: for a person.
         value: what stands there.
+        known: what it is.
         wrong: why it cannot be.
     """
 
@@ -42,6 +44,7 @@ class Field:
     label: str
     text: str
     value: str
+    known: str
     wrong: str = ""
 
 
@@ -87,7 +90,7 @@ class Runner:
             label, text = LABELS[name]
             complaint = str(wrong) if isinstance(wrong, ConfigError) and wrong.setting == name else ""
             written = texts.get(name, value) if texts else value
-            fields.append(Field(name=name, label=label, text=text, value=written, wrong=complaint))
+            fields.append(Field(name=name, label=label, text=text, value=written, known=value, wrong=complaint))
         whole = str(wrong) if wrong and not any(field.wrong for field in fields) else run.problem if run.over else ""
         return Form(action="start" if run.over else "change", fields=fields, wrong=whole)
 
@@ -127,8 +130,10 @@ class Runner:
 
 
 def _news(texts: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
-    """What was filled in otherwise than it stood there."""
-    return {name: text.strip() for name, text in texts.items() if text.strip() != known.get(name)}
+    """What was filled in otherwise than it stood there, or than it is: others may have changed something meanwhile."""
+    before = {**known, **{name.removeprefix(WAS): text for name, text in texts.items() if name.startswith(WAS)}}
+    filled = {name: text.strip() for name, text in texts.items() if not name.startswith(WAS)}
+    return {name: text for name, text in filled.items() if text != before.get(name)}
 
 
 def _value(listed: DevicesFile, name: str) -> Any:

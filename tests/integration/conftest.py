@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.fleet import Processes, wait_until
+from tests.integration.kotlin import Program
+from tests.integration.phones import browser, served
 
 
 @pytest.fixture
@@ -63,3 +65,17 @@ def started_mosquitto(folder: Path, settings: str, accounts: Mapping[str, str] |
 def _open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Program]:
+    """All tests' phones."""
+    with browser() as program:
+        yield program
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the page is."""
+    with served(tmp_path_factory.mktemp("page")) as address:
+        yield address

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.deployed import Deployed, deployed
 from tests.integration.fleet import Processes, rows, wait_until
 from tests.integration.kotlin import Program
-from tests.integration.phones import Phone, browser, invitation, served
+from tests.integration.phones import Phone, invitation
 from tests.integration.test_phone_page import person
 from tests.integration.web import needs_chromium, needs_web
 
@@ -38,20 +38,6 @@ globalThis.setMachine = (news) => {
   connection.dispatchEvent(new Event("change"));
 };
 """
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Program]:
-    """All tests' phones."""
-    with browser() as program:
-        yield program
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the page is."""
-    with served(tmp_path_factory.mktemp("page")) as address:
-        yield address
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from coordinator.brokers import enroller
 from tests.integration.deployed import Deployed, deployed
 from tests.integration.fleet import Processes, assert_every_mask_counted_once, rows, wait_until, write_person
 from tests.integration.kotlin import Program
-from tests.integration.phones import Phone, browser, invitation, served
+from tests.integration.phones import Phone, invitation
 from tests.integration.web import needs_chromium, needs_web
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow, needs_web, needs_chromium]
@@ -31,20 +31,6 @@ federation:
   training: {epochs: 4}
 devices: {pi-1: {}, pi-2: {}, phone-1: {}, phone-2: {}, phone-3: {}}
 """
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Program]:
-    """All tests' phones."""
-    with browser() as program:
-        yield program
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the page is."""
-    with served(tmp_path_factory.mktemp("page")) as address:
-        yield address
 
 
 @pytest.fixture

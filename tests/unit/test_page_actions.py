@@ -6,13 +6,16 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
 
+from coordinator import orders
 from coordinator.brokers import claims
 from coordinator.brokers import deployment as deployments
 from coordinator.brokers.enroller import open_card
+from coordinator.page.options import PageExtent
 from coordinator.page.server import PageServer
 from tests.page import Made, Visitor, deployment
 from wire import signing
@@ -130,3 +133,46 @@ def test_cards_are_seen_and_approved(tmp_path: Path) -> None:
         assert json.loads(answer.text)["said"].endswith("who had it is out")
         assert claims.load(deploy).cards["pi-000"].key is None
         assert made.source.take().devices["pi-000"][0] == "training"
+
+
+def test_settings_that_others_changed_meanwhile_are_left(made: Made, server: PageServer) -> None:
+    """A form that was open for a while changes what was written into it, and nothing else."""
+    visitor = Visitor(server).log_in()
+    text = visitor.get("/run").text
+    shown = dict(re.findall(r'<input id="f-\d+" name="(\w+)" value="([^"]*)"', text))
+    assert set(shown) == {"rounds", "per_round", "quorum", "deadline_s"}
+    was = {f"was.{name}": value for name, value in shown.items()}
+    orders.change(made.store, {"rounds": 40})
+    visitor.post("/run/change", {"form_key": visitor.form_key(), **was, **shown, "deadline_s": "90"})
+    assert orders.changed(made.store, made.source.run) == {"rounds": 40, "deadline_s": 90}
+
+
+def test_no_run_is_started_by_a_coordinator_that_does_not_stay(made: Made, server: PageServer) -> None:
+    """Which is said on the page and to programs; one that goes on is stopped first."""
+    program = Visitor(server, bearer=server.token)
+    assert program.post("/run/stop", {}, Accept="application/json").status == 200
+    answer = program.post("/run/start", {"rounds": "3"}, Accept="application/json")
+    assert (answer.status, "hidenseek serve --stay" in answer.text) == (503, True)
+    assert "this coordinator starts no other" in program.get("/run").text
+    assert 'id="start" hidden' in program.get("/").text
+
+
+def test_what_a_person_fills_in_for_a_new_run_is_checked(tmp_path: Path) -> None:
+    """By devices.yaml as it is then; a file that is wrong is told with its line."""
+    config = tmp_path / "devices.yaml"
+    config.write_text("federation: {rounds: 9, per_round: 3, quorum: 2}\n")
+    made = Made(tmp_path, devices=3, rounds=1, extent=PageExtent(config=config, stays=True))
+    with made.shown() as server:
+        program = Visitor(server, bearer=server.token)
+        program.post("/run/stop", {})
+        assert 'name="rounds" value="9"' in program.get("/run").text
+        wrong = program.post("/run/start", {"rounds": "12", "quorum": "4"})
+        assert wrong.status == 400
+        assert 'name="rounds" value="12"' in wrong.text
+        assert "quorum is 4, but only 3 devices are selected a round" in wrong.text
+        config.write_text("federation:\n  round: 9\n")
+        assert "devices.yaml:2: federation.round: no such setting" in unescape(program.get("/run").text)
+        config.write_text("federation: {rounds: 9, per_round: 3, quorum: 2}\n")
+        assert program.post("/run/start", {"rounds": "12", "seed": "5"}).status == 303
+        assert orders.asked(made.store) == {"rounds": 12, "seed": 5}
+        assert "A run is being started" in program.get("/run").text
