@@ -41,7 +41,8 @@ FEATURES: Mapping[str, Sequence[Feature]] = {
         ("stream", "moved"), ("input", "values"), ("update", "moved"), ("step", "calls"),
     ],
     "onnx": [
-        ("convolution", "flops"), ("convolution", "values"), ("grouped convolution", "values"), ("matmul", "flops"),
+        ("convolution", "flops"), ("convolution", "values"), ("grouped convolution", "flops"),
+        ("grouped convolution", "values"), ("matmul", "flops"),
         ("matmul", "moved"), ("elementwise", "moved"), ("index", "moved"), ("pool", "flops"), ("copy", "moved"),
         ("copy", "values"), ("strided copy", "values"), ("reduction", "moved"), ("reduction", "values"), ("", "calls"),
     ],
