@@ -36,10 +36,11 @@ EXPORTS = (
     *("hs_vector_width", "hs_struct_bytes", "hs_check", "hs_load_scores", "hs_step", "hs_gradient", "hs_logits"),
     *("hs_adaptive_encode", "hs_adaptive_decode", "__heap_base"),
 )
-FLAGS = (
-    *("--target=wasm32-wasi", "--sysroot=/usr", "-std=gnu11"),
-    *("-O3", "-msimd128", "-mbulk-memory", "-fno-math-errno", "-ffp-contract=fast"),
-    *("-mexec-model=reactor", "-nodefaultlibs", "-lc", "-Wl,--strip-all"),
+MACHINE = ("--target=wasm32-wasi", "--sysroot=/usr")
+FLAGS = (*MACHINE, "-std=gnu11", "-O3", "-msimd128", "-mbulk-memory", "-fno-math-errno", "-ffp-contract=fast")
+# Without -O, which would have clang run binaryen's wasm-opt where that is installed; Debian's refuses these vectors.
+LINK = (
+    *(*MACHINE, "-mexec-model=reactor", "-nodefaultlibs", "-lc", "-Wl,--strip-all"),
     *(f"-Wl,--export={name}" for name in EXPORTS),
 )
 
@@ -62,7 +63,10 @@ def build_kernels(target: Path = TARGET, *, compiler: str | None = None) -> Path
     command = COMPILER.find(compiler)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-", suffix=".tmp") as name:
         draft = Path(name) / target.name
-        COMPILER.run([*command, *FLAGS, *map(str, sources()), "-o", str(draft)])
+        objects = [str(Path(name) / f"{source.stem}.o") for source in sources()]
+        for source, made in zip(sources(), objects, strict=True):
+            COMPILER.run([*command, *FLAGS, "-c", str(source), "-o", made])
+        COMPILER.run([*command, *LINK, *objects, "-o", str(draft)])
         put_library(draft, target)
     return target
 
