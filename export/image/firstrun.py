@@ -27,6 +27,8 @@ Before=ssh.service
 
 [Service]
 Type=oneshot
+# Its keys for SSH take a slow board a minute, in which the device can join.
+Nice=15
 ExecStart={SCRIPT}
 """
 ARGUMENTS = (

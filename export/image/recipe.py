@@ -124,8 +124,13 @@ FSTAB = f"""\
 LABEL={ROOT_LABEL} / ext4 defaults,noatime,errors=remount-ro 0 1
 LABEL={BOOT_LABEL} /boot/firmware vfat defaults,nofail,x-systemd.device-timeout=180 0 2
 """
-# They fetch lists of packages, or look after what a card does not have, while the board should train.
-MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service")
+# They fetch lists of packages, look after what a card does not have, or mount what nothing here reads, while the board
+# should train.
+MASKED = (
+    "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "systemd-pstore.service",
+    "systemd-binfmt.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-fs-fuse-connections.mount",
+    "dev-hugepages.mount",
+)  # fmt: skip
 
 
 def sources() -> str:
@@ -140,7 +145,7 @@ def before() -> Tree:
     """Files that have to be there before kernel and firmware are installed."""
     tree = Tree()
     tree.add("/etc/apt/sources.list", sources())
-    tree.add("/etc/fstab", FSTAB)  # read for which fsck the initial RAM disk is to have
+    tree.add("/etc/fstab", FSTAB)  # which initramfs-tools reads
     tree.add("/etc/default/raspi-firmware", f'ROOTPART=LABEL={ROOT_LABEL}\nCONSOLES="auto"\n')
     tree.add("/etc/initramfs-tools/conf.d/hidenseek", "MODULES=list\nCOMPRESS=zstd\n")
     tree.add("/etc/initramfs-tools/modules", "".join(f"{one}\n" for one in EARLY_MODULES))
