@@ -1,16 +1,16 @@
 """A device's process, fresh: what it takes to train a bundle, and what this machine's core can do.
 
     python -m coordinator.device_worker BUNDLE BATCH STEPS SAMPLES [SECONDS]
-    python -m coordinator.device_worker turns BUNDLE:BUNDLE... BATCH SAMPLES SECONDS TURNS
+    python -m coordinator.device_worker turns BUNDLE:BUNDLE... BATCH SAMPLES SECONDS
     python -m coordinator.device_worker machine
 
 The first loads what `hidenseek-edge join` loads, trains STEPS steps or SECONDS seconds, whichever is longer, on
 SAMPLES samples, tries the network on as many, and prints a line of JSON: the largest resident memory after each of
 these, in bytes, and the seconds of every step, by the clock and of the processor.
 
-The second opens all bundles, prints a line with the largest resident memory after the first of them (or why its runtime
-is missing), waits for a line, and then trains each for SECONDS, TURNS times over: a line with the processor's seconds
-of every step, by bundle and turn, and with what `machine` says, which the third prints by itself.
+The second opens all bundles and prints a line with the largest resident memory after the first of them, or why its
+runtime is missing. To every line that it is told it trains each for SECONDS and answers with the processor's seconds of
+every step, by bundle; to "machine" with what one core of this machine does, which the third prints by itself.
 
 A bundle's SHA-256 lies beside it in BUNDLE.id. All need no more than a device has, so they run on boards as they are.
 """
@@ -59,8 +59,8 @@ def train(path: Path, batch: float, steps: float, samples: float, seconds: float
     }
 
 
-def take_turns(paths: list[Path], batch: float, samples: float, seconds: float, turns: float) -> None:
-    """Train bundles by turns; see above."""
+def take_turns(paths: list[Path], batch: float, samples: float, seconds: float) -> None:
+    """Train bundles whenever told to; see above."""
     from wire.errors import RuntimeMissing, TicketError
 
     try:
@@ -68,12 +68,14 @@ def take_turns(paths: list[Path], batch: float, samples: float, seconds: float, 
     except (RuntimeMissing, TicketError) as error:  # a program of another version is as good as none
         _say({"missing": str(error)})
         return
-    _say({"opened": trials[0].peaks["opened"]})
-    sys.stdin.readline()
     for trial in trials:
         trial.steps(1, 0.0)  # the first takes what others do not
-    found = [[trial.steps(LEAST_STEPS, seconds)[1] for trial in trials] for _ in range(int(turns))]
-    _say({"cpu_seconds": [list(one) for one in zip(*found, strict=True)], "machine": machine()})
+    _say({"opened": trials[0].peaks["opened"]})
+    for line in sys.stdin:
+        if line.strip() == "machine":
+            _say(machine())
+        else:
+            _say({"cpu_seconds": [trial.steps(LEAST_STEPS, seconds)[1] for trial in trials]})
 
 
 class _Trial:

@@ -1,7 +1,7 @@
 """Memory of a device's process: Python and all that it imports, and what a runtime takes beside its tensors.
 
 Fits to the largest resident memory (VmHWM) of fresh processes that load what `hidenseek-edge join` loads, train and
-try the network, for every network here on x86-64 (benchmarks/planner.py); on ARM they are assumed to hold.
+try the network, for every network here on x86-64 (benchmarks/planner.py); on ARM tried under qemu-user.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from wire.plan import Plan
 EVALUATION_BATCH = 64  # samples that a device tries at once (edge_client.trainer)
 TICKET_BYTES = 8  # of a kept weight: the unpacked ticket
 MASK_BYTES = 0.75  # of a weight of the largest layer: its mask, decoded
-# Bytes of a process with the runtime loaded and no network, on x86-64; on ARM it is assumed to be as on a PC.
+# Bytes of a process with the runtime loaded and no network, on x86-64.
 PROCESS: Mapping[Runtime, float] = {"sparse": 42.9e6, "onnx": 74.7e6, "executorch": 49.1e6}
+# What it takes more on other processors: of three networks' processes in the arm64 root, emulated, less those here.
+ELSEWHERE: Mapping[str, Mapping[Runtime, float]] = {"aarch64": {"sparse": 0.4e6, "onnx": -2.7e6, "executorch": -1.6e6}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,8 @@ def process(plan: Plan, runtime: Runtime, profile: Profile | None) -> float:
     if profile is not None and profile.system != "linux":
         return 0
     given = profile.process_mb.get(runtime) if profile else None
-    base = PROCESS[runtime] if given is None else given * 1e6
+    machine = (profile.machine if profile else None) or ""
+    base = PROCESS[runtime] + ELSEWHERE.get(machine, {}).get(runtime, 0) if given is None else given * 1e6
     return base + MASK_BYTES * max(shape.weights for shape in plan.weight_layers())
 
 

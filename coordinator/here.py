@@ -56,7 +56,7 @@ DENSITY = 0.1
 def measure(tell: Callable[[str], None]) -> Profile:
     """Measure this machine: one core's peak and bandwidth, and how far off estimates are.
 
-    The processes of all runtimes start together, and then each measures by itself.
+    The processes of all runtimes start together, and then measure by turns, so that what disturbs one disturbs all.
 
     Args:
         tell: called with what is measured next.
@@ -71,23 +71,24 @@ def measure(tell: Callable[[str], None]) -> Profile:
             if runtime == "onnx" and find_spec("onnx") is None:  # what makes the graphs; a board has onnxruntime only
                 continue
             paths = [_bundle_of(plan, runtime, Path(folder)) for plan in NETS]
-            options = (str(BATCH), str(SAMPLES), str(SECONDS), str(TURNS))
+            options = (str(BATCH), str(SAMPLES), str(SECONDS))
             processes[runtime] = _start("turns", os.pathsep.join(map(str, paths)), *options)
             stack.callback(_end, processes[runtime])
         ready = {runtime: _line(process) for runtime, process in processes.items()}
-        found: dict[Runtime, dict[str, Any]] = {}
-        for runtime in (name for name in processes if "missing" not in ready[name]):
-            tell(f"the runtime {runtime}")
-            found[runtime] = ready[runtime] | _line(processes[runtime], say="go")
-    if "sparse" not in found:
-        raise ConfigError(
-            "no kernels are built here, so the core's peak cannot be measured",
-            where="--here",
-            hint="make, or pip install a wheel",
-        )
-    profile = _described(found["sparse"]["machine"])
-    factors = {runtime: _factor(profile, runtime, one["cpu_seconds"]) for runtime, one in found.items()}
-    opened = {name: footprint.PROCESS[name] + one["opened"] - OPENED[name] for name, one in found.items()}
+        there = [runtime for runtime, said in ready.items() if "missing" not in said]
+        if "sparse" not in there:
+            raise ConfigError(
+                "no kernels are built here, so the core's peak cannot be measured", where="--here",
+                hint="make, or pip install a wheel",
+            )  # fmt: skip
+        tell("the runtimes by turns")
+        turns = [
+            {runtime: _line(processes[runtime], say="turn")["cpu_seconds"] for runtime in there} for _ in range(TURNS)
+        ]
+        tell("one core's arithmetic and memory")
+        profile = _described(_line(processes["sparse"], say="machine"))
+    factors = {runtime: _factor(profile, runtime, [turn[runtime] for turn in turns]) for runtime in there}
+    opened = {runtime: footprint.PROCESS[runtime] + ready[runtime]["opened"] - OPENED[runtime] for runtime in there}
     memory = {runtime: nbytes / 1e6 for runtime, nbytes in opened.items()}
     return profile.model_copy(update={"calibration": factors, "process_mb": memory})
 
@@ -121,11 +122,11 @@ def _factor(profile: Profile, runtime: Runtime, measured: Sequence[Sequence[Sequ
     Args:
         profile: of this machine, uncorrected.
         runtime: its name.
-        measured: seconds of steps, by network and turn.
+        measured: seconds of steps, by turn and network.
     """
     core, factors = rates.core_of(profile), []
     assert core is not None  # the profile has all figures
-    for plan, turns in zip(NETS, measured, strict=True):
+    for plan, *turns in zip(NETS, *measured, strict=True):
         step_s = min(statistics.quantiles(times, n=4)[0] for times in turns)
         factors.append(step_s / rates.seconds(_work(plan, runtime), runtime, core))
     return statistics.geometric_mean(factors)

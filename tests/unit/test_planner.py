@@ -320,10 +320,10 @@ def test_what_a_worker_lacks_is_said(tmp_path: Path, ticket: Ticket) -> None:
     empty = Bundle(runtime="onnx", ticket=ticket, files={})
     path.write_bytes(empty.encoded)
     path.with_name("small.id").write_bytes(empty.id)
-    assert here.worker("turns", str(path), "16", "16", "0", "1")["missing"]
+    assert here.worker("turns", str(path), "16", "16", "0")["missing"]
     path.write_bytes(empty.encoded[:-1])
     with pytest.raises(ConfigError, match="the measuring process failed"):
-        here.worker("turns", str(path), "16", "16", "0", "1")
+        here.worker("turns", str(path), "16", "16", "0")
 
 
 def test_blocks_share_indices() -> None:
