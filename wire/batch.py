@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from wire import messages, signing
 from wire.errors import WireError
 from wire.fields import RUN_BYTES
-from wire.mask import FLIPS, Ends, Signs, Votes, votes_of
+from wire.mask import FLIPS, Ends, Signs, Votes, count_votes, votes_of
 from wire.messages import HEADER_BYTES, MAGIC, VERSION, MaskUpdate, kind_number
 from wire.native.library import Native, Spans, native
 
@@ -48,8 +48,15 @@ def pack(signs: Signs) -> Row:
     return row
 
 
+def unpack(row: Row, kept: int) -> Signs:
+    """Inverse of `pack`: bool (kept,)."""
+    return np.unpackbits(row.view(np.uint8), count=kept, bitorder="little").view(np.bool_)
+
+
 def count(rows: Rows, previous: Signs) -> Votes:
-    """`wire.mask.count_votes` of masks that lie in the rows of one array."""
+    """`wire.mask.count_votes` of masks that lie in the rows of one array; without the native library, too."""
+    if native() is None:
+        return count_votes((unpack(row, previous.size) for row in rows), previous)
     ayes = _native().count_votes(np.ascontiguousarray(rows))[: previous.size].astype(np.uint32)
     return votes_of(ayes, len(rows), previous)
 

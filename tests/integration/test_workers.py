@@ -16,7 +16,7 @@ from coordinator.worker import Worker
 from coordinator.worker_batch import Opener, Opening, Source
 from coordinator.worker_store import WorkerStore
 from tests.integration.stage import HONEST, Stage
-from wire import messages, signing
+from wire import batch, messages, signing
 from wire.channel import Channel, seal
 from wire.errors import ConfigError
 from wire.messages import Message, Receipt, Round
@@ -164,6 +164,8 @@ def test_masks_for_another_worker_do_not_part_those_of_ones_own(
         assert isinstance(stage, Crewed)
         stage.start("other")  # pi-2's, so that it stands between those of pi-1 and pi-3
 
+    if not batch.able():
+        pytest.skip("without the native library masks are opened one by one")
     monkeypatch.setattr(Opener, "start", note)
     stage = Crewed(tmp_path, rounds=5, names=("one",), acts={2: join})
     assert stage.play().digest == stage.expected().digest
