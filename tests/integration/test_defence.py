@@ -57,8 +57,8 @@ def test_a_hostile_device_is_left_out(tmp_path: Path, monkeypatch: pytest.Monkey
     finish = Client._finish
 
     def hostile(self: Client, trained: Trained) -> MaskUpdate:
-        turned = replace(trained, signs=~trained.signs) if self.device.name == DEVICES[0] else trained
-        return finish(self, turned)
+        turned = replace(trained, signs=~trained.signs, scores=-mask.as_multipliers(trained.signs))
+        return finish(self, turned if self.device.name == DEVICES[0] else trained)
 
     monkeypatch.setattr(Client, "_finish", hostile)
     federation, store, watcher, outcome = run(tmp_path, Training(epochs=2), defend=defend)
