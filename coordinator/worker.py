@@ -36,7 +36,7 @@ TICK_S = 0.25
 REPORT_S = 1.0
 TELL_AGAIN_S = 3.0  # a tally that is not settled
 TALLY = 200  # masks of one, so that the coordinator takes it for a message (`coordinator.server.MAX_VALUES`)
-TALLIES = 8  # told before the first of them is settled
+TALLIES = 32  # told before the first of them is settled: fewer, and a round ends with waiting for answers
 TALLY_BYTES = 256 * 1024
 
 
@@ -348,12 +348,13 @@ class Worker:
         """Tell of masks that are on disk; of more before those are settled, if they are many."""
         if self._shift is None:
             return
+        complete = len(self._kept) == len(self._devices)  # no more masks of this round will come
         waiting = sorted(self.store.told(), key=lambda name: name not in self._told)
         for name in waiting[:TALLIES]:
             if now_s - self._told.get(name, -math.inf) >= TELL_AGAIN_S:
                 self._say(name, self._fresh.pop(name, []) or self.store.masks_of(name), now_s)
         for count in range(len(waiting), TALLIES):
-            found = self.store.batch(TALLY if count else 1, TALLY, TALLY_BYTES)
+            found = self.store.batch(TALLY if count and not complete else 1, TALLY, TALLY_BYTES)
             if found is None:
                 return
             self._say(*found, now_s)
