@@ -154,7 +154,7 @@ function deadline() {
 
 listen(
   (told) => {
-    if (run && run.id !== told.run.id) location.reload(); // the page was made for another
+    if (run && run.id !== told.run.id) return location.reload(); // the page was made for another
     if (told.all) fleet.clear();
     let news = told.all; // who is there, or how they are sorted, is another
     for (const [name, row] of Object.entries(told.devices)) {
