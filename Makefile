@@ -76,8 +76,9 @@ test-web: $(VENV)/.kernels $(VENV)/.web
 demo: $(VENV)/.kernels
 	@$(BIN)/hidenseek demo $(ARGS)
 
+# Three processes on two cores: a seventh of the time tests wait for what they have started.
 test: $(VENV)/.kernels
-	@$(BIN)/python -m pytest -n 2 -m "not slow and not broker and not chaos and not image" $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not broker and not chaos and not image" $(ARGS)
 
 test-all: $(VENV)/.kernels $(VENV)/.executorch
 	@$(MAKE) --no-print-directory web || echo "no web client: its tests are skipped"
