@@ -7,7 +7,7 @@ from wire import dither, mask
 from wire.errors import WireError
 from wire.mask import Context, Votes
 from wire.messages import CatchUp, Missed, Round
-from wire.prng import mix
+from wire.prng import training_seed
 from wire.settings import Training
 from wire.ticket import Ticket
 
@@ -60,7 +60,7 @@ class Announced:
         Raises:
             KeyError: if there are no votes of that round.
         """
-        return dither.context(self[number], self._training, mix(self._seed, number, device))
+        return dither.context(self[number], self._training, training_seed(self._seed, number, device))
 
     def __setitem__(self, number: int, votes: Votes) -> None:
         """Votes to be announced with a round."""

@@ -10,7 +10,7 @@ from coordinator import robust
 from coordinator.steps import Asynchrony
 from wire import dither
 from wire.errors import ConfigError
-from wire.mask import Signs, Votes
+from wire.mask import Context, Signs, Votes
 
 
 def check(asynchrony: Asynchrony | None, *, secure_aggregation: bool) -> None:
@@ -24,7 +24,9 @@ def check(asynchrony: Asynchrony | None, *, secure_aggregation: bool) -> None:
         raise ConfigError(f"{setting}, but training.dither needs rounds whose masks are seen. Set one of them back")
 
 
-def close(previous: Votes, masks: Iterable[tuple[str, Signs, Signs]], *, defend: bool) -> tuple[Votes, tuple[str, ...]]:
+def close(
+    previous: Votes, masks: Iterable[tuple[str, Signs, Context]], *, defend: bool
+) -> tuple[Votes, tuple[str, ...]]:
     """The mean scores after a round; where all its masks are hostile, nothing changes.
 
     What `coordinator.robust` looks at are the bits that training has changed, as changes of the announced signs: of
@@ -32,7 +34,7 @@ def close(previous: Votes, masks: Iterable[tuple[str, Signs, Signs]], *, defend:
 
     Args:
         previous: as announced with the round.
-        masks: device, its mask and the one that was to be expected of it, bool (kept,); the order does not matter.
+        masks: device, its mask, bool (kept,), and what was known of it; the order does not matter.
         defend: leave out what is hostile.
 
     Returns:
@@ -41,7 +43,7 @@ def close(previous: Votes, masks: Iterable[tuple[str, Signs, Signs]], *, defend:
     Raises:
         ValueError: if there is no mask.
     """
-    changed = {device: (robust.pack(previous.signs ^ sent ^ expected), expected) for device, sent, expected in masks}
+    changed = {device: (robust.pack(previous.signs ^ sent ^ known.signs), known.signs) for device, sent, known in masks}
     if not changed:
         raise ValueError("no masks")
     counted = tuple(changed)

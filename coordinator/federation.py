@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from coordinator import apart, dithered, orders, secretly, workforce
 from coordinator.aggregate import DEFEND, MEMORY
@@ -112,9 +113,9 @@ class Federation:
 
     def settings(self) -> str:
         """Everything a resumed run must agree with, as canonical JSON."""
-        every = {
+        every: dict[str, Any] = {
             "schedule": asdict(self.schedule),
-            "training": {name: value for name, value in asdict(self.training).items() if name != "dither"},
+            "training": asdict(self.training),
             "asynchrony": asdict(self.asynchrony) if self.asynchrony else None,
             "memory": self.memory,
             "defend": self.defend,
@@ -122,8 +123,8 @@ class Federation:
         # Not otherwise: runs that began before there was any are taken up as they were.
         if self.secure_aggregation:
             every["secure_aggregation"] = True
-        if self.training.dither:
-            every["dither"] = self.training.dither
+        if not self.training.dither:
+            del every["training"]["dither"]
         return json.dumps(every, sort_keys=True)
 
 

@@ -22,7 +22,7 @@ from coordinator.store_masks import StoredMask
 from coordinator.store_runs import StoredRound
 from wire import mask
 from wire.errors import Mismatch, WireError
-from wire.mask import Signs, Votes
+from wire.mask import Context, Signs, Votes
 from wire.messages import MaskUpdate
 from wire.secure_messages import FromDevice
 from wire.ticket import Ticket
@@ -53,11 +53,15 @@ class Ballot:
     dither: bool = False
 
     def read(self, masks: Iterable[StoredMask]) -> Iterator[tuple[str, Signs]]:
-        """Devices and their masks, each in the context of the votes that it began with; not what workers added up."""
+        """Devices and their masks; not what workers added up."""
+        return ((device, signs) for device, signs, _ in self.heard(masks))
+
+    def heard(self, masks: Iterable[StoredMask]) -> Iterator[tuple[str, Signs, Context]]:
+        """As `read`, and each mask with what was known of it: by the votes that it began with."""
         for one in masks:
             if one.signs:
                 known = self.announced.known(one.number, one.device)
-                yield one.device, mask.decode_signs(one.signs, known, self.ticket.ends)
+                yield one.device, mask.decode_signs(one.signs, known, self.ticket.ends), known
 
     def added_up(self, number: int) -> list[Votes]:
         """What workers have counted of a round."""
@@ -162,8 +166,7 @@ class InRounds(Openly):
         ballot = self._ballot
         stored = ballot.store.votes_in(ballot.run, number)
         if ballot.dither:
-            masks = ((name, sent, ballot.announced.known(number, name).signs) for name, sent in ballot.read(stored))
-            votes, remarks = dithered.close(ballot.announced[number], masks, defend=ballot.defend)
+            votes, remarks = dithered.close(ballot.announced[number], ballot.heard(stored), defend=ballot.defend)
             return votes, len(stored), remarks
         votes, remarks = close_votes(
             ballot.announced[number],

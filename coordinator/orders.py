@@ -15,6 +15,7 @@ from typing import Any
 
 from coordinator import config, yaml_file
 from coordinator.config import DevicesFile
+from coordinator.database import replacing
 from coordinator.rounds import CHANGEABLE, Schedule
 from coordinator.store import Store
 from coordinator.yaml_file import Misplaced
@@ -202,10 +203,7 @@ def _opened(store: Store, run: bytes) -> tuple[bool, int]:
 
 def _write(store: Store, run: bytes, changes: Changes, *, begun: bool) -> None:
     rows = [(run, name, int(begun), json.dumps(value)) for name, value in changes.items()]
-    store.write_rows(
-        "INSERT INTO amended VALUES (?, ?, ?, ?) ON CONFLICT (run, name, begun) DO UPDATE SET value = excluded.value",
-        rows,
-    )
+    store.write_rows(replacing("amended", ("run", "name", "begun"), ("value",)), rows)
 
 
 def _read(store: Store, run: bytes, *, begun: bool) -> Changes:

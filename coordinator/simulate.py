@@ -31,7 +31,7 @@ from wire import messages, signing
 from wire.channel import Channel, Garbled, Received
 from wire.errors import ConfigError
 from wire.messages import MaskUpdate, Message, Receipt, Round
-from wire.prng import mix
+from wire.prng import mix, training_seed
 from wire.topics import Topics
 from wire.transport import MemoryBus
 
@@ -139,6 +139,7 @@ class _Loop:
 
     def _round(self, state: State, number: int, selected: tuple[str, ...]) -> tuple[State, Row]:
         futures: dict[str, Future[Done]] = {}
+        seeds = {device: training_seed(self.plan.schedule.seed, number, device) for device in selected}
         down_bytes = up_bytes = 0
         for device in selected:
             message = Round(
@@ -159,7 +160,7 @@ class _Loop:
                 data=self.data.devices[device],
                 memory=self.journal.newest_memory(device, before=number),
                 keep=self.journal.memory(device, number),
-                seed=mix(self.plan.schedule.seed, number, device),
+                seed=seeds[device],
             )
             futures[device] = self.executor.submit(train, job)
         results = {device: future.result() for device, future in futures.items()}
@@ -180,8 +181,9 @@ class _Loop:
             )
             received, size = self._carry(self._edge, self._server, self.topics.up(device, "mask"), update)
             up_bytes += size
-            seed = mix(self.plan.schedule.seed, number, device)
-            updates.append(Update(device=device, samples=received.train_samples, payload=received.signs, seed=seed))
+            updates.append(
+                Update(device=device, samples=received.train_samples, payload=received.signs, seed=seeds[device])
+            )
             receipt = Receipt(run=self._run, number=number)
             down_bytes += self._carry(self._server, self._edge, self.topics.down(device), receipt)[1]
         saved = sum(len(update.payload) - self.method.ideal_bytes(state, update) for update in updates)

@@ -30,7 +30,7 @@ from wire.channel import Channel, Garbled
 from wire.errors import BrokerRefused, HidenseekError, JoinRefused, WireError
 from wire.messages import CatchUp, Evaluation, Federation, MaskUpdate, Message, Round, State, Telemetry, single
 from wire.personal import Personal
-from wire.prng import mix
+from wire.prng import training_seed
 from wire.secure_messages import Deliveries, Invitation, Roster, Survivors
 from wire.telemetry import RoundTelemetry
 from wire.topics import DEVICE_QOS, Topics
@@ -80,6 +80,7 @@ class Client:
     _runtime: Runtime | None = None
     _training: Iterator[trainer.Trained | None] | None = None
     _round: Round | None = None
+    _seed: int = 0  # of the training that runs
     _votes: mask.Votes | None = None  # the newest
     _began: mask.Votes | None = None  # those that training began with
     _greetings: int = 0
@@ -389,6 +390,7 @@ class Client:
         assert federation is not None
         assert self._votes is not None
         self._round, self._began = announced, self._votes
+        self._seed = training_seed(federation.seed, announced.number, self.device.name)
         self._training = trainer.train(
             runtime,
             self.data.x_train,
@@ -396,7 +398,7 @@ class Client:
             prior=self._prior(),
             training=federation.training,
             start=dither.start_scores(self._votes, federation.training),
-            seed=mix(federation.seed, announced.number, self.device.name),
+            seed=self._seed,
         )
         if self._sampler is not None:
             self._sampler.start()
@@ -442,9 +444,8 @@ class Client:
         federation = self.device.federation
         assert federation is not None
         assert self._began is not None
-        seed = mix(federation.seed, announced.number, self.device.name)
-        sent = privacy.randomise(dither.signs_of(trained.scores, federation.training, seed), federation.training)
-        known = dither.context(self._began, federation.training, seed)
+        sent = privacy.randomise(dither.signs_of(trained.scores, federation.training, self._seed), federation.training)
+        known = dither.context(self._began, federation.training, self._seed)
         hidden = federation.secure_aggregation
         coded = mask.ballot(sent) if hidden else mask.encode_signs(sent, known, bundle.ticket.ends)
         correct = self._count_correct(runtime, personal.log_prior)

@@ -130,6 +130,11 @@ def mix(*parts: int | str | bytes) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
+def training_seed(seed: int, number: int, device: str) -> int:
+    """What a device's training in a round draws by, of a run with this seed: both sides know it."""
+    return mix(seed, number, device)
+
+
 def generator(parts: Sequence[int | str | bytes]) -> np.random.Generator:
     """A numpy Generator seeded by `mix`, for choices that need not be equal across numpy versions."""
     return np.random.Generator(np.random.Philox(key=mix(*parts)))

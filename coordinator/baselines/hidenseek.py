@@ -176,8 +176,7 @@ class HideNseek(Method[HideNseekSettings]):
     def _close(self, state: State, updates: Sequence[Update]) -> tuple[mask.Votes, tuple[str, ...]]:
         votes, read = votes_of(state), [(update.device, *self._read(state, update)) for update in updates]
         if self.settings.dither:
-            expected = ((device, signs, known.signs) for device, signs, known in read)
-            return dithered.close(votes, expected, defend=self.settings.defend)
+            return dithered.close(votes, read, defend=self.settings.defend)
         return close_votes(
             votes,
             ((device, signs) for device, signs, _ in read),

@@ -139,7 +139,7 @@ def _further(folder: Path, earlier: Path, draft: Path, layer: recipe.Layer) -> l
     fields = "grep -E '^(Package|Version|Architecture|SHA256):'"
     inside = [
         f"apt-get install --yes {' '.join(layer.packages)}",
-        *(f"systemctl enable {' '.join(layer.enable)}" for _ in layer.enable[:1]),
+        *([f"systemctl enable {' '.join(layer.enable)}"] if layer.enable else []),
         f"mkdir -p {Path(recipe.PACKAGES).parent}",
         f"{names} | xargs apt-cache show --no-all-versions | {fields} >{listed}",
     ]

@@ -13,7 +13,7 @@ from coordinator.steps import Asynchrony
 from tests.helpers import introduce
 from wire import dither
 from wire.errors import ConfigError
-from wire.mask import Signs, Votes
+from wire.mask import Context, Signs, Votes
 from wire.messages import Welcome
 from wire.prng import mix
 from wire.settings import Training
@@ -27,11 +27,11 @@ def start() -> Votes:
     return dither.first_votes(KEPT, TRAINING)
 
 
-def sent_by(device: str, moved: float) -> tuple[str, Signs, Signs]:
-    """The mask of a device whose training moves every second score, and what was expected."""
+def sent_by(device: str, moved: float) -> tuple[str, Signs, Context]:
+    """The mask of a device whose training moves every second score, and what was known of it."""
     seed, scores = mix(7, 1, device), dither.start_scores(start(), TRAINING)
     scores[::2] += np.float32(moved)
-    return device, dither.signs_of(scores, TRAINING, seed), dither.context(start(), TRAINING, seed).signs
+    return device, dither.signs_of(scores, TRAINING, seed), dither.context(start(), TRAINING, seed)
 
 
 def test_scores_that_all_push_a_little_move_that_much() -> None:
@@ -53,8 +53,8 @@ def test_the_order_of_masks_does_not_matter() -> None:
 
 def test_a_mask_against_all_that_is_agreed_is_not_counted() -> None:
     """It turns what was expected of it; alone it changes nothing."""
-    device, sent, expected = sent_by("mallory", 0.0)
-    hostile = (device, ~sent, expected)
+    device, sent, known = sent_by("mallory", 0.0)
+    hostile = (device, ~sent, known)
     honest = [sent_by(f"pi-{n}", -0.05) for n in range(3)]
     after, remarks = dithered.close(start(), [*honest, hostile], defend=True)
     assert after.digest == dithered.close(start(), honest, defend=True)[0].digest
