@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,11 @@ from pathlib import Path
 from coordinator.datasets.cache import cache_dir, lock
 from export.image import blockdevices, build, client, customise, source, system, write
 from export.image.customise import Card
+from export.image.progress import Progress
 from export.image.system import System
 from wire.errors import ImageError
 
 KEPT = 2  # bases in the cache: each is as large as an unpacked image
-Progress = Callable[[str, int, int], None]  # what is done, bytes of it, bytes in all
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,6 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +89,7 @@ def _flash(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from coordinator import cards, config, device_cards
+    from export.image import progress
 
     if arguments.list:
         return _list()
@@ -117,8 +116,8 @@ def _flash(arguments: argparse.Namespace) -> int:
     targets = {} if block else _files(arguments.to, names)
     if arguments.build:
         arguments.image = _build(console, arguments)
-    with _progress(console) as progress:
-        base = cards.prepare(arguments.image, arguments.wheels or [Path("dist")], progress)
+    with progress.shown(console) as tell:
+        base = cards.prepare(arguments.image, arguments.wheels or [Path("dist")], tell)
     for card in made.values():
         cards.check(base, card)
     console.print(f"{base.system.title}, {base.system.machine}, settings by {base.system.mechanism}", highlight=False)
@@ -146,10 +145,10 @@ def _build(console: Console, arguments: argparse.Namespace) -> Path:
     import json
 
     from coordinator import cards
-    from export.image import build
+    from export.image import build, progress
 
-    with _progress(console, packages=True) as progress:
-        image = cards.own_image(progress, again=arguments.again)
+    with progress.shown(console, "packages") as tell:
+        image = cards.own_image(tell, again=arguments.again)
     made = json.loads(build.manifest_path(image).read_text())
     console.print(
         f"{image.name}: {made['bytes'] / 1e6:.0f} MB, {len(made['packages'])} packages of Debian {made['suite']} "
@@ -192,10 +191,10 @@ def _write_card(
     _confirm(disk, yes=arguments.yes)
     with cards.temporary(base, device_cards.with_token(card, where.deploy)) as image:
         if os.access(device, os.W_OK):
-            from export.image import write
+            from export.image import progress, write
 
-            with _progress(console) as progress:
-                digest = write.to_device(image, device, progress)
+            with progress.shown(console) as tell:
+                digest = write.to_device(image, device, tell)
             console.print(f"read back: SHA-256 {digest}", highlight=False, soft_wrap=True)
         else:
             _as_root(image, device)
@@ -285,31 +284,3 @@ def _files(to: str, names: list[str]) -> dict[str, Path]:
     if not path.parent.is_dir():
         raise ConfigError("no such folder", where=str(path.parent), hint="Make it first")
     return {names[0]: path}
-
-
-@contextmanager
-def _progress(console: Console, *, packages: bool = False) -> Iterator[cards.Progress]:
-    """A bar with rate and time left for whatever is done, one after the other; of packages, with the time so far."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    counted = (MofNCompleteColumn(), TimeElapsedColumn())
-    written = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    columns = (TextColumn("{task.description}"), BarColumn(), *(counted if packages else written))
-    with Progress(*columns, console=console, transient=True) as bar:
-        current = bar.add_task("", total=None)
-
-        def tell(step: str, done: int, total: int) -> None:
-            if bar.tasks[-1].description != step:
-                bar.reset(current, description=step)
-            bar.update(current, completed=done, total=total or None)
-
-        yield tell

@@ -18,18 +18,17 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from export.image import pack, recipe, tools
+from export.image.progress import Progress
 from wire.errors import ImageError, RuntimeMissing
 
 PROGRAMS = ("mmdebstrap", "arch-test", *pack.PROGRAMS)
 OVERLAY = "overlay.part"
 STOPS_S = 30.0  # mmdebstrap takes its folder away when it is told to stop
-STEP = re.compile(r"^Setting up ")
+STEP = re.compile(r"^(Unpacking|Setting up|Processing triggers for) ([a-z0-9][a-z0-9.+-]*)")
 TROUBLE = re.compile(r"^(E|dpkg: error)\b")
-Progress = Callable[[str, int, int], None]  # what is done, packages of it, packages in all
 
 
 def image(folder: Path, progress: Progress, *, again: bool = False) -> Path:
@@ -171,13 +170,13 @@ def _run(words: list[str], log: Path, title: str, about: int, progress: Progress
     ):
         assert process.stdout is not None
         try:
-            progress(title, 0, about)
+            progress(title, 0, 2 * about)
             for raw in process.stdout:
                 line = raw.decode(errors="replace").rstrip().rpartition("\r")[2]
                 file.write(line + "\n")
-                if STEP.match(line):
-                    done += 1
-                    progress(title, done, max(about, done))
+                if step := STEP.match(line):
+                    done += not line.startswith("Processing")  # each package is unpacked, and then set up
+                    progress(title, done, max(2 * about, done), f"{step[1][0].lower()}{step[1][1:]} {step[2]}")
                 if not trouble and TROUBLE.match(line):  # what comes after it comes of it
                     trouble = line
         except BaseException:

@@ -79,10 +79,14 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def built(folder: Path) -> tuple[Path, list[tuple[str, int, int]]]:
+def built(folder: Path) -> tuple[Path, list[tuple[str, int, int, str]]]:
     """Build; the image, and what was told."""
-    told: list[tuple[str, int, int]] = []
-    return build.image(folder / "cache", lambda *one: told.append(one)), told
+    told: list[tuple[str, int, int, str]] = []
+
+    def tell(step: str, done: int, total: int, doing: str = "") -> None:
+        told.append((step, done, total, doing))
+
+    return build.image(folder / "cache", tell), told
 
 
 def calls(folder: Path) -> str:
@@ -94,7 +98,7 @@ def calls(folder: Path) -> str:
 def test_a_packed_image_is_one_that_can_be_customised(stand_in: Path) -> None:
     """Partitions, rights and boot files; told as a system of our own; nothing in it that boards must not share."""
     packed, told = built(stand_in)
-    assert ("1 of 2, system", 1, recipe.LAYERS[0].packages_about) in told
+    assert ("1 of 2, system", 1, 2 * recipe.LAYERS[0].packages_about, "setting up dash") in told
     image = stand_in / "x.img"
     source.unpack(packed, image)
     found = system.inspect(image)
