@@ -23,6 +23,7 @@ from pathlib import Path
 
 from coordinator import copying
 from coordinator.brokers import accounts, certificates, claims, deployment
+from coordinator.brokers.device_certificates import DEVICES
 from coordinator.database import NONE
 from coordinator.federation import DATABASE
 from coordinator.keys import key_path
@@ -84,8 +85,8 @@ class Places:
         yield "devices.yaml", self.config
         if ticket is not None:
             yield "ticket.hns", self.config.parent / ticket
-        secret = (certificates.KEY, accounts.FILE, accounts.HASHES, claims.FILE)
-        for name in (deployment.FILE, certificates.CERTIFICATES, *secret):
+        secret = (certificates.SERVERS.key, DEVICES.key, accounts.FILE, accounts.HASHES, claims.FILE)
+        for name in (deployment.FILE, certificates.CERTIFICATES, DEVICES.certificates, *secret):
             yield f"deploy/{name}", self.deploy / name
 
 

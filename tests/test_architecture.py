@@ -44,7 +44,10 @@ HEAVY = {
     "executorch": {"anywhere": ["export/*"], "lazily": ["edge_client/runtimes/executorch.py"]},
     # A device's transport, and what tries a broker in ways that no device does.
     "paho": {"anywhere": ["wire/mqtt.py", "coordinator/brokers/probe.py"], "lazily": []},
-    "cryptography": {"anywhere": ["coordinator/brokers/certificates.py"], "lazily": []},
+    "cryptography": {
+        "anywhere": ["coordinator/brokers/certificates.py", "coordinator/brokers/device_certificates.py"],
+        "lazily": [],
+    },
     "prometheus_client": {
         "anywhere": ["coordinator/monitoring/metrics.py", "coordinator/monitoring/endpoint.py"],
         "lazily": [],

@@ -5,6 +5,10 @@ a proof that it has the token, over its public key. Whoever keeps the broker's a
 only this key opens, and a proof of having the token too. From then on the token is bound to the key: on a copy of
 the card it is worth nothing.
 
+Where the broker knows devices by TLS certificates, the claim holds a request for one (`wire.pkcs10`) and the answer the
+certificate; the password is then good for nothing but to ask for the next one, as the token was for the first. The
+proofs do not cover request and certificate: the messages' signatures do, by keys that the proofs cover.
+
 Source: HMAC, RFC 2104; sealed boxes, libsodium's crypto_box_seal, to the X25519 form of an Ed25519 key.
 """
 
@@ -17,13 +21,14 @@ from nacl import bindings
 from nacl.exceptions import CryptoError
 
 from wire.errors import WireError
-from wire.fields import at
+from wire.fields import at, optional
 from wire.signing import KEY_BYTES
 
 PROOF_BYTES = 32
 NONCE_BYTES = 16
 TOKEN_FILE = "claim.token"  # noqa: S105  # a file of a device's state folder, written by hidenseek flash
 USER = "claim."  # and the device's id: the account that the token is the password of; no device can be called so
+RENEWAL = "renew."  # the same, of a device that has had a certificate, with the password that came with that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +40,14 @@ class Claim:
         proof: that the sender has the card's token, see `prove`.
         hardware: model and serial number of the board, for people.
         nonce: random, another for every start: an answer to an earlier claim, which a broker may have kept, is none.
+        request: for a certificate, with another key that is for TLS alone: PKCS #10, DER; empty: none is wanted.
     """
 
     key: bytes = at(1, KEY_BYTES)
     proof: bytes = at(2, PROOF_BYTES)
     hardware: str = at(3)
     nonce: bytes = at(4, NONCE_BYTES)
+    request: bytes = optional(5, default=b"")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +59,16 @@ class Grant:
         proof: that the sender knows the card's token, see `prove_grant`.
         sealed: the password, for the device's key alone; empty if there is none.
         refused: why there is none, one sentence for people; empty if there is one.
+        certificate: what the device shows to the broker instead of a password: X.509, DER; empty if there is none.
+        renew_s: when to ask for the next, seconds since 1970; 0 without a certificate.
     """
 
     key: bytes = at(1, KEY_BYTES)
     proof: bytes = at(2, PROOF_BYTES)
     sealed: bytes = at(3)
     refused: str = at(4)
+    certificate: bytes = optional(5, default=b"")
+    renew_s: int = optional(6, default=0)
 
 
 def prove(token: str, device: str, claim: Claim) -> bytes:

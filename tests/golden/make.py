@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wire import bits, dither, envelope, invite, mask, messages, personal, secure, signing
+from wire import bits, dither, envelope, invite, mask, messages, personal, pkcs10, secure, signing
 from wire.bundle import Bundle
 from wire.channel import seal
 from wire.claim import Claim, Grant, prove, prove_grant
@@ -273,12 +273,19 @@ MESSAGES: dict[str, Message] = {
 
 STEPS_US = [*[11_800.0] * 5, *[12_300.0] * 30, *[13_100.0] * 4, 48_000.0]
 _FIRST, _COUNTS = histogram(STEPS_US)
-TOKEN, CARD = "token-of-a-card", "pi-01"
+TOKEN, CARD, TLS_KEY = "token-of-a-card", "pi-01", bytes(range(32, 64))
 _HARDWARE = "Raspberry Pi 4 Model B Rev 1.4 10000000abcdef01"
 _CLAIM = Claim(key=signing.public_key(KEY), proof=bytes(32), hardware=_HARDWARE, nonce=bytes(range(16)))
 MESSAGES["claim"] = replace(_CLAIM, proof=prove(TOKEN, CARD, _CLAIM))
+MESSAGES["claim-certified"] = replace(_CLAIM, proof=prove(TOKEN, CARD, _CLAIM), request=pkcs10.request(TLS_KEY, CARD))
 _GRANT = Grant(key=bytes(range(32)), proof=bytes(32), sealed=bytes(range(72)), refused="")
 MESSAGES["grant"] = replace(_GRANT, proof=prove_grant(TOKEN, CARD, _CLAIM, _GRANT))
+MESSAGES["grant-certified"] = replace(
+    _GRANT,
+    proof=prove_grant(TOKEN, CARD, _CLAIM, _GRANT),
+    certificate=bytes(range(48)),
+    renew_s=1_790_000_000,
+)
 _BODY = messages.encode(replace(MESSAGES["mask-update"], signs=b""))
 WORKERS: dict[str, Message] = {
     "report": Report(instance=INSTANCE, shift=1_790_000_000_000),

@@ -269,6 +269,8 @@ async function claims(): Promise<void> {
   const grant = decode(golden("message-v2-grant")) as Grant;
   check("grant decoded", grant.type === "grant" && same(grant.key, count) && grant.sealed.length === 72 && grant.refused === "");
   check("grant believed", await checkGrant(token, device, claim, grant).then(() => true, () => false));
+  const certified = decode(golden("message-v2-grant-certified")) as Grant; // a browser cannot show certificates
+  check("grant with a certificate decoded", equal(certified, grant));
   check("grant of another token refused", await checkGrant("another", device, claim, grant).then(() => false, () => true));
 }
 
