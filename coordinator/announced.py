@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from coordinator import dithered
+from coordinator.dithered import Remainder, Scores
 from coordinator.store import Store
 from wire import dither, mask
 from wire.errors import WireError
@@ -40,6 +42,7 @@ class Announced:
         self._training, self._seed = training, seed
         self._at_hand = at_hand
         self._votes = {1: dither.first_votes(ticket.kept, training)}
+        self._remainder: tuple[int, Remainder] | None = None  # of which round
 
     def __getitem__(self, number: int) -> Votes:
         """The votes announced, or to be announced, with a round.
@@ -51,8 +54,19 @@ class Announced:
             stored = self._store.round(self._run, number)
             if stored is None:
                 raise KeyError(number)
-            self[number] = mask.decode_votes(stored.votes, self._ticket.ends)
+            self.put(number, mask.decode_votes(stored.votes, self._ticket.ends))
         return self._votes[number]
+
+    def scores(self, number: int) -> Scores:
+        """Mean scores of a round that is open, or was closed last: the votes, and what is not announced of them yet.
+
+        Raises:
+            KeyError: if there are none.
+        """
+        if self._remainder is None or self._remainder[0] != number:
+            stored = self._store.remainder(self._run, number)
+            self._remainder = number, dithered.decode_remainder(stored, self._ticket.kept)
+        return Scores(votes=self[number], remainder=self._remainder[1])
 
     def known(self, number: int, device: str) -> Context:
         """What a device and the coordinator both know of its mask of a round before it is sent.
@@ -62,9 +76,11 @@ class Announced:
         """
         return dither.context(self[number], self._training, training_seed(self._seed, number, device))
 
-    def __setitem__(self, number: int, votes: Votes) -> None:
-        """Votes to be announced with a round."""
+    def put(self, number: int, votes: Votes, remainder: Remainder | None = None) -> None:
+        """Votes to be announced with a round, and what of mean scores they leave."""
         self._votes[number] = votes
+        if remainder is not None:
+            self._remainder = number, remainder
         for old in sorted(self._votes)[: -self._at_hand]:
             if old != number:
                 del self._votes[old]
@@ -72,7 +88,8 @@ class Announced:
     def open(self, number: int, selected: tuple[str, ...], *, evaluate: bool, final: bool) -> Round:
         """Write a round down; what to announce, in the context of the round before, which most devices have."""
         votes = self[number]
-        self._store.open_round(self._run, number, selected, mask.encode_votes(votes, self._ticket.ends))
+        remainder = dithered.encode_remainder(self.scores(number).remainder) if self._training.dither else None
+        self._store.open_round(self._run, number, selected, mask.encode_votes(votes, self._ticket.ends), remainder)
         base, coded = self._shortest(votes, number - 1)
         return Round(
             run=self._run,

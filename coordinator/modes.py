@@ -14,6 +14,7 @@ from coordinator import dithered, rounds, steps
 from coordinator.aggregate import close_votes
 from coordinator.announced import Announced
 from coordinator.asynchronous import Group, close_step
+from coordinator.dithered import Remainder
 from coordinator.draw import Draw
 from coordinator.rounds import Action, Rounds, Schedule
 from coordinator.steps import Asynchrony, Steps
@@ -70,6 +71,23 @@ class Ballot:
         return [mask.decode_votes(one, self.ticket.ends, announced) for one in coded]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a round came to.
+
+    Attributes:
+        votes: to be announced with the next.
+        voters: how many masks were there.
+        remarks: for people.
+        remainder: what of mean scores the votes leave, if masks are dithered.
+    """
+
+    votes: Votes
+    voters: int
+    remarks: tuple[str, ...] = ()
+    remainder: Remainder | None = None
+
+
 class Mode(Protocol):
     """How a run proceeds. All but `close` return what is to be done."""
 
@@ -100,8 +118,8 @@ class Mode(Protocol):
     def end(self) -> None:
         """Nothing more happens."""
 
-    def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
-        """Count a round: the next votes, of how many masks, and remarks for people."""
+    def close(self, number: int) -> Outcome:
+        """Count a round."""
 
 
 class Openly:
@@ -161,13 +179,18 @@ class InRounds(Openly):
         """See `Mode.end`."""
         self._rounds.over = True
 
-    def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
+    def close(self, number: int) -> Outcome:
         """See `Mode.close`."""
         ballot = self._ballot
         stored = ballot.store.votes_in(ballot.run, number)
         if ballot.dither:
-            votes, remarks = dithered.close(ballot.announced[number], ballot.heard(stored), defend=ballot.defend)
-            return votes, len(stored), remarks
+            scores, remarks = dithered.close(
+                ballot.announced.scores(number),
+                ballot.heard(stored),
+                gain=dithered.gain(number),
+                defend=ballot.defend,
+            )
+            return Outcome(votes=scores.votes, voters=len(stored), remarks=remarks, remainder=scores.remainder)
         votes, remarks = close_votes(
             ballot.announced[number],
             ballot.read(stored),
@@ -176,7 +199,7 @@ class InRounds(Openly):
             defend=ballot.defend,
             counted=ballot.added_up(number),
         )
-        return votes, len(stored), remarks
+        return Outcome(votes=votes, voters=len(stored), remarks=remarks)
 
 
 class Asynchronously(Openly):
@@ -220,7 +243,7 @@ class Asynchronously(Openly):
         """See `Mode.end`."""
         self._steps = replace(self._steps, over=True)
 
-    def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
+    def close(self, number: int) -> Outcome:
         """See `Mode.close`."""
         ballot = self._ballot
         groups: dict[int, list[StoredMask]] = defaultdict(list)
@@ -238,7 +261,7 @@ class Asynchronously(Openly):
             flip_chance=ballot.flip_chance,
             defend=ballot.defend,
         )
-        return votes, len(stored), remarks
+        return Outcome(votes=votes, voters=len(stored), remarks=remarks)
 
     def _after(self, outcome: steps.Outcome) -> list[Action]:
         self._steps, actions = outcome

@@ -43,7 +43,12 @@ CREATE TABLE amended (  -- settings (JSON) that a run began with in place of dev
 ) STRICT;
 CREATE TABLE next_run (amended TEXT NOT NULL, since_s REAL NOT NULL) STRICT;  -- a row while a run is to be started
 """
-SCHEMA_VERSION = 10
+REMAINDER = """
+CREATE TABLE remainder (  -- what of mean scores the votes of a run's newest round leave (coordinator.dithered)
+    run BLOB PRIMARY KEY REFERENCES run, number INTEGER NOT NULL, data BLOB NOT NULL
+) STRICT;
+"""
+SCHEMA_VERSION = 11
 # From a version to the next: what is new. Only files are older than version 9.
 UPGRADES = {
     2: TELEMETRY,
@@ -54,6 +59,7 @@ UPGRADES = {
     7: PARTIAL,
     8: ORDINAL + BY_ROW_ID,
     9: AMENDED,
+    10: REMAINDER,
 }
 SCHEMA = f"""
 CREATE TABLE run (
@@ -92,4 +98,5 @@ CREATE TABLE revoked (device TEXT PRIMARY KEY, since_s REAL NOT NULL) STRICT;
 {PARTIAL}
 {ORDINAL}
 {AMENDED}
+{REMAINDER}
 """

@@ -16,13 +16,13 @@ from coordinator import exchange as ex
 from coordinator import rounds
 from coordinator.aggregate import remember
 from coordinator.exchange import Exchange, Phase
-from coordinator.modes import Ballot
+from coordinator.modes import Ballot, Outcome
 from coordinator.rounds import Action, Rounds, Schedule
 from coordinator.steps import Asynchrony
 from coordinator.store_runs import StoredRound
 from wire import messages, secure
 from wire.errors import ConfigError, Mismatch, RoundFailed, WireError
-from wire.mask import Votes, votes_of
+from wire.mask import votes_of
 from wire.messages import MaskUpdate, Message, Receipt
 from wire.secure import Counts
 from wire.secure_messages import FromDevice
@@ -153,12 +153,13 @@ class Secretly:
         """See `coordinator.modes.Mode.end`."""
         self._rounds.over = True
 
-    def close(self, number: int) -> tuple[Votes, int, tuple[str, ...]]:
+    def close(self, number: int) -> Outcome:
         """See `coordinator.modes.Mode.close`."""
         ballot, done, counts = self._ballot, self._done, self._counts
         previous = ballot.announced[number]
         if isinstance(counts, WireError):
-            return previous, 0, (f"round {number} is not counted, the votes stay as they are: {counts}",)
+            remark = f"round {number} is not counted, the votes stay as they are: {counts}"
+            return Outcome(votes=previous, voters=0, remarks=(remark,))
         assert counts is not None
         receipt = len(messages.encode(Receipt(run=ballot.run, number=number))) + SIGNATURE_BYTES
         took = ballot.store.exchange_bytes(ballot.run, number)
@@ -170,7 +171,8 @@ class Secretly:
         fresh = votes_of(counts.astype(np.uint32), voters, previous.signs)
         lost = [name for place, name in enumerate(done.names) if place not in done.survivors]
         remark = f"round {number}: dropped out before their masks were added up, and not counted: {', '.join(lost)}"
-        return remember(previous, fresh, ballot.memory, ballot.flip_chance), voters, (remark,) if lost else ()
+        votes = remember(previous, fresh, ballot.memory, ballot.flip_chance)
+        return Outcome(votes=votes, voters=voters, remarks=(remark,) if lost else ())
 
     # Until enough devices have trained.
 

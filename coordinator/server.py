@@ -293,7 +293,7 @@ class Coordinator:
         newest = self.store.newest_round(self.run)
         number = newest.number + 1 if newest else 1
         if newest and newest.closed_s is None:
-            self._announced[number] = self._announced[newest.number]
+            self._announced.put(number, self._announced[newest.number])
         self._mode.end()
         self._finish(number)
         self.observer.remark("the run is stopped")
@@ -504,13 +504,13 @@ class Coordinator:
 
     def _close(self, number: int) -> None:
         self.store.close_round(self.run, number)
-        votes, voters, remarks = self._mode.close(number)
-        self._announced[number + 1] = votes
-        for remark in remarks:
+        outcome = self._mode.close(number)
+        self._announced.put(number + 1, outcome.votes, outcome.remainder)
+        for remark in outcome.remarks:
             self.observer.remark(remark)
         accuracy = None
         if self.evaluator is not None:
-            correct = self.evaluator.count_correct(votes.mean)
+            correct = self.evaluator.count_correct(outcome.votes.mean)
             self.store.add_held_out(self.run, number, correct, self.evaluator.y.size)
             accuracy = correct / self.evaluator.y.size
-        self.observer.closed(number, voters, accuracy)
+        self.observer.closed(number, outcome.voters, accuracy)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from coordinator.database import Database, marks
 
 # Tables whose rows are a run's.
-OF_RUN = ("round", "mask", "evaluation", "held_out", "telemetry", "exchange", "told", "partial", "amended")
+OF_RUN = ("round", "mask", "evaluation", "held_out", "telemetry", "exchange", "told", "partial", "amended", "remainder")
 RUN = "id, name, ticket, settings, started_s, finished_s, bundle_bytes"
 
 
@@ -101,14 +101,35 @@ class RunStore(Database):
         with self._writing() as db:
             db.execute("DELETE FROM run WHERE id = ? AND finished_s IS NOT NULL", (run,))
 
-    def open_round(self, run: bytes, number: int, selected: tuple[str, ...], votes: bytes) -> None:
-        """Write down a round before it is announced, or more devices for one that is open."""
+    def open_round(
+        self, run: bytes, number: int, selected: tuple[str, ...], votes: bytes, remainder: bytes | None = None
+    ) -> None:
+        """Write down a round before it is announced, or more devices for one that is open.
+
+        Args:
+            run: which run.
+            number: of the round.
+            selected: devices.
+            votes: as announced.
+            remainder: what these votes leave of mean scores (`coordinator.dithered`), instead of earlier rounds'.
+        """
         with self._writing() as db:
             db.execute(
                 "INSERT INTO round VALUES (?, ?, ?, ?, 0, ?, NULL) "
                 "ON CONFLICT (run, number) DO UPDATE SET selected = excluded.selected",
                 (run, number, ",".join(selected), votes, time.time()),
             )
+            if remainder is not None:
+                db.execute(
+                    "INSERT INTO remainder VALUES (?, ?, ?) "
+                    "ON CONFLICT (run) DO UPDATE SET number = excluded.number, data = excluded.data",
+                    (run, number, remainder),
+                )
+
+    def remainder(self, run: bytes, number: int) -> bytes | None:
+        """As it was written down with a round; None if it was not, or a later round has been announced."""
+        row = self._db.execute("SELECT data FROM remainder WHERE run = ? AND number = ?", (run, number)).fetchone()
+        return row["data"] if row else None
 
     def add_announced_bytes(self, run: bytes, number: int, payload_bytes: int) -> None:
         """Count what one device received for a round's announcements."""

@@ -27,7 +27,6 @@ TOP = LEVELS - 1
 BETWEEN = 255 // TOP
 NEARNESS = (3, 7, 15, 27, 47, 87, 127)  # the distances from which on a bit is surer, in thresholds
 FIRST_DISSENT = 2  # of 15 (docs/method.md)
-SENT, ROUNDED = 0, 1  # what thresholds are drawn for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,17 +42,22 @@ class Expected:
     levels: Bytes
 
 
-def thresholds(seed: int, index: int, kept: int) -> Bytes:
+def thresholds(seed: int, kept: int) -> Bytes:
     """Evenly from 0 .. 255, uint8 (kept,): a score lies above t if 255 (score + largest) / (2 largest) > t + 1/2."""
-    return prng.words(seed, prng.STREAM_DITHER, index, -(-kept // 8)).astype("<u8").view(np.uint8)[:kept]
+    return prng.words(seed, prng.STREAM_DITHER, 0, -(-kept // 8)).astype("<u8").view(np.uint8)[:kept]
 
 
 def first_votes(kept: int, training: Training) -> Votes:
     """What the first round is announced with: every sign +1, and room for scores to grow where they are dithered."""
     if not training.dither:
         return unanimous(kept)
-    dissent = np.full(kept, FIRST_DISSENT, dtype=np.uint16)
-    return Votes(signs=np.ones(kept, dtype=np.bool_), dissent=dissent, voters=TOP)
+    return announce(np.full(kept, TOP - FIRST_DISSENT, dtype=np.uint8))
+
+
+def announce(levels: Bytes) -> Votes:
+    """Mean scores as they are announced, from their levels, uint8 (kept,), 0 .. 15."""
+    signs = levels > TOP // 2
+    return Votes(signs=signs, dissent=np.where(signs, TOP - levels, levels).astype(np.uint16), voters=TOP)
 
 
 def start_scores(votes: Votes, training: Training) -> Floats:
@@ -74,35 +78,18 @@ def signs_of(scores: Floats, training: Training, seed: int) -> Signs:
     if not training.dither:
         return scores >= 0
     units = (scores * np.float32(1 / training.dither) + np.float32(1)) * np.float32(255 / 2)
-    return units > thresholds(seed, SENT, scores.size) + np.float32(0.5)
+    return units > thresholds(seed, scores.size) + np.float32(0.5)
 
 
 def context(votes: Votes, training: Training, seed: int) -> Context:
     """What both sides know of a mask before it is sent; arguments as of `signs_of`."""
     if not training.dither:
         return votes
-    drawn, announced = thresholds(seed, SENT, votes.signs.size), votes.levels * np.uint8(BETWEEN)
+    drawn, announced = thresholds(seed, votes.signs.size), votes.levels * np.uint8(BETWEEN)
     above = announced > drawn
     distance = np.where(above, announced - drawn - np.uint8(1), drawn - announced)
     sure = _SURE[distance]
     return Expected(signs=above, levels=np.where(above, TOP // 2 + 1 + sure, TOP // 2 - sure).astype(np.uint8))
-
-
-def next_votes(previous: Votes, moved: NDArray[np.int32], devices: int) -> Votes:
-    """The mean scores after a round, each rounded up or down at random so that on average nothing is lost.
-
-    The draw depends on what was announced before and nothing else, so a restarted coordinator comes to the same bytes.
-
-    Args:
-        previous: as announced with the round.
-        moved: over all devices, bits set and not expected minus bits expected and not set, int32 (kept,).
-        devices: how many, at least one.
-    """
-    drawn = thresholds(prng.mix(previous.digest), ROUNDED, previous.signs.size)
-    exact = previous.levels + moved * np.float32(TOP / devices)
-    levels = np.floor(exact + (drawn + np.float32(0.5)) / np.float32(256)).clip(0, TOP).astype(np.uint8)
-    signs = levels > TOP // 2
-    return Votes(signs=signs, dissent=np.where(signs, TOP - levels, levels).astype(np.uint16), voters=TOP)
 
 
 _SURE: Bytes = np.searchsorted(NEARNESS, np.arange(256), side="right").astype(np.uint8)

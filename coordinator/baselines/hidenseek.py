@@ -134,7 +134,8 @@ class HideNseek(Method[HideNseekSettings]):
 
     def start(self) -> State:
         """All agree on the initial signs."""
-        return _state(dither.first_votes(self.ticket.kept, self.training), mask.unanimous(self.ticket.kept))
+        first = dither.first_votes(self.ticket.kept, self.training)
+        return _state(first, mask.unanimous(self.ticket.kept), 1, dithered.decode_remainder(None, self.ticket.kept))
 
     def announce(self, state: State, device: str | None) -> bytes:
         """The votes, the same for all; to devices in the context of those before, which all have heard."""
@@ -167,23 +168,31 @@ class HideNseek(Method[HideNseekSettings]):
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
         """As `coordinator.server` does."""
-        return _state(self._close(state, updates)[0], votes_of(state))
+        return self._close(state, updates)[0]
 
     def remarks(self, state: State, updates: Sequence[Update]) -> tuple[str, ...]:
         """Who is not counted, and why."""
         return self._close(state, updates)[1] if self.settings.defend else ()
 
-    def _close(self, state: State, updates: Sequence[Update]) -> tuple[mask.Votes, tuple[str, ...]]:
+    def _close(self, state: State, updates: Sequence[Update]) -> tuple[State, tuple[str, ...]]:
         votes, read = votes_of(state), [(update.device, *self._read(state, update)) for update in updates]
+        number = int(state["number"])
         if self.settings.dither:
-            return dithered.close(votes, read, defend=self.settings.defend)
-        return close_votes(
+            scores, remarks = dithered.close(
+                dithered.Scores(votes=votes, remainder=state["remainder"]),
+                read,
+                gain=dithered.gain(number),
+                defend=self.settings.defend,
+            )
+            return _state(scores.votes, votes, number + 1, scores.remainder), remarks
+        after, remarks = close_votes(
             votes,
             ((device, signs) for device, signs, _ in read),
             memory=self.settings.memory,
             flip_chance=self.training.flip_chance,
             defend=self.settings.defend,
         )
+        return _state(after, votes, number + 1, state["remainder"]), remarks
 
     def ideal_bytes(self, state: State, update: Update) -> float:
         """Length of the flips in an ideal adaptive code that knows layer and level (both sides do)."""
@@ -224,9 +233,10 @@ def votes_of(state: State, which: str = "") -> mask.Votes:
     return mask.Votes(signs=signs, dissent=dissent, voters=int(voters))
 
 
-def _state(votes: mask.Votes, before: mask.Votes) -> State:
-    return {
+def _state(votes: mask.Votes, before: mask.Votes, number: int, remainder: dithered.Remainder) -> State:
+    voted = {
         prefix + name: value
         for prefix, one in (("", votes), (BEFORE, before))
         for name, value in (("signs", one.signs), ("dissent", one.dissent), ("voters", np.array(one.voters)))
     }
+    return {**voted, "number": np.array(number), "remainder": remainder}

@@ -191,9 +191,7 @@ def _formats() -> dict[str, Any]:
 def _dithered() -> dict[str, Any]:
     """Scores that training has moved, and what is sent of them (`wire.dither`)."""
     training, seed = golden.DITHERED, prng.mix(FEDERATION_SEED, ROUND, DEVICE)
-    announced = dither.first_votes(golden.KEPT, training)
-    moved = np.arange(golden.KEPT) % 16 - 8
-    votes = dither.next_votes(announced, moved.astype(np.int32), 16)
+    votes = dither.announce((np.arange(golden.KEPT) % 16).astype(np.uint8))
     start = dither.start_scores(votes, training)
     scores = start + (np.arange(golden.KEPT, dtype=np.float32) % 7 - 3) / 64
     bits_sent, known = dither.signs_of(scores, training, seed), dither.context(votes, training, seed)
@@ -203,7 +201,7 @@ def _dithered() -> dict[str, Any]:
         "seed": str(seed),
         "votes": _votes(votes),
         "start_scores": _rounded(start),
-        "thresholds": dither.thresholds(seed, dither.SENT, golden.KEPT).tolist(),
+        "thresholds": dither.thresholds(seed, golden.KEPT).tolist(),
         "expected": _bits(known.signs),
         "levels": known.levels.tolist(),
         "scores": _rounded(scores),

@@ -134,7 +134,7 @@ def _fill(store: Store) -> None:
     """Something in every table, in the unfinished run and in one that is over."""
     store.start_run(run=OVER, name="t", ticket=b"u", settings="{}", bundle_bytes=9)
     for number in (1, 2):
-        store.open_round(OVER, number, ("pi-1", "pi-2"), bytes([number]))
+        store.open_round(OVER, number, ("pi-1", "pi-2"), bytes([number]), b"remainder")
         assert store.add_mask("pi-2", replace(update(number), run=OVER), 700, 70)
     store.finish_run(OVER)
     inbox = Inbox(store)

@@ -246,7 +246,7 @@ def version_8(tmp_path: Path) -> Path:
     Store(path).close()
     with closing(sqlite3.connect(path)) as old, old:
         old.execute("DROP INDEX exchange_of_round")
-        for table in ("amended", "next_run"):
+        for table in ("amended", "next_run", "remainder"):
             old.execute(f"DROP TABLE {table}")
         for table in ("run", "exchange"):
             old.execute(f"ALTER TABLE {table} DROP COLUMN ordinal")

@@ -111,10 +111,10 @@ class Fleet:
                         self.train(name, action.number)
                 case rounds.Close():
                     self.store.close_round(RUN, action.number)
-                    votes, voters, remarks = self.mode.close(action.number)
-                    self.announced[action.number + 1] = votes
-                    self.outcomes.append((action.number, votes, voters))
-                    self.remarks += remarks
+                    outcome = self.mode.close(action.number)
+                    self.announced.put(action.number + 1, outcome.votes)
+                    self.outcomes.append((action.number, outcome.votes, outcome.voters))
+                    self.remarks += outcome.remarks
                 case rounds.Finish():
                     self.announced.open(SCHEDULE.rounds + 1, (), evaluate=False, final=True)
                 case rounds.GiveUp():

@@ -66,7 +66,7 @@ def test_a_database_of_the_version_before_gets_the_table(tmp_path: Path) -> None
     with closing(Store(path)) as store:
         store.start_run(run=RUN, name="t", ticket=b"", settings="", bundle_bytes=0)
     with sqlite3.connect(path) as old:
-        for table in ("telemetry", "exchange", "told", "paused", "partial", "amended", "next_run"):
+        for table in ("telemetry", "exchange", "told", "paused", "partial", "amended", "next_run", "remainder"):
             old.execute(f"DROP TABLE {table}")
         for table, column in (("device", "connection"), ("device", "draws"), ("run", "ordinal")):
             old.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
