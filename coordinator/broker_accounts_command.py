@@ -78,12 +78,14 @@ def _add_device(arguments: argparse.Namespace) -> int:
 
 
 def _remove_device(arguments: argparse.Namespace) -> int:
+    import time
+
     from coordinator.brokers import deployment as deployments
+    from coordinator.brokers import shut_out
 
     before = deployments.load(arguments.deploy)
     _check_known(arguments.device, list(before.devices))
-    left = {name: site for name, site in before.devices.items() if name not in arguments.device}
-    _apply(arguments.deploy, before.model_copy(update={"devices": left}))
+    _apply(arguments.deploy, shut_out.close(arguments.deploy, before, arguments.device, time.time()))
     print(f"removed: {', '.join(arguments.device)}")
     return 0
 

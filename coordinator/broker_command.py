@@ -93,6 +93,13 @@ def _add_init(actions: Subparsers[argparse.ArgumentParser]) -> None:
     init.add_argument("--fleet", type=int, metavar="N", help="size the limits for N devices (default: those listed)")
     init.add_argument("--port", type=int, metavar="PORT", help="MQTT over TLS (default 8883)")
     init.add_argument("--ws-port", type=int, metavar="PORT", help="MQTT over secure websockets (default 8084)")
+    init.add_argument(
+        "--client-certificates",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="mosquitto: flashed cards get certificates, not passwords (default: yes for a new deployment)",
+    )
+    init.add_argument("--certificate-port", type=int, metavar="PORT", help="where these are shown (default 8893)")
     init.add_argument("--cluster-port", type=int, metavar="PORT", help="nats: between nodes (default 6222)")
     init.add_argument(
         "--client-port", type=int, metavar="PORT", help="nats: its own protocol, loopback only (default 4222)"
@@ -157,7 +164,6 @@ def _init(arguments: argparse.Namespace) -> int:
 
     folder: Path = arguments.output
     deployment = _wanted(arguments, folder)
-    deployments.check(deployment)
     strays: list[str] = []
     if (folder / deployments.FILE).exists():
         before = deployments.load(folder)
@@ -167,7 +173,7 @@ def _init(arguments: argparse.Namespace) -> int:
             )
         strays = sorted(before.devices.keys() - deployment.devices.keys())
         deployment = deployment.model_copy(update={"devices": before.devices | deployment.devices})
-        deployments.check(deployment)
+    deployments.check(deployment)
     with Console().status("making certificates and accounts"):
         writer = render.write(folder, deployment)
     _tell_written(folder, writer)
@@ -195,6 +201,7 @@ def _wanted(arguments: argparse.Namespace, folder: Path) -> Deployment:
     from coordinator.brokers import deployment as deployments
 
     known = deployments.load(folder).model_dump() if (folder / deployments.FILE).exists() else {}
+    fresh = not known
     listed: Path | None = arguments.devices or (Path("devices.yaml") if Path("devices.yaml").exists() else None)
     if listed is not None:
         settings = config.load(listed)
@@ -204,7 +211,10 @@ def _wanted(arguments: argparse.Namespace, folder: Path) -> Deployment:
             "devices": {name: one.site if one else None for name, one in settings.devices.items()},
         }
     known.setdefault("federation", "default")
-    options = ("kind", "nodes", "workers", "home_assistant", "fleet", "port", "ws_port", "cluster_port", "client_port")
+    options = (
+        *("kind", "nodes", "workers", "home_assistant", "fleet", "client_certificates"),
+        *("port", "ws_port", "certificate_port", "cluster_port", "client_port"),
+    )
     known |= {name: value for name in options if (value := getattr(arguments, name)) is not None}
     if arguments.hosts:
         known["hosts"] = _split(arguments.hosts)
@@ -217,6 +227,8 @@ def _wanted(arguments: argparse.Namespace, folder: Path) -> Deployment:
     ):
         if name not in known:
             raise ConfigError("missing", where=f"--{name}", hint=hint)
+    if fresh:
+        known.setdefault("client_certificates", known["kind"] == "mosquitto")
     try:
         return deployments.Deployment.model_validate(known)
     except ValidationError as error:
@@ -264,9 +276,8 @@ def _up(arguments: argparse.Namespace) -> int:
             if nodes[0] in chosen:
                 answering.start()
             for node in chosen:
-                console.print(
-                    f"{node.name} is up: {node.url}, {node.ws_url}", style="green", highlight=False, soft_wrap=True
-                )
+                urls = [node.url, node.ws_url, *([node.certificate_url] if node.certificate_url else [])]
+                console.print(f"{node.name} is up: {', '.join(urls)}", style="green", highlight=False, soft_wrap=True)
             console.print(
                 f"CA for devices: {arguments.deploy / 'ca.crt'}; Ctrl-C stops it", highlight=False, soft_wrap=True
             )

@@ -46,10 +46,12 @@ def card(config: Path, settings: DevicesFile, name: str, where: Where) -> Card:
     device = settings.devices[name]
     wanted = device.flash.over(settings.flash) if device and device.flash else settings.flash
     folder = config.parent
+    certificates = ""
     try:
         broker, ca = where.broker or wanted.broker, where.ca or (folder / wanted.ca if wanted.ca else None)
         if where.deploy is not None:
             deployment = _deployment(where.deploy, settings, device.site if device else None)
+            certificates = _certificates(deployment, broker)
             broker = broker or ",".join(node.url for node in deployment.broker_nodes())
             ca = ca or where.deploy / "ca.crt"
         if not broker:
@@ -62,6 +64,7 @@ def card(config: Path, settings: DevicesFile, name: str, where: Where) -> Card:
                 device=name,
                 federation=settings.federation.name,
                 broker=broker,
+                certificates=certificates,
                 ca=_read(ca) if ca else None,
                 trust=wanted.trust or "",
                 profile=(device.profile if device else None) or "",
@@ -77,6 +80,18 @@ def card(config: Path, settings: DevicesFile, name: str, where: Where) -> Card:
             where=f"{_place(config, name, error.where)}: flash of {name}",
             hint=error.hint,
         ) from error
+
+
+def _certificates(deployment: Deployment, named: str | None) -> str:
+    """Where the device of a card shows its certificate, at the host of a broker that was named; "" if it has none."""
+    from coordinator.brokers.deployment import bracketed
+
+    node = deployment.broker_nodes()[0]
+    if not named or not node.certificate_port:
+        return node.certificate_url
+    broker = parse_url(named)
+    hosts = [bracketed(host) for host, _ in broker.nodes] if broker.scheme == "mqtts" else []
+    return ",".join(f"mqtts://{host}:{node.certificate_port}" for host in hosts)
 
 
 def _place(config: Path, name: str, setting: str) -> str:
@@ -119,7 +134,10 @@ def with_token(made: Card, deploy: Path | None) -> Card:
     from coordinator.brokers import deployment as deployments
     from coordinator.brokers import enroller
 
-    _, token = enroller.open_card(deploy, deployments.load(deploy), made.service.device, time.time())
+    certified = bool(made.service.certificates)
+    _, token = enroller.open_card(
+        deploy, deployments.load(deploy), made.service.device, time.time(), certificate=certified
+    )
     return replace(made, secrets=made.secrets | {TOKEN_FILE: f"{token}\n".encode()})
 
 

@@ -55,6 +55,8 @@ TO_DEVICES: Mapping[str, Action[[str]]] = {
         nothing="was never seen",
     ),
 }
+# Done to a device's certificates at the broker, too; whether it is out then.
+BROKER_TOO: Mapping[str, bool] = {"revoke": True, "restore": False}
 TO_RUNS: Mapping[str, Action[[]]] = {
     "pause": Action(
         text="no round opens after the one that is open, until resumed",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coordinator import broker_accounts_command
-from coordinator.fleet_actions import TO_DEVICES, TO_RUNS, Action
+from coordinator.fleet_actions import BROKER_TOO, TO_DEVICES, TO_RUNS, Action
 from coordinator.fleet_update_command import add_update
 from coordinator.place import Place
 from coordinator.store_options import add_store_argument, database_in, open_store, read_server
@@ -55,7 +56,7 @@ def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     of_all = ("list", *TO_RUNS)  # name no device
     for name, text, run in (
         ("list", "show every device that was seen", _list),
-        *((name, action.text, partial(_to_device, action)) for name, action in TO_DEVICES.items()),
+        *((name, action.text, _run(name, action)) for name, action in TO_DEVICES.items()),
         ("approve", "let a flashed card claim its account once more", _approve),
         *((name, action.text, partial(_to_run, action)) for name, action in TO_RUNS.items()),
     ):
@@ -69,7 +70,7 @@ def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         )
         if name not in of_all:
             action.add_argument("device", metavar="ID", help="a device id")
-        if name in ("list", "approve"):
+        if name in ("list", "approve", *BROKER_TOO):
             broker_accounts_command.add_deploy_argument(action)
         if name == "approve":
             action.set_defaults(run=run)
@@ -81,6 +82,12 @@ def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         action.set_defaults(run=run)
     _add_rename(actions)
     add_update(actions)
+
+
+def _run(name: str, action: Action[[str]]) -> Callable[[argparse.Namespace], int]:
+    if name in BROKER_TOO:
+        return partial(_to_device_and_broker, action, out=BROKER_TOO[name])
+    return partial(_to_device, action)
 
 
 def _add_rename(actions: Subparsers[argparse.ArgumentParser]) -> None:
@@ -152,6 +159,7 @@ def _list(arguments: argparse.Namespace) -> int:
     except DataError:  # no run yet: the cards are all that there is
         if not cards:
             raise
+    certified = any(card.certificates for card in cards.values())
     table = Table(box=None, pad_edge=False)
     for title in (
         "device",
@@ -161,6 +169,7 @@ def _list(arguments: argparse.Namespace) -> int:
         "profile",
         "last hello",
         *(["card"] if cards else []),
+        *(["certificate"] if certified else []),
         "may take part",
     ):
         table.add_column(title, no_wrap=title in ("device", "key"))
@@ -172,6 +181,8 @@ def _list(arguments: argparse.Namespace) -> int:
             client = hello.software.removeprefix("hidenseek-edge ")
             facts = (signing.fingerprint(hello.key), client, hello.runtime, hello.profile)
         card = ([cards[name].in_words(time.time()) if name in cards else ""]) if cards else []
+        if certified:
+            card.append(cards[name].certificate_in_words(time.time()) if name in cards else "")
         may = "revoked" if name in revoked else "yes"
         table.add_row(name, *(Text(printable(fact)) for fact in facts), when, *card, may)
     console = wide()
@@ -206,6 +217,23 @@ def _to_device(action: Action[[str]], arguments: argparse.Namespace) -> int:
     with open_store(arguments) as store:
         print(f"{device} {action.carry_out(store, device)}")
     return 0
+
+
+def _to_device_and_broker(action: Action[[str]], arguments: argparse.Namespace, *, out: bool) -> int:
+    """The broker first: a device that is shut out there before any run is shut out all the same."""
+    from coordinator.brokers import shut_out
+    from wire.topics import check_name
+
+    device = check_name(arguments.device, "device id")
+    said = shut_out.follow(arguments.deploy, None, device, time.time(), out=out)
+    if said:
+        print(f"{device}: {said}")
+    try:
+        return _to_device(action, arguments)
+    except DataError:  # no run yet
+        if not said:
+            raise
+        return 0
 
 
 def _to_run(action: Action[[]], arguments: argparse.Namespace) -> int:

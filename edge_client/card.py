@@ -6,13 +6,13 @@ import json
 import os
 from pathlib import Path
 
-from edge_client.store import PASSWORD
+from edge_client.store import PASSWORD, certificate_name
 from wire.claim import TOKEN_FILE
 from wire.errors import ConfigError, StateError
 
 STATE_VARIABLE = "STATE_DIRECTORY"  # set by systemd
 TEXTS = ("device", "federation", "broker", "data")
-MAYBE = ("ca", "trust", "profile")
+MAYBE = ("ca", "trust", "profile", "certificates")
 AGAIN_HINT = "Write its card again: hidenseek flash"
 
 
@@ -30,6 +30,19 @@ def token_of(state: Path) -> str | None:
     path = state / TOKEN_FILE
     try:
         return path.read_text().strip() if path.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateError(f"cannot be read ({error})", where=str(path), hint=AGAIN_HINT) from error
+
+
+def password_of(state: Path) -> str:
+    """The password that the device has got for its card's token.
+
+    Raises:
+        StateError: if it cannot be read.
+    """
+    path = state / PASSWORD
+    try:
+        return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StateError(f"cannot be read ({error})", where=str(path), hint=AGAIN_HINT) from error
 
@@ -61,16 +74,24 @@ def read(path: Path) -> dict[str, str | float]:
 
 
 def join_options(card: dict[str, str | float], state: Path) -> list[str]:
-    """The same as options of `join`, with the password that the device has got, if it has one."""
+    """The same as options of `join`, with the certificate or the password that the device has got, if it has one."""
     options = ["join", "--state", str(state)]
     card = dict(card)
-    if (state / PASSWORD).exists():
+    if is_certified(card, state):
+        options += ["--cert", str(state / certificate_name(str(card["device"])))]
+        card["broker"] = card["certificates"]
+    elif (state / PASSWORD).exists():
         options += ["--password-file", str(state / PASSWORD)]
         card["broker"] = with_user(str(card["broker"]), str(card["device"]))
     for name in ("device", "federation", "broker", "data", "ca", "trust", "profile", "threads", "peak_mb"):
         if card.get(name):
             options += [f"--{name.replace('_', '-')}", str(card[name])]
     return [*options, "--discover"] if may_discover(card) else options
+
+
+def is_certified(card: dict[str, str | float], state: Path) -> bool:
+    """Whether the device shows its broker a certificate: it has got one for its card's token, under whatever name."""
+    return bool(card.get("certificates")) and any(state.glob(certificate_name("*")))
 
 
 def may_discover(card: dict[str, str | float]) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
-from wire import command
+from wire import claim, command
+from wire.errors import HidenseekError
 
 CONNECT_S = 60.0
 
@@ -19,8 +22,8 @@ def add_card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "card",
         help="join as hidenseek flash has set this device up",
         description="What the service of a card written by hidenseek flash runs: at the first boot claim the account "
-        "that the card is for, then join with the card's settings. State is in systemd's $STATE_DIRECTORY, or "
-        "/var/lib/hidenseek.",
+        "that the card is for, or a certificate for the broker, then join with the card's settings; later, ask for the "
+        "next certificate in time. State is in systemd's $STATE_DIRECTORY, or /var/lib/hidenseek.",
         epilog="examples:\n  hidenseek-edge card\n  hidenseek-edge card /etc/hidenseek/card.json",
         formatter_class=command.HelpFormatter,
     )
@@ -33,8 +36,10 @@ def _card(arguments: argparse.Namespace) -> int:
 
     command.log_to_terminal(verbose=False)
     settings, state = card.read(arguments.card), card.state_folder()
-    if token := card.token_of(state):
-        _enrol(settings, state, token)
+    token = card.token_of(state)
+    if token:
+        _enrol(settings, state, claim.USER, token)
+    if token or _renewed(settings, state):
         import edge_client.client  # noqa: F401  # compiles it
 
         # From the beginning, without the 5 MB that compiling leaves behind.
@@ -42,18 +47,44 @@ def _card(arguments: argparse.Namespace) -> int:
     return cli.main(card.join_options(settings, state))
 
 
-def _enrol(settings: dict[str, str | float], state: Path, token: str) -> None:
+def _renewed(settings: dict[str, str | float], state: Path) -> bool:
+    """Whether the device has just got its next certificate, because it was time, or it is called otherwise now.
+
+    Raises:
+        HidenseekError: if it has none that it can go on with.
+    """
+    from edge_client import card, renewal
+    from edge_client.store import certificate_name
+
+    if not card.is_certified(settings, state):
+        return False
+    path = state / certificate_name(str(settings["device"]))
+    if path.exists() and not renewal.is_due(path, time.time()):
+        return False
+    try:
+        _enrol(settings, state, claim.RENEWAL, card.password_of(state))
+    except HidenseekError as error:
+        if not path.exists():
+            raise
+        logging.getLogger("hidenseek.edge").warning("no next certificate yet, going on with this one: %s", error)
+        return False
+    return True
+
+
+def _enrol(settings: dict[str, str | float], state: Path, user: str, secret: str) -> None:
+    """Claim the account that a card is for, with its token, or the next certificate, with the password."""
     from edge_client import card, enrol
     from edge_client.store import Store
     from edge_client.supervisor import Supervisor
-    from wire import claim, mqtt
+    from wire import mqtt
     from wire.topics import Topics, check_name
 
     device = check_name(str(settings["device"]), "device id")
-    address = card.with_user(str(settings["broker"]), claim.USER + device)
-    broker = mqtt.parse_url(address, password=token, ca=Path(str(settings["ca"])) if settings["ca"] else None)
+    address = card.with_user(str(settings["broker"]), user + device)
+    broker = mqtt.parse_url(address, password=secret, ca=Path(str(settings["ca"])) if settings["ca"] else None)
     broker = mqtt.discovering(broker) if card.may_discover(settings) else broker
     supervisor, topics = Supervisor(), Topics(str(settings["federation"]))
     supervisor.ready()
+    certified = bool(settings["certificates"])
     with closing(Store(state)) as store:
-        enrol.Enrolment(device, topics, store, enrol.hardware(), supervisor.alive).run(broker, CONNECT_S)
+        enrol.Enrolment(device, topics, store, enrol.hardware(), supervisor.alive, certified).run(broker, CONNECT_S)

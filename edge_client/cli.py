@@ -131,7 +131,7 @@ def _add_join(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _join(arguments: argparse.Namespace) -> int:
     # Imported here so that --help and usage errors answer at once on a slow board.
-    from edge_client import agent, data
+    from edge_client import agent, data, renewal
     from edge_client.client import Client
     from edge_client.releases import Releases
     from edge_client.runtimes import registry
@@ -205,6 +205,7 @@ def _join(arguments: argparse.Namespace) -> int:
             updates=updates,
             staging=None if updates is None else Stager(device, runtime, store, channel, topics),
             peak_mb=arguments.peak_mb,
+            leave=renewal.watch(broker.certificate),
         )
         try:
             client.run()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -62,6 +62,7 @@ class Client:
         updates: brings the client up to date; None: nobody does.
         staging: has bundles of runs to come ready; None: they are fetched when their run has come.
         peak_mb: a new client that takes more memory to train is taken back, 1e6 bytes; None: whatever it takes.
+        leave: whether to end, to be started again, once no training is lost by it.
     """
 
     device: agent.Device
@@ -76,6 +77,7 @@ class Client:
     updates: Updater | None = None
     staging: Stager | None = None
     peak_mb: float | None = None
+    leave: Callable[[], bool] = lambda: False
     _bundle: Bundle | None = None
     _runtime: Runtime | None = None
     _training: Iterator[trainer.Trained | None] | None = None
@@ -174,7 +176,7 @@ class Client:
             if self.updates.on_trial and self.device.welcomed:
                 self._try_out(self.updates)
             self.updates.tick()
-        leaving = self.updates is not None and self.updates.restart
+        leaving = (self.updates is not None and self.updates.restart) or self.leave()
         if self.staging is not None and not leaving:
             self.staging.tick()
             if self.staging.waits and self._training is None:

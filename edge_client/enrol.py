@@ -1,9 +1,13 @@
-"""First boot: the card's token for an account at the broker (`wire.claim`). Then the token is gone."""
+"""First boot: the card's token for an account at the broker (`wire.claim`). Then the token is gone.
+
+Where the broker knows devices by certificates, the device gets one too, and later, with the password, the next one.
+"""
 
 from __future__ import annotations
 
 import logging
 import secrets
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +15,7 @@ from pathlib import Path
 
 from edge_client.card import AGAIN_HINT
 from edge_client.store import Store
-from wire import claim, mqtt, signing
+from wire import claim, mqtt, pkcs10, signing
 from wire.channel import Channel, Garbled, Received
 from wire.claim import Claim, Grant
 from wire.errors import BrokerRefused, BrokerUnreachable, JoinRefused, WireError
@@ -34,6 +38,7 @@ class Enrolment:
         store: its state, with its key.
         hardware: what it says it is.
         alive: called again and again, for a watchdog.
+        certified: ask for a certificate.
     """
 
     device: str
@@ -41,12 +46,14 @@ class Enrolment:
     store: Store
     hardware: str
     alive: Callable[[], None] = lambda: None
+    certified: bool = False
 
     def run(self, broker: mqtt.Broker, connect_timeout_s: float) -> None:
         """Claim the account; its password is in the state folder afterwards, and the token is not.
 
         Args:
-            broker: where, with the claiming account and the token as its password.
+            broker: where, with the claiming account and the token as its password; or, for the next certificate, with
+                the renewing account and its password.
             connect_timeout_s: how long to try to reach it.
 
         Raises:
@@ -56,18 +63,21 @@ class Enrolment:
         """
         assert broker.password is not None
         key = self.store.key()
+        # For TLS alone, and another each time; it is written down with its certificate, or never.
+        tls_key = signing.new_key() if self.certified else None
         transport = mqtt.MqttTransport(broker, client_id=f"hns-{self.topics.federation}-claim-{self.device}")
         said = Claim(
             key=signing.public_key(key),
             proof=bytes(claim.PROOF_BYTES),
             hardware=self.hardware,
             nonce=secrets.token_bytes(claim.NONCE_BYTES),
+            request=pkcs10.request(tls_key, self.device) if tls_key else b"",
         )
         said = replace(said, proof=claim.prove(broker.password, self.device, said))
         channel = Channel(transport, key, trust=self._trust(broker.password, said))
         try:
             transport.connect(connect_timeout_s)
-            self._claim(channel, said, key)
+            self._claim(channel, said, key, tls_key)
         except BrokerRefused as error:
             raise JoinRefused(
                 f"the broker does not know the token of this card (any more): {error.what}", hint=AGAIN_HINT
@@ -75,7 +85,7 @@ class Enrolment:
         finally:
             transport.close()
 
-    def _claim(self, channel: Channel, said: Claim, key: bytes) -> None:
+    def _claim(self, channel: Channel, said: Claim, key: bytes, tls_key: bytes | None) -> None:
         began_s, asked_s = time.monotonic(), float("-inf")
         while time.monotonic() - began_s < GIVE_UP_S:
             self.alive()
@@ -87,7 +97,11 @@ class Enrolment:
                 case Received(message=Grant() as grant):
                     if grant.refused:
                         raise JoinRefused(grant.refused, hint=AGAIN_HINT)
-                    self.store.keep_account(claim.open_password(grant.sealed, key))
+                    password = claim.open_password(grant.sealed, key)
+                    if tls_key and grant.certificate:
+                        pem = pkcs10.pem(tls_key, grant.certificate, grant.renew_s)
+                        self.store.keep_certificate(self.device, pem, openssl_takes)
+                    self.store.keep_account(password)
                     log.info("enrolled as '%s', with the key %s", self.device, signing.fingerprint(said.key))
                     return
                 case Disconnected(refused=True, reason=reason):
@@ -113,6 +127,11 @@ class Enrolment:
             return message.key
 
         return trust
+
+
+def openssl_takes(path: Path) -> None:
+    """Whether a file has a key and the certificate for it; raises OSError if not. When it is good is not asked."""
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path)
 
 
 def hardware() -> str:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes, check: Callable[[Path], None] = lambda path: None) -> None:
     """Write a file, its owner's alone; after a power cut it holds either the old or the new bytes.
+
+    Args:
+        path: which.
+        data: all of it.
+        check: told where the new bytes are, before they take the place of the old ones, which stay if it raises.
 
     Raises:
         OSError: if it cannot be written; then it holds the old bytes.
@@ -18,6 +24,7 @@ def replace(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        check(temporary)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)  # half a file must not keep the last room on a full card

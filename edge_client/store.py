@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -27,6 +28,11 @@ PASSWORD = "broker.password"  # noqa: S105  # a file's name
 FEDERATION = "federation.pub"
 ROUND = struct.Struct(f"<{messages.RUN_BYTES}sQ")
 KNOWN = struct.Struct(f"<{signing.KEY_BYTES}sQ")
+
+
+def certificate_name(device: str) -> str:
+    """File of a state folder: the key and certificate that a device shows to its broker."""
+    return f"broker-{device}.pem"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +207,20 @@ class Store:
         self._replace(PASSWORD, f"{password}\n".encode())
         (self.folder / TOKEN_FILE).unlink(missing_ok=True)
 
+    def keep_certificate(self, device: str, pem: bytes, check: Callable[[Path], None]) -> None:
+        """Keep key and certificate as one file, in the place of any earlier ones; they never come apart.
+
+        Args:
+            device: whom they are for.
+            pem: both.
+            check: whether a file with them is good; raises OSError if not, and the earlier ones stay.
+        """
+        name = certificate_name(device)
+        self._replace(name, pem, check)
+        for other in self.folder.glob(certificate_name("*")):
+            if other.name != name:  # the device was called otherwise
+                other.unlink()
+
     def save_pending(self, update: MaskUpdate) -> None:
         """Write the mask down before it is first sent."""
         self._replace(PENDING, messages.encode(update))
@@ -241,14 +261,14 @@ class Store:
             self._lock.close()
             self._lock = None
 
-    def _replace(self, name: str, data: bytes) -> None:
+    def _replace(self, name: str, data: bytes, check: Callable[[Path], None] = lambda path: None) -> None:
         """Write a file so that after a power cut it holds either the old or the new bytes.
 
         Raises:
             StateError: if it cannot be written; then it holds the old bytes.
         """
         try:
-            files.replace(self.folder / name, data)
+            files.replace(self.folder / name, data, check)
         except OSError as error:
             why = f"cannot be written ({error.strerror})"
             hint = "Make room there, then start again: nothing that the coordinator confirmed is lost"

@@ -23,15 +23,24 @@ GROUP, PORT = "224.0.0.251", 5353
 PACKET_BYTES = 9000  # the most that RFC 6762, 17 allows
 MOST_ANSWERS = 64  # of one question: more is somebody who floods
 HOST = "host"  # in the TXT record: the name that the broker's certificate is for
+CERTIFICATES = "certificates"  # in it, too: the port for clients that show theirs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A broker that somebody says there is: an address, a port, and the host name that its certificate shall be for."""
+    """A broker that somebody says there is.
+
+    Attributes:
+        address: where.
+        port: and at which port.
+        host: the name that its certificate shall be for.
+        certificates: port for clients that show certificates, too; 0: that one is not another.
+    """
 
     address: str
     port: int
     host: str
+    certificates: int = 0
 
 
 @dataclass
@@ -92,9 +101,17 @@ def parse(packet: bytes) -> list[Found]:
     found = []
     for name in records.instances:
         target, port = records.places.get(name, ("", 0))
-        host = records.texts.get(name, {}).get(HOST, "")
-        found += [Found(address=one, port=port, host=host) for one in records.addresses.get(target, []) if port]
+        said = records.texts.get(name, {})
+        host, other = said.get(HOST, ""), _port(said.get(CERTIFICATES, ""))
+        addresses = records.addresses.get(target, []) if port else []
+        found += [Found(address=one, port=port, host=host, certificates=other) for one in addresses]
     return found
+
+
+def _port(text: str) -> int:
+    """A port number that somebody has written; 0 if it is none."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+    return number if number < 1 << 16 else 0
 
 
 def _read(answers: list[Any]) -> _Records:

@@ -166,7 +166,7 @@ class MqttTransport:
         self._lag_s = 0.0
         self._shown: dict[str, Any] = {}  # the broker's certificate
         self._first: Event | None = None
-        self._routes = Routes(broker.nodes, discover=broker.discover)
+        self._routes = Routes(broker.nodes, discover=broker.discover, certified=broker.certificate is not None)
         self._refusal: str | None = None
         self._unavailable = False
         websocket = broker.scheme in ("ws", "wss")
@@ -216,7 +216,7 @@ class MqttTransport:
             except (OSError, ValueError, paho.WebsocketConnectionError) as error:
                 reason = why(error)
                 if isinstance(error, ssl.SSLError) and not self._routes.is_hearsay:
-                    raise BrokerRefused(
+                    raise _of_certificate(self._broker, error) or BrokerRefused(
                         f"TLS with {self._broker} failed: {reason}", hint="Give the broker's CA with --ca FILE"
                     ) from error
                 if time.monotonic() + 0.5 > deadline:
@@ -352,12 +352,18 @@ class MqttTransport:
 def unanswered(broker: Broker) -> BrokerRefused:
     """What to say of a broker that takes a TLS connection and then ends it."""
     own = broker.certificate
-    return BrokerRefused(
+    return _of_certificate(broker) or BrokerRefused(
         f"{broker} ends the connection without an answer",
         hint=f"It may not know who has signed {own}"
         if own
         else "It may want to know its clients by certificates: --cert FILE",
     )
+
+
+def _of_certificate(broker: Broker, error: ssl.SSLError | None = None) -> BrokerRefused | None:
+    from wire import refusals  # in no device's memory that is let in
+
+    return refusals.of_certificate(broker, tls_context(broker), error)
 
 
 def tls_context(broker: Broker) -> ssl.SSLContext:

@@ -22,14 +22,20 @@ class Routes:
     Args:
         nodes: those that it is known by.
         discover: ask the network too, once none of them has answered.
+        certified: a certificate is shown, and there may be a port for that.
         look: asks it.
     """
 
     def __init__(
-        self, nodes: Sequence[Node], *, discover: bool, look: Callable[[], Iterable[Found]] = mdns.look
+        self,
+        nodes: Sequence[Node],
+        *,
+        discover: bool,
+        certified: bool = False,
+        look: Callable[[], Iterable[Found]] = mdns.look,
     ) -> None:
         self._known, self._discover, self._look = list(nodes), discover, look
-        self._nodes = self._known
+        self._nodes, self._certified = self._known, certified
         self._at = random.randrange(len(nodes))  # so that a fleet shares itself out among a cluster's
         self._names: dict[Node, str] = {}  # of the nodes that are hearsay: what they say they are
         self._left, self._asked_s = len(nodes), float("-inf")
@@ -79,11 +85,10 @@ class Routes:
     def _ask(self) -> None:
         self._asked_s = time.monotonic()
         hosts = {host.lower() for host, _ in self._known}
-        self._names = {
-            (one.address, one.port): one.host
-            for one in self._look()
-            if one.host.lower() in hosts and (one.address, one.port) not in self._known
-        }
+        told = [one for one in self._look() if one.host.lower() in hosts]
+        ports = [(one.certificates if self._certified else 0) or one.port for one in told]
+        names = {(one.address, port): one.host for one, port in zip(told, ports, strict=True)}
+        self._names = {node: name for node, name in names.items() if node not in self._known}
         for (address, port), name in self._names.items():
             log.info("this network says that %s is at %s:%d; trying that, its certificate decides", name, address, port)
         self._nodes = [*self._known, *self._names]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.brokers.deployment import Node
 from wire.errors import ConfigError, RuntimeMissing
-from wire.mdns import HOST, SERVICE
+from wire.mdns import CERTIFICATES, HOST, SERVICE
 
 if TYPE_CHECKING:
     from zeroconf import ServiceInfo
@@ -84,12 +84,15 @@ def own_addresses() -> list[str]:
 def _service(federation: str, node: Node, addresses: Sequence[str]) -> ServiceInfo:
     from zeroconf import ServiceInfo
 
+    properties = {HOST: node.hosts[0], "federation": federation}
+    if node.certificate_port:
+        properties[CERTIFICATES] = str(node.certificate_port)
     label = f"hidenseek {federation} {node.name}".encode()[:LABEL_BYTES].decode(errors="ignore")
     return ServiceInfo(
         SERVICE,
         f"{label}.{SERVICE}",
         addresses=[socket.inet_aton(one) for one in addresses],
         port=node.port,
-        properties={HOST: node.hosts[0], "federation": federation},
+        properties=properties,
         server=f"{socket.gethostname().partition('.')[0]}-hidenseek.local.",
     )

@@ -7,6 +7,7 @@ token and another key has a copy of the card, is refused, and is written down.
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,21 @@ class Attempt(BaseModel):
     hardware: str
 
 
+class Certificate(BaseModel):
+    """One that was signed: its serial number in hexadecimal, and when it ends, seconds since 1970."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    serial: str = Field(pattern=r"^[0-9a-f]{1,40}$")
+    ends_s: float
+
+
+class TakenBack(Certificate):
+    """One that is good no more; since when, seconds since 1970."""
+
+    since_s: float
+
+
 class Card(BaseModel):
     """One device's card.
 
@@ -41,6 +57,8 @@ class Card(BaseModel):
         claimed_s: since when.
         hardware: what that device said it is.
         refused: who else came with its token, the last few.
+        certificates: what that device has got, in the order that it has.
+        barred_s: since when the device is revoked, and its certificates good for nothing; None if it is not.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +68,18 @@ class Card(BaseModel):
     claimed_s: float | None = None
     hardware: str = ""
     refused: list[Attempt] = []
+    certificates: list[Certificate] = []
+    barred_s: float | None = None
+
+    def certificate_in_words(self, now_s: float) -> str:
+        """The newest one's end, for a list of devices; "" if there is none."""
+        if not self.certificates:
+            return ""
+        if self.barred_s is not None:
+            return "revoked"
+        ends_s = self.certificates[-1].ends_s
+        day = time.strftime("%Y-%m-%d", time.gmtime(ends_s))
+        return f"until {day}" if now_s < ends_s else f"ended {day}"
 
     def in_words(self, now_s: float) -> str:
         """For a list of devices."""
@@ -64,6 +94,7 @@ class Claims(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     cards: dict[str, Card] = Field(default={})
+    ended: list[TakenBack] = []  # certificates of earlier cards
 
     @property
     def keys(self) -> dict[str, bytes]:
@@ -90,8 +121,10 @@ class Claims(BaseModel):
         card, key = self.cards.get(device), signing.as_text(public)
         if card is None:
             return f"no card was flashed for '{device}'"
+        if card.key == key and card.barred_s is not None:
+            return f"'{device}' is revoked; if it was found again: hidenseek fleet restore {device}"
         if card.key == key:
-            return ""  # its answer was lost on the way
+            return ""  # its answer was lost on the way, or it asks for the next certificate
         if card.key is not None:
             attempt = Attempt(at_s=now_s, key=key, hardware=hardware)
             others = [one for one in card.refused if one.key != key]
@@ -104,6 +137,51 @@ class Claims(BaseModel):
             return f"the card of '{device}' was flashed more than {GOOD_FOR_S / 86400:.0f} days ago"
         self.cards[device] = card.model_copy(update={"key": key, "claimed_s": now_s, "hardware": hardware})
         return ""
+
+    def await_card(self, device: str, now_s: float) -> None:
+        """Have a device's card waited for, by whatever key; the certificates that it has had are good no more."""
+        self.end_certificates(device, now_s)
+        self.cards[device] = Card(made_s=now_s)
+
+    def end_certificates(self, device: str, now_s: float) -> None:
+        """Have the certificates that a device has had be good no more."""
+        card = self.cards.get(device)
+        if card is not None:
+            ended = [TakenBack(**one.model_dump(), since_s=now_s) for one in card.certificates]
+            self.ended = [one for one in (*self.ended, *ended) if one.ends_s > now_s]
+            self.cards[device] = card.model_copy(update={"certificates": []})
+
+    def certify(self, device: str, certificate: Certificate, now_s: float) -> str:
+        """Write down a certificate that was signed for a device, or say why it must not have it.
+
+        Args:
+            device: whose card is bound to whoever has asked.
+            certificate: it.
+            now_s: seconds since 1970.
+
+        Returns:
+            why not; "" if it is written down.
+        """
+        card = self.cards[device]
+        good = [one for one in card.certificates if one.ends_s > now_s]
+        if len(good) >= KEPT:
+            return (
+                f"'{device}' has {len(good)} certificates that are still good; to end them: "
+                f"hidenseek fleet approve {device}"
+            )
+        self.cards[device] = card.model_copy(update={"certificates": [*good, certificate]})
+        return ""
+
+    def taken_back(self, now_s: float) -> dict[str, float]:
+        """Serial numbers of certificates that have not ended yet and are good no more, and since when."""
+        barred = {
+            one.serial: card.barred_s
+            for card in self.cards.values()
+            if card.barred_s is not None
+            for one in card.certificates
+            if one.ends_s > now_s
+        }
+        return barred | {one.serial: one.since_s for one in self.ended if one.ends_s > now_s}
 
 
 class Watched:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coordinator.brokers.process import write_whole
 from coordinator.monitoring import discovery
+from wire import claim
 from wire.errors import ConfigError, StateError
 
 FILE = "deployment.json"
@@ -35,12 +36,15 @@ class Deployment(BaseModel):
     sites: dict[Name, list[str]] = {}
     devices: dict[Name, Name | None] = {}  # and each one's site
     cards: list[Name] = []  # devices whose cards may claim their accounts
+    client_certificates: bool = False  # cards get certificates, not passwords
+    certified: list[Name] = []  # devices that are let in by certificate alone
     workers: int = Field(default=0, ge=0, le=1000)
     fleet: int = Field(default=0, ge=0)  # devices to be sized for, beyond those that are listed
     packet_kb: int = Field(default=256, ge=1)
     home_assistant: str | None = Field(default=None, pattern=discovery.PREFIX)  # its discovery prefix
     port: int = Field(default=8883, ge=1, le=65000)
     ws_port: int = Field(default=8084, ge=1, le=65000)
+    certificate_port: int = Field(default=8893, ge=1, le=65000)
     cluster_port: int = Field(default=6222, ge=1, le=65000)
     client_port: int = Field(default=4222, ge=1, le=65000)
 
@@ -83,6 +87,10 @@ class Deployment(BaseModel):
         """Devices that connect to a site's broker; None: to the hub's. The checkers are everywhere."""
         return [*(name for name, at in sorted(self.devices.items()) if at == site), *CHECKERS]
 
+    def account_of(self, device: str) -> str:
+        """The user whose password a device gets for its card's token."""
+        return claim.RENEWAL + device if device in self.certified else device
+
     def broker_nodes(self) -> list[Node]:
         """Every broker process of it."""
         if self.sites:
@@ -97,6 +105,7 @@ class Deployment(BaseModel):
         for name, own in hosts.items():
             shift = sum(1 for other in nodes if _one_machine(other.hosts, own))  # then each has ports of its own
             site = name.removeprefix("site-") if self.sites and name != "hub" else None
+            certified = self.client_certificates and site is None  # devices of sites cannot claim accounts
             nodes.append(
                 Node(
                     name=name,
@@ -104,6 +113,7 @@ class Deployment(BaseModel):
                     site=site,
                     port=self.port + shift,
                     ws_port=self.ws_port + shift,
+                    certificate_port=self.certificate_port + shift if certified else None,
                     cluster_port=self.cluster_port + shift,
                     client_port=self.client_port + shift,
                 )
@@ -123,7 +133,10 @@ def autosave_changes(devices: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One broker process: its name, the addresses it is known by (the first is shown), and its ports."""
+    """One broker process: its name, the addresses it is known by (the first is shown), and its ports.
+
+    `certificate_port` is the one where devices show certificates instead of passwords, if there is one.
+    """
 
     name: str
     hosts: tuple[str, ...]
@@ -132,6 +145,12 @@ class Node:
     ws_port: int
     cluster_port: int
     client_port: int
+    certificate_port: int | None = None
+
+    @property
+    def ports(self) -> list[int]:
+        """Those that devices and apps connect to."""
+        return [self.port, self.ws_port, *([self.certificate_port] if self.certificate_port else [])]
 
     @property
     def bind(self) -> str:
@@ -142,6 +161,11 @@ class Node:
     def url(self) -> str:
         """Where devices find it."""
         return f"mqtts://{bracketed(self.hosts[0])}:{self.port}"
+
+    @property
+    def certificate_url(self) -> str:
+        """Where devices that have certificates find it; "" if they do not."""
+        return f"mqtts://{bracketed(self.hosts[0])}:{self.certificate_port}" if self.certificate_port else ""
 
     @property
     def ws_url(self) -> str:
@@ -178,6 +202,12 @@ def check(deployment: Deployment) -> None:
         raise ConfigError("mosquitto has no clusters", where="--nodes", hint="Take --kind nats, or --sites A,B")
     if deployment.kind == "nats" and deployment.sites:
         raise ConfigError("sites are for mosquitto", where="--sites", hint="Take --kind mosquitto, or --nodes 3")
+    if deployment.kind == "nats" and deployment.client_certificates:
+        raise ConfigError(
+            "nats-server asks everybody on its MQTT port for a certificate, or nobody",
+            where="--client-certificates",
+            hint="Take --kind mosquitto, or leave it out: devices then have passwords",
+        )
     if deployment.nodes == 2:
         raise ConfigError("2 nodes stop when one does", where="--nodes", hint="Take 1, 3 or 5")
     if deployment.nodes > 1 and len(deployment.hosts) not in (1, deployment.nodes):

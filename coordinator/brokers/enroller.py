@@ -5,19 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from coordinator.brokers import accounts, certificates, change, claims
+from coordinator.brokers import accounts, change, claims, device_certificates
 from coordinator.brokers import deployment as deployments
 from coordinator.brokers.access import ENROLLER
+from coordinator.brokers.claims import Card
 from coordinator.brokers.deployment import Deployment
+from coordinator.brokers.device_certificates import Issued
+from coordinator.brokers.shut_out import throw_out
 from wire import claim, signing
 from wire.channel import Channel, Garbled, Received
 from wire.claim import Claim, Grant
 from wire.errors import BrokerRefused, ConfigError, HidenseekError, WireError
 from wire.messages import Message
-from wire.mqtt import Broker, MqttTransport
+from wire.mqtt import MqttTransport
 from wire.topics import Topics
 from wire.transport import Connected, Disconnected
 
@@ -25,14 +29,17 @@ CONNECT_S = 10.0
 LOOK_S = 1.0
 
 
-def open_card(folder: Path, deployment: Deployment, device: str, now_s: float) -> tuple[Deployment, str]:
-    """Have a device's new card waited for: its account's password and any earlier token are worth nothing from now on.
+def open_card(
+    folder: Path, deployment: Deployment, device: str, now_s: float, *, certificate: bool = False
+) -> tuple[Deployment, str]:
+    """Have a device's new card waited for: password, certificates and token of an earlier one are worth nothing.
 
     Args:
         folder: the deployment's.
         deployment: its settings.
         device: whose card.
         now_s: seconds since 1970.
+        certificate: the device shall get a certificate for the token, and be let in by no password.
 
     Returns:
         the settings with the card in them, and its token.
@@ -41,16 +48,20 @@ def open_card(folder: Path, deployment: Deployment, device: str, now_s: float) -
         StateError: if something cannot be read or written.
     """
     with claims.changing(folder) as known:
-        known.cards[device] = claims.Card(made_s=now_s)
+        known.await_card(device, now_s)
+        others = {name for name in deployment.certified if name != device}
         changed = deployment.model_copy(
             update={
                 "devices": {device: None} | deployment.devices,
                 "cards": sorted({*deployment.cards, device}),
+                "certified": sorted(others | {device} if certificate else others),
             }
         )
         user = claim.USER + device
-        change.write(folder, changed, users=[user, device])
+        change.write(folder, changed, users=[user, changed.account_of(device)], known=known)
         change.reload(folder, changed)
+    if device in deployment.certified:
+        throw_out(folder, changed, device)
     return changed, accounts.load(folder)[user]
 
 
@@ -76,9 +87,11 @@ def approve(folder: Path, deployment: Deployment, device: str, now_s: float) -> 
             raise ConfigError(
                 f"no card was flashed for '{device}'", where=str(folder), hint="hidenseek flash makes one"
             )
-        known.cards[device] = claims.Card(made_s=now_s)
-        change.write(folder, deployment, users=[device])
+        known.await_card(device, now_s)
+        change.write(folder, deployment, users=[deployment.account_of(device)], known=known)
         change.reload(folder, deployment)
+    if device in deployment.certified:
+        throw_out(folder, deployment, device)
     return card.key is not None
 
 
@@ -102,31 +115,20 @@ def rename(folder: Path, deployment: Deployment, old: str, new: str) -> bool:
         update={
             "devices": {new if name == old else name: site for name, site in deployment.devices.items()},
             "cards": sorted(new if name == old else name for name in deployment.cards),
+            "certified": sorted(new if name == old else name for name in deployment.certified),
         }
     )
     deployments.check(changed)
     with claims.changing(folder) as known:
-        accounts.rename(folder, {old: new, claim.USER + old: claim.USER + new})
+        accounts.rename(folder, {prefix + old: prefix + new for prefix in ("", claim.USER, claim.RENEWAL)})
         known.rename(old, new)
-        change.write(folder, changed)
+        known.end_certificates(new, time.time())  # they are for the old name
+        change.write(folder, changed, known=known)
         change.reload(folder, changed)
         card = known.cards.get(new)
+    if old in deployment.certified:
+        throw_out(folder, changed, old)
     return card is not None and card.key is None
-
-
-def own_broker(folder: Path, deployment: Deployment) -> Broker:
-    """The broker that runs on this machine, for the account that answers claims."""
-    node = deployment.broker_nodes()[0]
-    password = accounts.load(folder).get(ENROLLER)
-    # Its certificate is for the loopback too, whatever it is known by.
-    return Broker(
-        scheme="mqtts",
-        host="127.0.0.1",
-        port=node.port,
-        user=ENROLLER,
-        password=password,
-        ca=folder / certificates.CERTIFICATES,
-    )
 
 
 @dataclass
@@ -156,7 +158,8 @@ class Enroller:
 
     def _serve(self, deployment: Deployment) -> None:
         topics = Topics(deployment.federation)
-        transport = MqttTransport(own_broker(self.folder, deployment), client_id=f"hns-{topics.federation}-enroller")
+        there = change.own_broker(self.folder, deployment, ENROLLER)
+        transport = MqttTransport(there, client_id=f"hns-{topics.federation}-enroller")
         channel = Channel(transport, signing.new_key(), trust=_own_key, max_bytes=4096, max_values=16)
         try:
             transport.connect(CONNECT_S)
@@ -182,27 +185,65 @@ class Enroller:
             transport.close()
 
     def _answer(self, channel: Channel, topics: Topics, device: str, said: Claim) -> None:
-        """Answer one claim; the password is another only when a card is claimed for the first time."""
-        token = accounts.load(self.folder).get(claim.USER + device)
-        if token is None:
-            raise WireError(f"no card was flashed for '{device}'")
-        claim.check_proof(claim.prove(token, device, said), said.proof)
-        with claims.changing(self.folder) as known:
-            before = known.cards.get(device)
-            refused = known.decide(device, said.key, said.hardware, time.time())
-        sealed = b""
-        if not refused:
-            sealed = claim.seal_password(accounts.load(self.folder)[device], said.key)
+        """Answer one claim, of a card's token or for the next certificate."""
+        deployment, passwords = deployments.load(self.folder), accounts.load(self.folder)
+        account = deployment.account_of(device)
+        secret = _proven(device, said, [passwords.get(claim.USER + device), passwords.get(account)])
+        certified, issued = account != device, None
+        if certified and not said.request:
+            refused = f"the client of '{device}' knows no certificates; write its card again: hidenseek flash {device}"
+        else:
+            before, refused, issued = self._decide(device, said, certified=certified)
         grant = Grant(
-            key=signing.public_key(channel.key), proof=bytes(claim.PROOF_BYTES), sealed=sealed, refused=refused
+            key=signing.public_key(channel.key),
+            proof=bytes(claim.PROOF_BYTES),
+            sealed=b"" if refused else claim.seal_password(passwords[account], said.key),
+            refused=refused,
+            certificate=issued.certificate if issued else b"",
+            renew_s=int(issued.renew_s) if issued else 0,
         )
-        grant = replace(grant, proof=claim.prove_grant(token, device, said, grant))
+        grant = replace(grant, proof=claim.prove_grant(secret, device, said, grant))
         channel.send(topics.claim_answer(device), grant)
         who = f"{signing.fingerprint(said.key)}{f', {said.hardware}' if said.hardware else ''}"
+        until = f", certificate until {_day(issued.ends_s)}" if issued else ""
         if refused:
             self.say(f"refused {who}: {refused}")
         elif before is None or before.key is None:
-            self.say(f"'{device}' has enrolled: {who}")
+            self.say(f"'{device}' has enrolled: {who}{until}")
+        elif issued:
+            self.say(f"'{device}' has its next certificate: {who}{until}")
+
+    def _decide(self, device: str, said: Claim, *, certified: bool) -> tuple[Card | None, str, Issued | None]:
+        """The card as it was, why the claim is refused ("" if it is not), and the certificate that was signed."""
+        with claims.changing(self.folder) as known:
+            before, now_s = known.cards.get(device), time.time()
+            refused = known.decide(device, said.key, said.hardware, now_s)
+            if refused or not certified:
+                return before, refused, None
+            issued = device_certificates.issue(self.folder, device, said.request)
+            certificate = claims.Certificate(serial=issued.serial, ends_s=issued.ends_s)
+            refused = known.certify(device, certificate, now_s)
+            return before, refused, None if refused else issued
+
+
+def _proven(device: str, said: Claim, secrets: list[str | None]) -> str:
+    """The one of some secrets that a claim was proven with.
+
+    Raises:
+        WireError: if there is none.
+    """
+    known = [one for one in secrets if one is not None]
+    if not known:
+        raise WireError(f"no card was flashed for '{device}'")
+    for one in known:
+        with suppress(WireError):
+            claim.check_proof(claim.prove(one, device, said), said.proof)
+            return one
+    raise WireError("not from somebody with the card's token")
+
+
+def _day(moment_s: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(moment_s))
 
 
 def _own_key(topic: str, message: Message) -> bytes:

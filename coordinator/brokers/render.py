@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from coordinator.brokers import access, accounts, certificates
+from coordinator.brokers import access, accounts, certificates, device_certificates
 from coordinator.brokers.access import COORDINATOR, ENROLLER, HOME_ASSISTANT
+from coordinator.brokers.claims import Claims, load
 from coordinator.brokers.deployment import Deployment, Node, bracketed, save
 from coordinator.brokers.files import Writer
 from coordinator.monitoring.watch import FILES as MONITORING
@@ -27,6 +29,7 @@ GET_IT = {
 }
 POD, POD_SERVICE = "hidenseek-broker", "hidenseek-broker-nodes"
 CONSUMERS_PER_DEVICE = 12  # a device has four subscriptions, and each that ends in # is two consumers
+TAKEN_BACK = "devices.crl"
 ACCOUNTS_FILE = {"mosquitto": "acl", "nats": "accounts.conf"}
 
 
@@ -35,6 +38,8 @@ def users_of(deployment: Deployment, site: str | None) -> list[str]:
     devices = deployment.devices_of(site)
     if site is not None:
         return devices
+    certified = set(deployment.certified)
+    devices = [deployment.account_of(name) if name in certified else name for name in devices]
     if deployment.cards:
         devices = [ENROLLER, *(claim.USER + name for name in deployment.cards), *devices]
     home = [HOME_ASSISTANT] if deployment.home_assistant else []
@@ -49,6 +54,7 @@ def write(
     renew_certificates: bool = False,
     renew_authority: bool = False,
     omit: Iterable[str] = (),
+    known: Claims | None = None,
 ) -> Writer:
     """Bring a deployment's folder up to date with its settings; run again, it changes only what has changed.
 
@@ -61,6 +67,7 @@ def write(
         renew_certificates: make every server another certificate, with another key.
         renew_authority: make another certificate authority; the earlier ones stay trusted.
         omit: users that brokers shall not know this time, though they stay users.
+        known: cards and certificates; those that are written down if None.
 
     Returns:
         what was written, and what was not because a person has edited it.
@@ -73,17 +80,33 @@ def write(
     save(folder, deployment)
     nodes = deployment.broker_nodes()
     certificates.make_authority(folder, deployment.federation, renew=renew_authority)
+    if deployment.client_certificates:
+        device_certificates.make_authority(folder, deployment.federation)
     users = [user for site in (None, *deployment.sites) for user in users_of(deployment, site)]
     passwords = accounts.keep(folder, dict.fromkeys(users), renew=renew_passwords)
     absent = set(omit)
     passwords = {user: password for user, password in passwords.items() if user not in absent}
     writer = Writer(folder)
+    if deployment.client_certificates:
+        _write_taken_back(folder, writer, nodes, load(folder) if known is None else known)
     for node in nodes:
         (folder / "nodes" / node.name / "data").mkdir(parents=True, exist_ok=True, mode=0o700)
         _write_node(folder, writer, deployment, node, nodes, f"nodes/{node.name}/config", passwords, renew_certificates)
     _write_kubernetes(folder, writer, deployment, nodes, passwords, renew_certificates)
     _write_common(folder, writer, deployment, nodes)
     return writer
+
+
+def _write_taken_back(folder: Path, writer: Writer, nodes: list[Node], known: Claims) -> None:
+    """For whoever lets devices in: whose certificates are good, and which of them no more."""
+    configs = [f"nodes/{node.name}/config" for node in nodes if node.certificate_port]
+    path = folder / configs[0] / TAKEN_BACK
+    before = path.read_text() if path.exists() else ""
+    text = device_certificates.taken_back(folder, known.taken_back(time.time()), before)
+    for config in (*configs, "kubernetes/config"):
+        writer.write(f"{config}/{TAKEN_BACK}", text, ours=True)
+        name = device_certificates.DEVICES.certificates
+        writer.write(f"{config}/{name}", (folder / name).read_text())
 
 
 def _write_node(
@@ -157,6 +180,8 @@ def _write_kubernetes(
     names = ["ca.crt", "server.crt", "server.key", f"{deployment.kind}.conf", ACCOUNTS_FILE[deployment.kind]]
     if deployment.kind == "mosquitto":
         names.append("passwd")
+    if deployment.client_certificates:
+        names += [device_certificates.DEVICES.certificates, TAKEN_BACK]
     facts = _facts(deployment, nodes) | {"config_files": names}
     for name in ("broker.yaml", "kustomization.yaml"):
         writer.write(f"kubernetes/{name}", _render(f"common/{name}.j2", **facts))
@@ -199,7 +224,7 @@ def _facts(deployment: Deployment, nodes: list[Node]) -> dict[str, Any]:
         "image": IMAGES[deployment.kind],
         "get_it": GET_IT[deployment.kind],
         "files": max(4096, 2 * deployment.connections),
-        "ports": sorted({port for node in nodes for port in (node.port, node.ws_port)}),
+        "ports": sorted({port for node in nodes for port in node.ports}),
         "cluster_ports": cluster,
         "node_addresses": sorted(set(addresses)),
         "rate": 200,
@@ -221,6 +246,7 @@ def _rights(deployment: Deployment) -> dict[str, access.Rights]:
     workers = {user: access.worker(name) for user in deployment.workers_names}
     sites = {f"site-{site}": access.site(name, deployment.devices_of(site)) for site in deployment.sites}
     cards = {claim.USER + device: access.claimant(name, device) for device in deployment.cards}
+    cards |= {claim.RENEWAL + device: access.claimant(name, device) for device in deployment.certified}
     special = {COORDINATOR: access.coordinator(name, prefix), ENROLLER: access.enroller(name)}
     return special | home | workers | sites | cards
 

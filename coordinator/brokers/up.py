@@ -60,8 +60,9 @@ class Up:
         (self.folder / "run").mkdir(exist_ok=True, mode=0o700)
         for node in self.nodes:
             end_orphan(pid_file(self.folder, node), _mark(self.folder, self.deployment, node))
-            if answers(node.bind, node.port):
-                raise ConfigError(f"port {node.port} on {node.bind} is taken", where=f"nodes/{node.name}")
+            for port in (node.port, *([node.certificate_port] if node.certificate_port else [])):
+                if answers(node.bind, port):
+                    raise ConfigError(f"port {port} on {node.bind} is taken", where=f"nodes/{node.name}")
         for node in self.nodes:
             self._launch(node)
         for node in self.nodes:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from coordinator import orders
 from coordinator.brokers import deployment as deployments
-from coordinator.brokers import enroller
-from coordinator.fleet_actions import TO_DEVICES, TO_RUNS
+from coordinator.brokers import enroller, shut_out
+from coordinator.fleet_actions import BROKER_TOO, TO_DEVICES, TO_RUNS
 from coordinator.page.snapshot import Source
 from wire.errors import ConfigError
 from wire.topics import check_name
@@ -39,7 +39,11 @@ class Actions:
         if action == APPROVE:
             return self._approve(device)
         with self.source.writing() as store:
-            return f"{device} {TO_DEVICES[action].carry_out(store, device)}"
+            said = f"{device} {TO_DEVICES[action].carry_out(store, device)}"
+        if action not in BROKER_TOO:
+            return said
+        more = shut_out.follow(self.source.deploy, None, device, time.time(), out=BROKER_TOO[action])
+        return f"{said}; {more}" if more else said
 
     def to_run(self, action: str) -> str:
         """Do something to the run; what to say of it. Raises StateError if it cannot be written."""

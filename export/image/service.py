@@ -96,6 +96,7 @@ class Service:
         device: its id.
         federation: which it joins.
         broker: address, mqtt[s]://HOST[:PORT]; several with commas.
+        certificates: address where it shows the certificate that it gets for its token; "" if it gets a password.
         ca: certificates of whom it believes to be the broker, PEM; None for a broker without TLS, or a public one.
         trust: the federation's public key, base64; "" for the first it meets.
         profile: kind of hardware.
@@ -107,6 +108,7 @@ class Service:
     device: str
     federation: str
     broker: str
+    certificates: str = ""
     ca: bytes | None = None
     trust: str = ""
     profile: str = ""
@@ -122,6 +124,7 @@ def files(service: Service) -> Tree:
         "device": service.device,
         "federation": service.federation,
         "broker": service.broker,
+        "certificates": service.certificates,
         "ca": CA if service.ca else "",
         "trust": service.trust,
         "profile": service.profile,

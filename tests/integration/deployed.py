@@ -114,7 +114,8 @@ def deployed(
     config = folder / "devices-of-broker.yaml"
     config.write_text(f"federation: {{name: t}}\ndevices: {devices}\n")
     deploy = folder / "deploy"
-    ports = zip(("--port", "--ws-port", "--cluster-port", "--client-port"), free_ports(4), strict=True)
+    names = ("--port", "--ws-port", "--cluster-port", "--client-port", "--certificate-port")
+    ports = zip(names, free_ports(len(names)), strict=True)
     options = [word for name, port in ports for word in (name, str(port))]
     command = ["broker", "init", "--kind", kind, "--hosts", hosts, "-o", str(deploy), "--devices", str(config)]
     assert cli.main([*command, *options, *more]) == 0

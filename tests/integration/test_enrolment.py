@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from coordinator import cli
-from coordinator.brokers import deployment as deployments
 from coordinator.brokers import enroller
 from edge_client import card, enrol
 from edge_client.store import PASSWORD, Store
@@ -22,22 +21,25 @@ from wire.mqtt import parse_url
 from wire.topics import Topics
 
 
-def flashed(made: Deployed, state: Path) -> str:
+def flashed(made: Deployed, state: Path, *, certified: bool = False) -> str:
     """A card for pi-1, as far as a device sees it: its state folder, with the token in it; the token."""
-    _, token = enroller.open_card(made.folder, deployments.load(made.folder), "pi-1", time.time())
+    now_s, settings = time.time(), made.settings
+    _, token = enroller.open_card(made.folder, settings, "pi-1", now_s, certificate=certified)
     state.mkdir()
     (state / claim.TOKEN_FILE).write_text(token)
     return token
 
 
-def boot(made: Deployed, state: Path) -> None:
+def boot(
+    made: Deployed, state: Path, user: str = claim.USER, secret: str | None = None, *, certified: bool = False
+) -> None:
     """What `hidenseek-edge card` does first."""
-    token = card.token_of(state)
-    assert token is not None
+    secret = secret or card.token_of(state)
+    assert secret is not None
     url = made.settings.broker_nodes()[0].url
-    broker = parse_url(card.with_user(url, f"{claim.USER}pi-1"), password=token, ca=made.folder / "ca.crt")
+    broker = parse_url(card.with_user(url, f"{user}pi-1"), password=secret, ca=made.folder / "ca.crt")
     with closing(Store(state)) as store:
-        enrol.Enrolment("pi-1", Topics("t"), store, "a board").run(broker, 10.0)
+        enrol.Enrolment("pi-1", Topics("t"), store, "a board", certified=certified).run(broker, 10.0)
 
 
 @pytest.mark.parametrize(

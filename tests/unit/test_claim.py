@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.brokers import access, claims
-from coordinator.brokers.claims import Card, Claims
+from coordinator.brokers.claims import Card, Certificate, Claims
 from edge_client import card
 from edge_client.store import Store
 from wire import claim, signing
@@ -105,6 +105,38 @@ def test_keys_of_who_has_enrolled_are_read_again_when_they_change(tmp_path: Path
     assert enrolled() == {"pi-01": A}
     with pytest.raises(StateError, match="damaged"):
         claims.Enrolled(tmp_path)
+
+
+def test_certificates_are_written_down_and_taken_back() -> None:
+    """With another card, another name, or while a device is revoked; those that have ended are not on the list."""
+    known = Claims(cards={"pi-01": Card(made_s=NOW), "pi-02": Card(made_s=NOW)})
+    known.decide("pi-01", A, "", NOW)
+    year = NOW + 365 * 86400
+    for serial, ends_s in (("a1", NOW + 5), ("a2", year)):
+        assert known.certify("pi-01", Certificate(serial=serial, ends_s=ends_s), NOW) == ""
+    assert known.certify("pi-02", Certificate(serial="b1", ends_s=year), NOW) == ""
+    card = known.cards["pi-01"]
+    assert card.certificate_in_words(NOW) == "until 2024-11-13"
+    assert card.certificate_in_words(year).startswith("ended 2024-11-1")
+    assert known.taken_back(NOW) == {}
+    known.cards["pi-01"] = card.model_copy(update={"barred_s": NOW + 1})
+    assert known.taken_back(NOW) == {"a1": NOW + 1, "a2": NOW + 1}
+    assert known.taken_back(NOW + 6) == {"a2": NOW + 1}
+    assert known.cards["pi-01"].certificate_in_words(NOW) == "revoked"
+    assert "is revoked" in known.decide("pi-01", A, "", NOW)
+    known.cards["pi-01"] = card
+    known.rename("pi-01", "hall")
+    known.end_certificates("hall", NOW + 2)
+    assert known.decide("hall", A, "", NOW) == ""
+    assert known.taken_back(NOW) == {"a1": NOW + 2, "a2": NOW + 2}
+    known.await_card("pi-02", NOW + 10)
+    assert known.taken_back(NOW + 10) == {"a2": NOW + 2, "b1": NOW + 10}
+    assert [one.serial for one in known.ended] == ["a2", "b1"]
+    assert known.taken_back(year) == {}
+    known.decide("pi-02", A, "", NOW)
+    for number in range(claims.KEPT):
+        assert known.certify("pi-02", Certificate(serial=f"{number}", ends_s=year), NOW) == ""
+    assert "10 certificates that are still good" in known.certify("pi-02", Certificate(serial="c", ends_s=year), NOW)
 
 
 def test_a_claiming_account_may_do_nothing_else() -> None:

@@ -24,13 +24,13 @@ NAME = f"Hidenseek har hub.{mdns.SERVICE}"
 HUB = Found(address="192.0.2.7", port=8883, host="hub.example.org")
 
 
-def answer(*, host: str = "hub.example.org", target: str = "box.local", name: str = NAME) -> bytes:
+def answer(*more: str, host: str = "hub.example.org", target: str = "box.local", name: str = NAME) -> bytes:
     """A responder's packet, with what it was not asked for in its additional records."""
     made = dnslib.DNSRecord(dnslib.DNSHeader(qr=1, aa=1))
     made.add_answer(dnslib.RR(mdns.SERVICE, dnslib.QTYPE.PTR, rdata=dnslib.PTR(name)))
     for kind, what, data in (
         ("SRV", name, dnslib.SRV(0, 0, 8883, "Box.local")),
-        ("TXT", name, dnslib.TXT([f"host={host}", "federation=har"])),
+        ("TXT", name, dnslib.TXT([f"host={host}", "federation=har", *more])),
         ("A", target, dnslib.A("192.0.2.7")),
     ):
         made.add_ar(dnslib.RR(what, getattr(dnslib.QTYPE, kind), rdata=data))
@@ -42,6 +42,19 @@ def test_a_broker_is_found_by_all_that_is_said_of_it() -> None:
     assert mdns.parse(answer()) == [HUB]
     assert mdns.parse(answer(target="other.local")) == []
     assert mdns.parse(answer(name="x._http._tcp.local.").replace(b"_secure-mqtt", b"_secure-http")) == []
+
+
+def test_a_port_for_certificates_is_found_beside_it() -> None:
+    """If it is one; those who show none go where they always have."""
+    found = Found(address="192.0.2.7", port=8883, host="hub.example.org", certificates=8893)
+    assert mdns.parse(answer("certificates=8893")) == [found]
+    for odd in ("", "0", "-1", "65536", "8893x", "9" * 200, "\u0663"):
+        assert mdns.parse(answer(f"certificates={odd}")) == [HUB]
+    for certified, port in ((True, 8893), (False, 8883)):
+        look = looking(found, asked=[])
+        way = Routes([("hub.example.org", 1)], discover=True, certified=certified, look=look)
+        way.advance(failed=True)
+        assert way.here == ("192.0.2.7", port)
 
 
 def test_no_bytes_are_more_than_no_answer() -> None:
