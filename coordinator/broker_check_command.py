@@ -42,8 +42,8 @@ def add_check(actions: Subparsers[argparse.ArgumentParser]) -> None:
     parser = actions.add_parser(
         "check",
         help="try what a running broker does, and print a table",
-        description="Try a running broker: who may connect and how, who reads and writes which topics, retained "
-        "messages, queues, order, last will, payload limits, websockets, and kill -9.",
+        description="Try a running broker: who may connect and how, who reads and writes which topics, devices' "
+        "certificates, retained messages, queues, order, last will, payload limits, websockets, and kill -9.",
         epilog=EXAMPLES,
         formatter_class=command.HelpFormatter,
     )
@@ -80,7 +80,7 @@ def add_check(actions: Subparsers[argparse.ArgumentParser]) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from coordinator.brokers.checks import delivery, home, topics, transport, workers
+    from coordinator.brokers.checks import delivery, home, shown, topics, transport, workers
     from coordinator.brokers.checks.rows import Table, attempt
 
     console = Console()
@@ -98,6 +98,7 @@ def _check(arguments: argparse.Namespace) -> int:
             topics.check(target, table)
             workers.check(target, table)
             home.check(target, table)
+            shown.check(target, table)
             delivery.check(target, table)
             _restart(arguments, target, table)
     _print(console, f"{target.broker}", table)
@@ -146,6 +147,8 @@ def _deployed(arguments: argparse.Namespace) -> Target:
         queue=arguments.queue,
         home_assistant=deployment.home_assistant,
         worker=next(iter(deployment.workers_names), None),
+        certified=parse_url(node.certificate_url, ca=ca) if node.certificate_url else None,
+        deploy=arguments.deploy,
     )
 
 

@@ -126,15 +126,16 @@ def builder(
     issuer: x509.Name,
     key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey,
     days: float,
+    serial: int | None = None,
 ) -> x509.CertificateBuilder:
-    """A certificate without its extensions, valid for so many days."""
+    """A certificate without its extensions, valid for so many days; with a random number, if none is given."""
     moment = now()
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial or x509.random_serial_number())
         .not_valid_before(moment - BACK)
         .not_valid_after(moment + dt.timedelta(days=days))
     )

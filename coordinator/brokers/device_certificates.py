@@ -23,6 +23,7 @@ from wire.errors import StateError, WireError
 DEVICES = Authority(key="secrets/devices.key", certificates="devices.crt", what="devices")
 DEVICE_DAYS = 365.0
 UNREADABLE = (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion)
+ALWAYS_TAKEN_BACK = 1  # a serial number on every list, of no device: `broker check` sees whether a broker has read one
 RENEW_AFTER = 2 / 3  # of that time
 
 
@@ -48,7 +49,7 @@ def make_authority(folder: Path, name: str) -> None:
     certificates.make_authority(folder, name, DEVICES)
 
 
-def issue(folder: Path, device: str, request: bytes, *, days: float = DEVICE_DAYS) -> Issued:
+def issue(folder: Path, device: str, request: bytes, *, days: float = DEVICE_DAYS, serial: int | None = None) -> Issued:
     """Sign what a device has asked for.
 
     Args:
@@ -56,6 +57,7 @@ def issue(folder: Path, device: str, request: bytes, *, days: float = DEVICE_DAY
         device: who asks, and the common name of what it gets.
         request: PKCS #10, DER.
         days: how long it shall be good, at most as long as the authority is.
+        serial: its number; a random one if None.
 
     Raises:
         WireError: if it is no request, not signed by the key that it is for, or for another device or kind of key.
@@ -73,7 +75,7 @@ def issue(folder: Path, device: str, request: bytes, *, days: float = DEVICE_DAY
     days = min(days, left)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
     certificate = (
-        builder(subject, authority.subject, key, days)
+        builder(subject, authority.subject, key, days, serial)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage(sign=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
@@ -105,7 +107,9 @@ def taken_back(folder: Path, serials: Mapping[str, float], before: str) -> str:
         StateError: if the authority's files cannot be read.
     """
     authority = read(folder / DEVICES.certificates)[0]
-    if before and _says(before, authority) == {int(serial, 16) for serial in serials}:
+    moments = {int(serial, 16): since_s for serial, since_s in serials.items()}
+    moments[ALWAYS_TAKEN_BACK] = authority.not_valid_before_utc.timestamp()
+    if before and _says(before, authority) == moments.keys():
         return before
     making = (
         x509.CertificateRevocationListBuilder()
@@ -115,9 +119,9 @@ def taken_back(folder: Path, serials: Mapping[str, float], before: str) -> str:
         .add_extension(signed_by(authority), critical=False)
         .add_extension(x509.CRLNumber(int(now().timestamp() * 1000)), critical=False)
     )
-    for serial, since_s in sorted(serials.items()):
+    for number, since_s in sorted(moments.items()):
         moment = dt.datetime.fromtimestamp(since_s, dt.UTC)
-        one = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(moment).build()
+        one = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(moment).build()
         making = making.add_revoked_certificate(one)
     made = making.sign(read_key(folder / DEVICES.key), hashes.SHA256())
     return made.public_bytes(serialization.Encoding.PEM).decode()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from coordinator import cli
+from edge_client.store import certificate_name
 from export.image import service, system
 from export.image.ext4 import Ext4
 from tests.boot import bases
@@ -76,6 +77,7 @@ def test_a_card_boots_enrols_trains_and_survives_a_power_cut(
                     machine.cut_power()
                     machine.boot()
                     assert processes.wait("coordinator", 180) == 0
+                assert "(p2, c0, k60, u'pi-1')" in made.log, "it has joined with its certificate's name"
                 memory(machine, times)
             assert f"round {ROUNDS}/{ROUNDS}" in processes.log("coordinator")
             with inserted(tmp_path / "copy.img", tmp_path / "copy") as machine:
@@ -96,7 +98,7 @@ def as_told(machine: Machine) -> None:
     assert "ssh_host_ed25519_key.pub" in machine.inside("ls", "/etc/ssh")
     state = machine.inside("ls", "-A", "/var/lib/private/hidenseek").split()
     assert claim.TOKEN_FILE not in state
-    assert {"device.key", "broker.password"} <= set(state)
+    assert {"device.key", "broker.password", certificate_name("pi-1")} <= set(state)
     pid = machine.service("MainPID")
     status = machine.inside("cat", f"/proc/{pid}/status")
     assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)

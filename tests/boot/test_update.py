@@ -161,7 +161,8 @@ def moved(machine: Machine) -> None:
     card = json.loads(path.read_text())
     with closing(socket.socket()) as nobody:
         nobody.bind(("127.0.0.1", 0))
-        path.write_text(json.dumps(card | {"broker": f"mqtts://localhost:{nobody.getsockname()[1]}"}))
+        there = f"mqtts://localhost:{nobody.getsockname()[1]}"
+        path.write_text(json.dumps(card | {"broker": there, "certificates": there}))
 
 
 def be_impatient(machine: Machine) -> None:

@@ -45,6 +45,8 @@ def test_a_deployment_does_all_that_it_should(broker: Deployed, tmp_path: Path) 
     assert {row["verdict"] for row in found["rows"]} == {"ok", "note"}
     assert len(found["rows"]) > 40
     assert sum(row["side"] == "workers" for row in found["rows"]) == 8
+    certificates = 8 if broker.settings.client_certificates else 0
+    assert sum(row["side"] == "certificates" for row in found["rows"]) == certificates
 
 
 def test_accounts_change_without_a_restart(broker: Deployed, capsys: pytest.CaptureFixture[str]) -> None:

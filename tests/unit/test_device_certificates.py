@@ -124,11 +124,11 @@ def test_the_list_of_what_is_taken_back_changes_with_it(deploy: Path) -> None:
     authority = x509.load_pem_x509_certificate((deploy / "devices.crt").read_bytes())
     empty = device_certificates.taken_back(deploy, {}, "")
     assert device_certificates.taken_back(deploy, {}, empty) == empty
-    two = device_certificates.taken_back(deploy, {"ab12": 1.7e9, "1": 1.8e9}, empty)
-    assert device_certificates.taken_back(deploy, {"1": 1.9e9, "ab12": 1.7e9}, two) == two
+    two = device_certificates.taken_back(deploy, {"ab12": 1.7e9, "7": 1.8e9}, empty)
+    assert device_certificates.taken_back(deploy, {"7": 1.9e9, "ab12": 1.7e9}, two) == two
     found = x509.load_pem_x509_crl(two.encode())
     assert found.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
-    assert {one.serial_number for one in found} == {0xAB12, 1}
+    assert {one.serial_number for one in found} == {0xAB12, 7, device_certificates.ALWAYS_TAKEN_BACK}
     assert found.next_update_utc == authority.not_valid_after_utc
     assert found.last_update_utc is not None
     assert found.last_update_utc < dt.datetime.now(dt.UTC) - dt.timedelta(hours=23)

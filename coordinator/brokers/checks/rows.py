@@ -6,6 +6,7 @@ import secrets
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from coordinator.brokers.probe import Probe
@@ -49,6 +50,8 @@ class Target:
         queue: messages to keep for a device that is away.
         home_assistant: discovery prefix of Home Assistant, if it has an account.
         worker: user of a worker, if there is one.
+        certified: where devices show certificates, if they do.
+        deploy: folder of the deployment, whose authority signs some to try; with `certified`.
     """
 
     broker: Broker
@@ -61,6 +64,8 @@ class Target:
     queue: int = 1000
     home_assistant: str | None = None
     worker: str | None = None
+    certified: Broker | None = None
+    deploy: Path | None = None
 
     @property
     def root(self) -> str:
