@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -33,13 +32,13 @@ from wire.plan import Plan
 from wire.settings import Training
 from wire.ticket import Keep, Ticket
 
-Value = TypeVar("Value", str, float)
 Process: TypeAlias = subprocess.Popen[str]
 
 BATCH, SAMPLES = 16, 64
-SECONDS, TURNS = 0.03, 5  # of steps, for each of NETS and runtimes; a neighbour takes up to half of a second's time
-CALIBRATED: tuple[Runtime, ...] = ("sparse", "onnx", "executorch")
-PROGRAMS = Path(__file__).with_name("programs")  # for executorch: making one takes ten seconds and longer
+SECONDS, TURNS = 0.012, 6  # of steps, for each of NETS and runtimes; a neighbour takes up to half of a second's time
+GRAPHS: tuple[Runtime, ...] = ("onnx", "executorch")
+CALIBRATED: tuple[Runtime, ...] = ("sparse", *GRAPHS)
+PROGRAMS = Path(__file__).with_name("programs")  # of what takes long to make, or needs what a board does not have
 TIMEOUT_S = 120
 _CONV = Conv(out_channels=32, kernel=(3, 3), stride=(1, 1), padding=(1, 1))
 _POOL = MaxPool(kernel=(2, 2), stride=(2, 2))
@@ -68,8 +67,6 @@ def measure(tell: Callable[[str], None]) -> Profile:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         processes: dict[Runtime, Process] = {}
         for runtime in CALIBRATED:
-            if runtime == "onnx" and find_spec("onnx") is None:  # what makes the graphs; a board has onnxruntime only
-                continue
             paths = [_bundle_of(plan, runtime, Path(folder)) for plan in NETS]
             options = (str(BATCH), str(SAMPLES), str(SECONDS))
             processes[runtime] = _start("turns", os.pathsep.join(map(str, paths)), *options)
@@ -95,7 +92,6 @@ def measure(tell: Callable[[str], None]) -> Profile:
 
 def _described(core: Mapping[str, Any]) -> Profile:
     """A profile of what this machine is and what a core of it does, uncorrected."""
-    clock_hz = 1e6 * (core["frequency_mhz"] or _cpuinfo("cpu MHz", 2000.0))
     memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
     facts = {
         "title": _cpuinfo("model name", platform.machine()),
@@ -104,8 +100,8 @@ def _described(core: Mapping[str, Any]) -> Profile:
         "cores": os.cpu_count() or 1,
         "ram_mb": int(memory["MemTotal"].split()[0]) // 1024,
         "usable_ram_mb": int(memory["MemAvailable"].split()[0]) * 1024 // 10**6,
-        "clock_ghz": clock_hz / 1e9,
-        "flops_per_cycle": core["flops"] / clock_hz,
+        "clock_ghz": core["clock"] / 1e9,
+        "flops_per_cycle": core["flops"] / core["clock"],
         "memory_gb_s": core["bandwidth"] / 1e9,
         "runtimes": core["runtimes"],
     }
@@ -133,23 +129,19 @@ def _factor(profile: Profile, runtime: Runtime, measured: Sequence[Sequence[Sequ
 
 
 def _work(plan: Plan, runtime: Runtime) -> Mapping[str, Work]:
-    """What a step of a network takes; with executorch as it was counted when the program was made."""
-    if runtime == "executorch":
-        counted = json.loads((PROGRAMS / "work.json").read_text(encoding="utf-8"))[plan.name]
-        return {kind: Work(**one) for kind, one in counted.items()}
+    """What a step of a network takes; with a graph's runtime as it was counted when the graph was made."""
     if runtime == "sparse":
         return sparse_work.count(ticket_of(plan), BATCH).work
-    from export import onnx_work
-
-    return onnx_work.count(ticket_of(plan), Training(batch=BATCH), footprint.EVALUATION_BATCH).work
+    counted = json.loads((PROGRAMS / "work.json").read_text(encoding="utf-8"))[runtime][plan.name]
+    return {kind: Work(**one) for kind, one in counted.items()}
 
 
 def _bundle_of(plan: Plan, runtime: Runtime, folder: Path) -> Path:
-    """A network's bundle; with executorch the one that comes with hidenseek."""
-    if runtime != "executorch":
-        return _written(ticket_of(plan), runtime, BATCH, folder / f"{plan.name}-{runtime}")
-    encoded = (PROGRAMS / f"{plan.name}.hnsb").read_bytes()
+    """A network's bundle; with a graph's runtime the one that comes with hidenseek."""
     path = folder / f"{plan.name}-{runtime}"
+    if runtime == "sparse":
+        return _written(ticket_of(plan), runtime, BATCH, path)
+    encoded = (PROGRAMS / f"{plan.name}-{runtime}.hnsb").read_bytes()
     path.write_bytes(encoded)
     Path(f"{path}.id").write_bytes(sha256(encoded).digest())
     return path
@@ -266,11 +258,11 @@ def ticket_of(plan: Plan) -> Ticket:
     return Ticket(plan=plan, seed=0, magnitudes="constant", layers=tuple(keeps))
 
 
-def _cpuinfo(key: str, default: Value) -> Value:
+def _cpuinfo(key: str, default: str) -> str:
     """The first value of a key in /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return default
     found = [line.partition(":")[2].strip() for line in lines if line.startswith(key)]
-    return type(default)(found[0]) if found else default
+    return found[0] if found else default

@@ -119,10 +119,12 @@ def _open(path: Path) -> ctypes.CDLL:
         "hs_step",
         "hs_gradient",
         "hs_multiply_adds",
+        "hs_cycles",
     ):
         getattr(library, name).restype = c_int64
     library.hs_struct_bytes.argtypes = [c_int64]
     library.hs_multiply_adds.argtypes = [c_int64, POINTER(c_float)]
+    library.hs_cycles.argtypes = [c_int64]
     network, data = POINTER(Network), c_void_p
     library.hs_check.argtypes = [network]
     library.hs_load_scores.argtypes = [network]

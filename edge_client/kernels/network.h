@@ -153,6 +153,7 @@ void hs_team_stop(hs_team *team);
 int64_t hs_check(const hs_network *net);
 int64_t hs_vector_width(void);
 int64_t hs_multiply_adds(int64_t rounds, float *sink);
+int64_t hs_cycles(int64_t rounds);
 int64_t hs_cpu_level(void);
 int64_t hs_struct_bytes(int64_t which);
 void hs_load_scores(hs_network *net);

@@ -1,4 +1,4 @@
-/* The machine's multiply-add peak, for benchmarks: what the kernels' speed is a share of. */
+/* What a core does at best, for estimates and benchmarks: the kernels' speed is a share of it. */
 #include "network.h"
 #include "vectors.h"
 
@@ -18,4 +18,16 @@ int64_t hs_multiply_adds(int64_t rounds, float *sink) {
     HS_UNROLL for (int c = 1; c < CHAINS; c++) sum += chain[c];
     *sink = sum[0];
     return rounds * CHAINS * HS_WIDTH * 2;
+}
+
+/* rounds x 16 additions that wait for each other, a cycle each on every processor; returns the cycles. */
+int64_t hs_cycles(int64_t rounds) {
+    enum { ADDITIONS = 16 };
+    uintptr_t sum = 0, addend = (uintptr_t)rounds; /* not a constant: some processors add those for nothing */
+    for (int64_t r = 0; r < rounds; r++)
+        HS_UNROLL for (int i = 0; i < ADDITIONS; i++) {
+            sum += addend;
+            __asm__ volatile("" : "+r"(sum)); /* no two at once */
+        }
+    return rounds * ADDITIONS;
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from coordinator import footprint, here, profiles, rates, sparse_work  # noqa: E402
+from coordinator import footprint, here, make_programs, profiles, rates, sparse_work  # noqa: E402
 from coordinator.blocks import block_sizes  # noqa: E402
 from coordinator.budgets import Budget  # noqa: E402
 from coordinator.cli import main  # noqa: E402
 from coordinator.config import load  # noqa: E402
-from coordinator.hardware import Profile  # noqa: E402
+from coordinator.hardware import Profile, Runtime  # noqa: E402
 from coordinator.models import build_plan  # noqa: E402
 from coordinator.planner import Load, Planner  # noqa: E402
 from coordinator.prune import prune  # noqa: E402
@@ -303,15 +302,15 @@ def test_this_machine_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(tried["seconds"]) == len(tried["cpu_seconds"]) == 3
 
 
+@pytest.mark.parametrize("runtime", here.GRAPHS)
 @pytest.mark.parametrize("plan", here.NETS, ids=lambda plan: plan.name)
-def test_the_programs_are_of_the_networks(plan: Plan) -> None:
+def test_the_programs_are_of_the_networks(plan: Plan, runtime: Runtime) -> None:
     """And their work is what is counted now; else `python -m coordinator.make_programs`."""
-    encoded = (here.PROGRAMS / f"{plan.name}.hnsb").read_bytes()
+    encoded = (here.PROGRAMS / f"{plan.name}-{runtime}.hnsb").read_bytes()
     bundle = decode_bundle(encoded, expected_id=sha256(encoded).digest())
-    assert (bundle.runtime, bundle.ticket.id) == ("executorch", here.ticket_of(plan).id)
-    kept = json.loads((here.PROGRAMS / "work.json").read_text())[plan.name]
-    counted = executorch_work.count(plan, bundle.ticket.kept, here.BATCH).work
-    assert kept == {kind: asdict(one) for kind, one in counted.items()}
+    assert (bundle.runtime, bundle.ticket.id) == (runtime, here.ticket_of(plan).id)
+    kept = json.loads((here.PROGRAMS / "work.json").read_text())[runtime][plan.name]
+    assert kept == make_programs.said(make_programs.planner(plan), runtime)
 
 
 def test_what_a_worker_lacks_is_said(tmp_path: Path, ticket: Ticket) -> None:
