@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import pwd
 import re
 import shlex
 import shutil
@@ -26,6 +27,8 @@ from wire.errors import ImageError, RuntimeMissing
 
 PROGRAMS = ("mmdebstrap", "arch-test", *pack.PROGRAMS)
 OVERLAY = "overlay.part"
+SUBORDINATE = (Path("/etc/subuid"), Path("/etc/subgid"))
+IDS = 65536  # as many as a Debian system has
 STOPS_S = 30.0  # mmdebstrap takes its folder away when it is told to stop
 STEP = re.compile(r"^(Unpacking|Setting up|Processing triggers for) ([a-z0-9][a-z0-9.+-]*)")
 TROUBLE = re.compile(r"^(E|dpkg: error)\b")
@@ -82,8 +85,10 @@ def check() -> None:
     """
     wanted = list(PROGRAMS)
     if os.geteuid() != 0:
-        wanted += ["fakeroot", "newuidmap"]
+        wanted += ["fakeroot", "newuidmap", "unshare"]
     tools.check(wanted)
+    if os.geteuid() != 0:
+        _check_namespaces(pwd.getpwuid(os.getuid()).pw_name)
     done = subprocess.run([tools.find("arch-test"), recipe.ARCHITECTURE], capture_output=True, check=False)
     if done.returncode:
         raise RuntimeMissing(
@@ -91,6 +96,29 @@ def check() -> None:
             "qemu-user is not installed, or not registered with the kernel",
             hint="sudo apt-get install qemu-user-static binfmt-support; if they are: sudo mount -t binfmt_misc "
             "binfmt_misc /proc/sys/fs/binfmt_misc; sudo update-binfmts --enable qemu-aarch64",
+        )
+
+
+def _check_namespaces(user: str) -> None:
+    """Whether an ordinary user may be root of a system in a folder; raises RuntimeMissing if not."""
+    for file in SUBORDINATE:
+        text = file.read_text() if file.exists() else ""
+        rows = [line.split(":") for line in text.splitlines() if line.count(":") == 2]
+        if not any(
+            name in (user, str(os.getuid())) and int(count) >= IDS for name, _, count in rows if count.isdigit()
+        ):
+            raise RuntimeMissing(
+                f"'{user}' has no {IDS:,} subordinate ids, which another user than root builds with",
+                where=str(file),
+                hint=f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}, or other ids if "
+                "those are somebody's; or build as root",
+            )
+    done = subprocess.run([tools.find("unshare"), "--user", "true"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeMissing(
+            f"'{user}' may make no user namespace ({done.stderr.strip()[:120]})",
+            hint="Allow it: sudo sysctl kernel.unprivileged_userns_clone=1 (Debian), or "
+            "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu); or build as root",
         )
 
 

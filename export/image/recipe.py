@@ -74,7 +74,9 @@ LAYERS = (
     ),
     Layer(
         title="kernel and firmware",
-        packages=("linux-image-arm64", "raspi-firmware", "firmware-brcm80211", "initramfs-tools", "zstd", "fdisk"),
+        packages=(
+            "linux-image-arm64", "raspi-firmware", "firmware-brcm80211", "initramfs-tools", "zstd", "fdisk", "locales",
+        ),
         enable=("systemd-networkd.service", "systemd-resolved.service", "systemd-timesyncd.service", "ssh.service"),
         packages_about=25,
     ),
@@ -144,10 +146,12 @@ def sources() -> str:
 def before() -> Tree:
     """Files that have to be there before kernel and firmware are installed."""
     tree = Tree()
+    tree.folders["/dev"] = 0o755  # mmdebstrap leaves it out with what is in it, and fills none that is not there
     tree.add("/etc/apt/sources.list", sources())
     tree.add("/etc/fstab", FSTAB)  # which initramfs-tools reads
     tree.add("/etc/default/raspi-firmware", f'ROOTPART=LABEL={ROOT_LABEL}\nCONSOLES="auto"\n')
-    tree.add("/etc/initramfs-tools/conf.d/hidenseek", "MODULES=list\nCOMPRESS=zstd\n")
+    # The type, or initramfs-tools looks for the disk of this label on the machine that builds, and takes no fsck along.
+    tree.add("/etc/initramfs-tools/conf.d/hidenseek", "MODULES=list\nCOMPRESS=zstd\nFSTYPE=ext4\n")
     tree.add("/etc/initramfs-tools/modules", "".join(f"{one}\n" for one in EARLY_MODULES))
     tree.add(
         "/etc/dpkg/dpkg.cfg.d/50-hidenseek",
@@ -162,7 +166,7 @@ def before() -> Tree:
 def after() -> Tree:
     """Files that make a system of packages ours."""
     tree = Tree()
-    tree.folders["/dev"] = 0o755  # mmdebstrap leaves it out with what is in it
+    tree.folders["/dev"] = 0o755
     tree.add("/etc/hostname", "hidenseek\n")
     tree.add("/etc/machine-id", "")
     tree.add("/etc/systemd/network/80-hidenseek.network", NETWORK)
@@ -176,7 +180,6 @@ def after() -> Tree:
     for folder in ("/etc", "/var"):  # or systemd makes caches anew at the first boot: a minute, emulated
         tree.add(f"{folder}/.updated", "")
     tree.links["/etc/resolv.conf"] = "../run/systemd/resolve/stub-resolv.conf"
-    tree.add("/usr/share/i18n/SUPPORTED", "C.UTF-8 UTF-8\n")  # all that there is without Debian's package `locales`
     for one in MASKED:
         tree.links[f"/etc/systemd/system/{one}"] = "/dev/null"
     return tree

@@ -29,6 +29,7 @@ PACKAGES = {  # Debian's
     "arch-test": "arch-test",
     "fakeroot": "fakeroot",
     "newuidmap": "uidmap",
+    "unshare": "util-linux",
 }
 # Where they are when an ordinary user's PATH does not say so, and where Homebrew keeps its e2fsprogs.
 FOLDERS = ("/usr/sbin", "/sbin", "/opt/homebrew/opt/e2fsprogs/sbin", "/usr/local/opt/e2fsprogs/sbin")

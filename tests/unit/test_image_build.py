@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -193,6 +194,28 @@ def test_without_qemu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, stand_
     with pytest.raises(RuntimeMissing, match="do not run on this") as caught:
         build.check()
     assert "qemu-user-static" in (caught.value.hint or "")
+
+
+def test_another_user_than_root_needs_ids_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stand_in: Path
+) -> None:
+    """Said before anything is fetched; rows of others, and of too few, do not count."""
+    file = tmp_path / "subuid"
+    monkeypatch.setattr(build, "SUBORDINATE", (file, file))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    user = pwd.getpwuid(os.getuid()).pw_name
+    for text in (None, "", f"somebody-else:100000:65536\n{user}:100000:1000\n{user}:x\n"):
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(RuntimeMissing, match=f"'{user}' has no 65,536 subordinate ids") as caught:
+            build.check()
+        assert "usermod --add-subuids" in (caught.value.hint or "")
+
+
+def test_the_second_step_has_devices() -> None:
+    """A /dev that is not there is not filled, and every layer comes without; packages' scripts need /dev/null."""
+    assert "/dev" in recipe.before().all_folders()
+    assert "/dev" in recipe.after().all_folders()
 
 
 def test_a_change_of_the_recipe_is_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
