@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.machine import commit, describe
 from coordinator import cli
-from coordinator.brokers import access, certificates
+from coordinator.brokers import access, certificates, device_certificates
 from coordinator.brokers.access import COORDINATOR, HOME_ASSISTANT
 from coordinator.brokers.process import mosquitto_binary, nats_binary
 from coordinator.monitoring.discovery import DEFAULT_PREFIX
@@ -90,18 +90,26 @@ def check_rabbitmq() -> list[dict[str, str]]:
 
 @contextmanager
 def rabbitmq(folder: Path, passwords: dict[str, str]) -> Iterator[tuple[int, int]]:
-    """A RabbitMQ node of its own, with its files in `folder`: its ports for MQTT and websockets, both with TLS."""
+    """A RabbitMQ node of its own, with its files in `folder`: its ports for MQTT and websockets, both with TLS.
+
+    Whoever shows a certificate of the folder's authority for devices at the first is who that says.
+    """
     certificates.make_authority(folder, NAME)
     certificates.issue(folder, ["localhost", "127.0.0.1"], folder)
     first, second = free_ports(2)
     (folder / "definitions.json").write_text(json.dumps(definitions(passwords)))
     (folder / "plugins").write_text("[rabbitmq_mqtt, rabbitmq_web_mqtt].\n")
-    tls = {"cacertfile": "ca.crt", "certfile": "server.crt", "keyfile": "server.key"}
+    device_certificates.make_authority(folder, NAME)
+    tls = {"cacertfile": "devices.crt", "certfile": "server.crt", "keyfile": "server.key"}
     settings = [
         "listeners.tcp = none",
         f"load_definitions = {folder}/definitions.json",
         *(f"ssl_options.{key} = {folder}/{file}" for key, file in tls.items()),
         *(f"web_mqtt.ssl.{key} = {folder}/{file}" for key, file in tls.items()),
+        "ssl_options.verify = verify_peer",
+        "ssl_options.fail_if_no_peer_cert = false",
+        "mqtt.ssl_cert_login = true",
+        "ssl_cert_login_from = common_name",
         "ssl_options.versions.1 = tlsv1.3",
         "ssl_options.versions.2 = tlsv1.2",
         "mqtt.listeners.tcp = none",

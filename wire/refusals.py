@@ -36,7 +36,7 @@ def of_certificate(broker: Broker, context: ssl.SSLContext, error: ssl.SSLError 
         context: for a connection with that.
         error: what TLS has ended with, if that is known.
     """
-    reason = (error or _ask(broker, context)).reason or ""
+    reason = getattr(error or _ask(broker, context), "reason", None) or ""
     if broker.certificate is None:
         if "CERTIFICATE_REQUIRED" in reason:
             hint = "--cert FILE; devices with passwords have another port"
@@ -48,8 +48,8 @@ def of_certificate(broker: Broker, context: ssl.SSLContext, error: ssl.SSLError 
     return None
 
 
-def _ask(broker: Broker, context: ssl.SSLContext) -> ssl.SSLError:
-    """What TLS ends with; an error without a reason if it does not."""
+def _ask(broker: Broker, context: ssl.SSLContext) -> ssl.SSLError | None:
+    """What TLS ends with; None if it does not."""
     context.check_hostname = False  # that it is the right broker was seen before; it may be elsewhere (`wire.routes`)
     try:
         with (
@@ -61,4 +61,4 @@ def _ask(broker: Broker, context: ssl.SSLContext) -> ssl.SSLError:
         return error
     except OSError:
         pass
-    return ssl.SSLError()
+    return None

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from coordinator import config, exchange
+from coordinator.brokers import device_certificates
 from edge_client import secure as secure_device
 from edge_client.secure import read_exchange
 from edge_client.store import CONFIRMED, FEDERATION, KNOWN, PENDING, ROUND, STARTS, Store
 from export import manifest
 from tests.golden import make
 from tests.secure_stage import Stage
-from wire import adaptive_python, bits, mask, messages, personal, secure, signing
+from wire import adaptive_python, bits, mask, messages, personal, pkcs10, secure, signing
 from wire.bundle import decode_bundle
 from wire.channel import Channel, Garbled, unseal
 from wire.envelope import Joiner
@@ -227,6 +228,14 @@ def _manifest_seed() -> bytes:
     return (_exported() / manifest.MANIFEST).read_bytes()
 
 
+def _renewed(data: bytes) -> int:
+    """When a device asks for its next certificate."""
+    renew_s = pkcs10.renew_after_s(data)
+    if renew_s is None:
+        raise WireError("it does not say")
+    return renew_s
+
+
 def _signature(data: bytes) -> object:
     path = _folder() / manifest.SIGNATURE
     path.write_bytes(data)
@@ -280,6 +289,11 @@ def targets() -> dict[str, Target]:
             read=_bits, seeds=[b"\xc8\0" + bits.encode(np.arange(200) % step == step // 2) for step in (1, 2, 3, 5, 40)]
         ),
         "coder": Target(read=_coder, seeds=list(map(_coded, range(1, 5)))),
+        "certificate-request": Target(
+            read=lambda data: device_certificates.key_of(data, make.CARD),
+            seeds=[pkcs10.request(make.TLS_KEY, make.CARD)],
+        ),
+        "certificate-file": Target(read=_renewed, seeds=[pkcs10.pem(make.TLS_KEY, b"", 1_790_000_000)]),
         # A ticket of 79 bytes may say that all of a network's 16,777,216 weights are kept: 14 s and 1.2 GB, measured.
         "ticket": Target(
             read=lambda data: decode_ticket(_rehashed(data)),

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks import brokers
 from coordinator import cli
 from coordinator.brokers import accounts, claims, device_certificates, enroller
 from coordinator.brokers.probe import Probe, context
@@ -21,7 +23,7 @@ from tests.integration.fleet import Processes, wait_until, write_person
 from tests.integration.test_enrolment import boot, flashed
 from wire import claim, pkcs10, signing
 from wire.errors import BrokerRefused, JoinRefused
-from wire.mqtt import Broker, MqttTransport, parse_url
+from wire.mqtt import Broker, MqttTransport, parse_url, tls_context
 
 pytestmark = pytest.mark.broker
 NAME = certificate_name("pi-1")
@@ -254,3 +256,35 @@ def test_a_deployment_with_passwords_gives_passwords(tmp_path: Path) -> None:
         boot(made, state, certified=True)
         made.probe("pi-1", (state / PASSWORD).read_text().strip()).close()
         assert not (state / NAME).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not brokers.RABBITMQ.exists(), reason="apt-get install rabbitmq-server")
+def test_rabbitmq_takes_certificates_beside_passwords(tmp_path: Path) -> None:
+    """By the settings of docs/brokers.md: on one port, with the rights of whom one names; not one that ended."""
+    tmp_path.chmod(0o755)
+    passwords = {"coordinator": "hub", "pi-1": "one", "pi-2": "other"}
+    with brokers.rabbitmq(tmp_path, passwords) as (port, _):
+        there = parse_url(f"mqtts://localhost:{port}", ca=tmp_path / "ca.crt")
+        made = Deployed(tmp_path)
+
+        def shows(certificate: Path) -> Probe:
+            broker = replace(there, certificate=certificate)
+            return Probe(broker, tls=tls_context(broker))
+
+        with Probe(replace(there, user="coordinator", password="hub")) as hub:
+            assert hub.connect() == ""
+            hub.subscribe("hns/t/up/#")
+            good = of_another(made, "pi-1", tmp_path)
+            for topic in ("hns/t/up/pi-2/mask", "hns/t/up/pi-1/mask"):
+                with shows(good) as device:  # it ends the connection of who goes too far
+                    assert device.connect() == ""
+                    device.publish(topic, b"by certificate")
+                    device.spin(lambda: False, 0.3)
+            assert hub.wait("hns/t/up/pi-1/mask", b"by certificate")
+            assert [one.topic for one in hub.heard] == ["hns/t/up/pi-1/mask"]
+        with shows(of_another(made, "nobody", tmp_path)) as stranger:
+            assert stranger.connect() == "Bad user name or password"
+        ended = replace(there, certificate=of_another(made, "pi-1", tmp_path, days=-0.1))
+        with pytest.raises(BrokerRefused, match="has ended"):
+            MqttTransport(ended, client_id="pi-1").connect(5.0)
