@@ -36,8 +36,6 @@ DEVICE, FEDERATION_SEED, ROUND = "phone-1", 7, 3
 LOTS_KEY = bytes(range(16))
 PHONES_SAY_NONE = {
     *golden.SECURE,
-    "federation-dithered",
-    "hello-dithers",
     "state-counted",
     "claim",
     "claim-certified",
@@ -189,11 +187,17 @@ def _formats() -> dict[str, Any]:
 
 
 def _dithered() -> dict[str, Any]:
-    """Scores that training has moved, and what is sent of them (`wire.dither`)."""
+    """Scores that training has moved, and what is sent of them (`wire.dither`).
+
+    Every third score lies so near to its threshold that only who rounds as we do sends the same of it.
+    """
     training, seed = golden.DITHERED, prng.mix(FEDERATION_SEED, ROUND, DEVICE)
     votes = dither.announce((np.arange(golden.KEPT) % 16).astype(np.uint8))
     start = dither.start_scores(votes, training)
-    scores = start + (np.arange(golden.KEPT, dtype=np.float32) % 7 - 3) / 64
+    places = np.arange(golden.KEPT)
+    moved = start + (places % 7 - 3).astype(np.float32) / 64
+    edges = training.dither * ((dither.thresholds(seed, golden.KEPT) + 0.5) * 2 / 255 - 1)
+    scores = np.where(places % 3, moved, edges.astype(np.float32))
     bits_sent, known = dither.signs_of(scores, training, seed), dither.context(votes, training, seed)
     return {
         "federation": messages.encode(golden.MESSAGES["federation-dithered"]).hex(),

@@ -5,6 +5,8 @@
  *     bits N HEX           the bits coded so
  *     votes ENDS HEX [HEX]      signs, dissent and digest; in the context of the second's votes
  *     mask ENDS HEX BITS        a mask, coded in the context of these votes
+ *     start ENDS HEX HEX        scores (f32) that a round with these votes starts with, in a federation (its message)
+ *     send ENDS HEX HEX SEED HEX     a mask of such a round's scores (f32), coded
  *     randomise EPSILON BITS HEX     the signs sent, with these bytes as random ones
  *     unseal TOPIC KEY HEX      "read"
  *     ticket HEX           kept count, SHA-256 of the indices (i32) and of the initial weights (f32)
@@ -18,8 +20,9 @@ import { handle, newDevice, type Action, type Device, type Event, type Key } fro
 import { Coder } from "../src/kernels/module";
 import * as bits from "../src/wire/bits";
 import { fromHex, sha256, toHex, view } from "../src/wire/bytes";
+import { known, signsOf, startScores } from "../src/wire/dither";
 import { WireError } from "../src/wire/errors";
-import { decode, type Hello, type MaskUpdate } from "../src/wire/messages";
+import { decode, type Federation, type Hello, type MaskUpdate, type Training } from "../src/wire/messages";
 import { randomise } from "../src/wire/privacy";
 import { unseal } from "../src/wire/signing";
 import { decodeTicket, initialWeights, type Ticket } from "../src/wire/ticket";
@@ -48,6 +51,10 @@ async function answer(line: string): Promise<string> {
       }
       case "mask":
         return toHex(encodeSigns(coder, array(words[3]), votes(words.slice(0, 3)), ends(words[1])));
+      case "start":
+        return toHex(new Uint8Array(startScores(votes(words.slice(0, 3)), training(words[3])).buffer));
+      case "send":
+        return sent(votes(words.slice(0, 3)), training(words[3]), BigInt(words[4]), bytes(words[5]), ends(words[1]));
       case "randomise": {
         const drawn = view(bytes(words[3]));
         const count = words[2].length;
@@ -88,6 +95,13 @@ function made(words: string[]): Device {
 function votes(words: string[]): Votes {
   const known = words[3] ? decodeVotes(coder, bytes(words[3]), ends(words[1]), null) : null;
   return decodeVotes(coder, bytes(words[2]), ends(words[1]), known);
+}
+
+const training = (hex: string) => (decode(bytes(hex)) as Federation).training;
+
+function sent(votes: Votes, training: Training, seed: bigint, data: Uint8Array, ends: number[]): string {
+  const scores = new Float32Array(data.slice().buffer); // little-endian, as WebAssembly is
+  return toHex(encodeSigns(coder, signsOf(scores, training, seed), known(votes, training, seed), ends));
 }
 
 function event(kind: string, hex: string, last: string): Event {

@@ -187,13 +187,15 @@ async function signing(update: MaskUpdate): Promise<void> {
 }
 
 function messages(): void {
-  const upward = ["hello", "state", "mask-update", "evaluation", "missed"];
+  const upward = ["hello", "hello-dithers", "state", "mask-update", "evaluation", "missed"];
   const drawn = ["hello-draws", "round-drawn"]; // lots, which this client does not draw: it reads past their fields
-  const downward = ["welcome", "refusal", "federation", "bundle-bytes", "round", "mask-update", "receipt", "catch-up"];
+  const downward = [
+    "welcome", "refusal", "federation", "federation-dithered", "bundle-bytes", "round", "mask-update", "receipt", "catch-up",
+  ];
   for (const [name, node] of Object.entries<Json>(all.messages)) {
     if (name === "hello-draws") continue;
     const { draw: _draw, below: _below, ...fields } = node.fields;
-    const expected = messageOf(name === "round-drawn" ? "round" : name, fields);
+    const expected = messageOf(name.replace(/-(drawn|dithers|dithered)$/, ""), fields);
     if (name === "round-drawn") check("message round-drawn decoded", describe(decode(fromHex(node.bytes))) === describe(expected));
     if (upward.includes(name)) check(`message ${name} encoded`, toHex(encode(expected as Upward)) === node.bytes);
     if (downward.includes(name)) check(`message ${name} decoded`, describe(decode(fromHex(node.bytes))) === describe(expected));

@@ -44,6 +44,7 @@ public final class Client {
     private var round: Round?
     private var votes: Votes? // the newest
     private var began: Votes? // those that training began with
+    private var seed: UInt64 = 0 // of that training
     private var greetings = 0
     private var left: (error: String?, done: Bool) = (nil, false)
 
@@ -228,12 +229,13 @@ public final class Client {
         let federation = device.federation!
         round = announced
         began = votes
+        seed = Prng.mix(.number(Int64(federation.seed)), .number(Int64(announced.number)), .text(device.name))
         trainer = Trainer(
             network!, train,
             prior: logPrior(),
-            start: votes!.startScores(federation.training.start),
+            start: Dither.startScores(votes!, federation.training),
             training: federation.training,
-            seed: Prng.mix(.number(Int64(federation.seed)), .number(Int64(announced.number)), .text(device.name)))
+            seed: seed)
     }
 
     private func logPrior() -> [Float] { Trainer.logPrior(train.y, ticket!.plan.classes) }
@@ -248,12 +250,14 @@ public final class Client {
         let announced = round!
         let ticket = ticket!
         try store.savePersonal(ticket, announced, logPrior(), trained.signs)
-        let sent = Privacy.randomise(trained.signs, epsilon: device.federation!.training.privacyEpsilon)
+        let training = device.federation!.training
+        let sent = Privacy.randomise(Dither.signsOf(network!.scores, training, seed), epsilon: training.privacyEpsilon)
+        let known = Dither.known(began!, training, seed)
         let own: [Float] = trained.signs.map { $0 ? 1 : -1 }
         return MaskUpdate(
             run: announced.run,
             number: announced.number,
-            signs: Signs.encode(sent, began!, ticket.ends),
+            signs: Signs.encode(sent, known, ticket.ends),
             trainSamples: train.count,
             loss: MaskUpdate.single(trained.loss),
             correct: try network!.countCorrect(own, test, prior: logPrior()),

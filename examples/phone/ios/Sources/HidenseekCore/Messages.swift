@@ -12,7 +12,8 @@ public struct Hello: Equatable {
     public var key: [UInt8] // public key that all its messages are signed with
     public var started: Int // how often this device has started, counted on its disk
     public var greetings = 0 // how often this process has said hello, this one included; an old one is a repetition
-    public var draws = false // it works out by itself whether a round's draw selects it (`Round.asks`)
+    public var draws = true // it works out by itself whether a round's draw selects it (`Round.asks`)
+    public var dithers = true // it can send dithered bits of its scores (`Dither`)
 
     public init(
         instance: [UInt8], software: String, runtime: String, profile: String, trainSamples: Int, testSamples: Int,
@@ -38,7 +39,7 @@ public struct Welcome: Equatable { public var instance: [UInt8] }
 /// Coordinator -> device: this instance, or what it sent, is not accepted.
 public struct Refusal: Equatable {
     public var instance: [UInt8]
-    /// "duplicate", "unknown-device", "runtime", "key", "restored", "revoked", or "mask" (one mask only).
+    /// "duplicate", "unknown-device", "runtime", "key", "restored", "revoked", "insecure", "undithered", or "mask" (one mask only).
     public var code: String
     public var reason: String
     public var number: Int // the round whose mask is meant; 0 if none is
@@ -103,10 +104,12 @@ public struct Missed: Equatable { public var run: [UInt8], number: Int, have: In
 /// Coordinator -> device: the votes of the newest round in the context of older ones; fields as of `Round`.
 public struct CatchUp: Equatable { public var run: [UInt8], number: Int, votes: [UInt8], base: Int, digest: [UInt8] }
 
-/// Local training, as the federation announces it, in the order it travels. `privacyEpsilon` 0: no signs are turned.
+/// Local training, as the federation announces it, in the order it travels.
 public struct Training: Equatable {
     public var optimiser: String, learningRate: Double, beta1: Double, beta2: Double, epsilon: Double
-    public var clip: Double, start: Double, epochs: Int, batch: Int, privacyEpsilon: Double
+    public var clip: Double, start: Double, epochs: Int, batch: Int
+    public var privacyEpsilon: Double // 0: no signs are turned
+    public var dither: Double // the largest score of which a dithered bit is sent (`Dither`); 0, and left out: signs are sent
 }
 
 /// Messages as bytes: "HN", version 2, the kind, then a CBOR map of field numbers to values. `Signing.seal` signs them.
@@ -119,9 +122,10 @@ public enum Messages {
     public static func encode(_ message: Message) -> [UInt8] {
         switch message {
         case .hello(let m):
+            let optional: [(Int64, Bool)] = [(12, m.draws), (13, m.dithers)]
             return pack(1, [.bytes(m.instance), .text(m.software), .text(m.runtime), .text(m.profile),
                             number(m.trainSamples), number(m.testSamples), .bytes(m.key), number(m.started),
-                            number(m.greetings)], optional: m.draws ? [12: .bool(true)] : [:])
+                            number(m.greetings)], optional: optional.filter { $0.1 }.map { $0.0 })
         case .state(let m): return pack(2, [.bytes(m.instance), .bool(m.online)])
         case .maskUpdate(let m):
             return pack(8, [.bytes(m.run), number(m.number), .bytes(m.signs), number(m.trainSamples),
@@ -173,9 +177,9 @@ public enum Messages {
 
     private static func number(_ value: Int) -> Cbor { .int(Int64(value)) }
 
-    private static func pack(_ kind: UInt8, _ fields: [Cbor], optional: [Int64: Cbor] = [:]) -> [UInt8] {
+    private static func pack(_ kind: UInt8, _ fields: [Cbor], optional: [Int64] = []) -> [UInt8] {
         let numbered = fields.enumerated().map { (Cbor.Key.int(Int64($0.offset + 1)), $0.element) }
-            + optional.map { (Cbor.Key.int($0.key), $0.value) }
+            + optional.map { (Cbor.Key.int($0), Cbor.bool(true)) }
         return Array("HN".utf8) + [version, kind] + Cbor.map(Dictionary(uniqueKeysWithValues: numbered)).encoded()
     }
 }
@@ -185,6 +189,7 @@ private struct Fields {
     let body: [Cbor.Key: Cbor]
 
     private static let maxText = 512
+    private static let leastDither = 1e-12
 
     func has(_ number: Int) -> Bool { body[.int(Int64(number))] != nil }
 
@@ -229,16 +234,19 @@ private struct Fields {
     }
 
     func training(_ number: Int) throws -> Training {
-        let values = try get(number).list(10)
+        let values = try get(number).list()
+        if !(10...11).contains(values.count) { throw WireError("\(values.count) training settings") }
         let numbers = try values.dropFirst().map { try Fields.finite($0) }
+        let dither = numbers.count > 9 ? numbers[9] : 0
         guard case .text(let optimiser) = values[0], ["adam", "sgd"].contains(optimiser),
             (1...1000).contains(numbers[6]), (1...4096).contains(numbers[7]),
-            numbers[8] == 0 || Privacy.epsilons.contains(numbers[8])
+            numbers[8] == 0 || Privacy.epsilons.contains(numbers[8]),
+            dither == 0 || (dither >= Fields.leastDither && dither <= numbers[4] && numbers[8] == 0)
         else { throw WireError("training settings") }
         return Training(
             optimiser: optimiser, learningRate: numbers[0], beta1: numbers[1], beta2: numbers[2], epsilon: numbers[3],
             clip: numbers[4], start: numbers[5], epochs: Int(numbers[6]), batch: Int(numbers[7]),
-            privacyEpsilon: numbers[8])
+            privacyEpsilon: numbers[8], dither: dither)
     }
 
     private static func checked(_ value: Cbor) throws -> String {

@@ -35,7 +35,7 @@ public final class Network {
     private let batch: Int
     private let initial: [Float]
     private let places: [Int64] // padding: the place after the last weight
-    private var scores: [Float]
+    public private(set) var scores: [Float]
     private var logPrior: [Float]
     private var optimiser: Optimiser
 

@@ -11,6 +11,7 @@ public enum Prng {
     private static let streamMagnitude: UInt64 = 2
     private static let streamKeep: UInt64 = 3
     private static let streamOrder: UInt64 = 4
+    private static let streamDither: UInt64 = 5
 
     private static let rounds: UInt64 = 10
     private static let multipliers: [UInt64] = [0xD2E7_470E_E14C_6C93, 0xCA5A_8263_9512_1157]
@@ -45,6 +46,12 @@ public enum Prng {
     public static func permutation(_ seed: UInt64, _ epoch: Int, _ count: Int) -> [Int] {
         let drawn = words(seed, streamOrder, epoch, count)
         return drawn.indices.sorted { (drawn[$0], $0) < (drawn[$1], $1) }
+    }
+
+    /// Thresholds of dithered scores, 0 .. 255: the words' bytes, lowest first.
+    public static func thresholds(_ seed: UInt64, _ count: Int) -> [Int] {
+        let drawn = words(seed, streamDither, 0, (count + 7) / 8)
+        return (0..<count).map { Int(drawn[$0 / 8] >> UInt64($0 % 8 * 8) & 0xFF) }
     }
 
     /// One part of `mix`.

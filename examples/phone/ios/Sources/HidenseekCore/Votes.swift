@@ -1,24 +1,30 @@
-/// A sign mask as bytes: true is +1; what travels is the flips against the agreed signs of the round's votes.
+/// What both sides hold before a mask is sent: its likely signs, and how sure they are: 0 surely not set, 15 surely set.
+public protocol Known {
+    var signs: [Bool] { get }
+    var levels: [Int] { get }
+}
+
+/// A sign mask as bytes: true is +1; what travels is the flips against what is known, the agreed signs of the round's votes.
 ///
-///     byte 0   0: raw, a bit each; 1: coded in the context of the votes, for the more agreed the less likely is a flip
+///     byte 0   0: raw, a bit each; 1: coded in the context of what is known, for the surer a sign the less likely is a flip
 public enum Signs {
     private static let raw: UInt8 = 0
     private static let flips: UInt8 = 1
 
-    public static func encode(_ signs: [Bool], _ votes: Votes, _ ends: [Int]) -> [UInt8] {
-        let flipped = flip(signs, votes.signs)
+    public static func encode(_ signs: [Bool], _ known: Known, _ ends: [Int]) -> [UInt8] {
+        let flipped = flip(signs, known.signs)
         let packed = Bits.pack(flipped)
-        let coded = Adaptive.encode(flipped.map { $0 ? 1 : 0 }, votes.levels, ends, bits: 1)
+        let coded = Adaptive.encode(flipped.map { $0 ? 1 : 0 }, known.levels, ends, bits: 1)
         return coded.count <= max(packed.count - 1, 0) ? [flips] + coded : [raw] + packed
     }
 
-    public static func decode(_ data: [UInt8], _ votes: Votes, _ ends: [Int]) throws -> [Bool] {
-        let n = votes.signs.count
+    public static func decode(_ data: [UInt8], _ known: Known, _ ends: [Int]) throws -> [Bool] {
+        let n = known.signs.count
         if data.isEmpty || data.count > 1 + (n + 7) / 8 { throw WireError("\(data.count) bytes for a mask of \(n) signs") }
         let rest = Array(data.dropFirst())
         switch data[0] {
-        case raw: return flip(try Bits.unpack(rest, n), votes.signs)
-        case flips: return flip(try Adaptive.decode(rest, votes.levels, ends, bits: 1).map { $0 == 1 }, votes.signs)
+        case raw: return flip(try Bits.unpack(rest, n), known.signs)
+        case flips: return flip(try Adaptive.decode(rest, known.levels, ends, bits: 1).map { $0 == 1 }, known.signs)
         default: throw WireError("sign mask of unknown kind \(data[0])")
         }
     }
@@ -29,7 +35,7 @@ public enum Signs {
 }
 
 /// The outcome of a round: the agreed sign of every kept weight, and how many of the voters were against it.
-public struct Votes {
+public struct Votes: Known {
     public let signs: [Bool]
     public let dissent: [Int]
     public let voters: Int

@@ -97,6 +97,26 @@ final class VectorsTests: XCTestCase {
         }
     }
 
+    func testDithered() throws {
+        let node = all["dithered"] as! [String: Any]
+        guard case .federation(let federation) = try Messages.decode(bytes(node["federation"])) else {
+            return XCTFail("no federation")
+        }
+        let training = federation.training
+        XCTAssertEqual(training.dither, node["dither"] as! Double)
+        let (announced, seed, ends) = (votes(node["votes"]), UInt64(node["seed"] as! String)!, node["ends"] as! [Int])
+        near(Dither.startScores(announced, training), node["start_scores"], 1e-7)
+        let drawn = node["thresholds"] as! [Int]
+        XCTAssertEqual(Prng.thresholds(seed, drawn.count), drawn)
+        let known = Dither.known(announced, training, seed)
+        XCTAssertEqual(known.signs, array(node["expected"]))
+        XCTAssertEqual(known.levels, node["levels"] as! [Int])
+        let sent = Dither.signsOf((node["scores"] as! [Double]).map { Float($0) }, training, seed)
+        XCTAssertEqual(sent, array(node["bits"]))
+        XCTAssertEqual(Signs.encode(sent, known, ends), bytes(node["coded"]))
+        XCTAssertEqual(try Signs.decode(bytes(node["coded"]), known, ends), sent)
+    }
+
     func testVotesCodes() throws {
         for node in all["votes_codes"] as! [[String: Any]] {
             let expected = votes(node["votes"])
@@ -139,14 +159,14 @@ final class VectorsTests: XCTestCase {
         for (name, node) in messages {
             let field = node["fields"] as! [String: Any]
             let expected = message(name, field)
-            if ["hello", "hello-draws", "state", "mask-update", "evaluation", "missed"].contains(name) {
+            if ["hello", "hello-draws", "hello-dithers", "state", "mask-update", "evaluation", "missed"].contains(name) {
                 XCTAssertEqual(Messages.encode(expected), bytes(node["bytes"]), name)
             }
-            if !["hello", "hello-draws", "state", "evaluation", "missed"].contains(name) {
+            if !["hello", "hello-draws", "hello-dithers", "state", "evaluation", "missed"].contains(name) {
                 XCTAssertEqual(try Messages.decode(bytes(node["bytes"])), expected, name)
             }
         }
-        XCTAssertEqual(messages.count, 14)
+        XCTAssertEqual(messages.count, 16)
         let lots = all["lots"] as! [String: Any]
         for (device, lot) in lots["devices"] as! [String: Int] {
             XCTAssertEqual(Round.lot(bytes(lots["key"]), device), lot, device)
@@ -170,19 +190,20 @@ final class VectorsTests: XCTestCase {
         func hash(_ name: String) -> [UInt8] { bytes(field[name]) }
         func float(_ name: String) -> Double { field[name] as! Double }
         switch name {
-        case "hello", "hello-draws":
+        case "hello", "hello-draws", "hello-dithers":
             var hello = Hello(
                 instance: hash("instance"), software: text("software"), runtime: text("runtime"), profile: text("profile"),
                 trainSamples: int("train_samples"), testSamples: int("test_samples"), key: hash("key"), started: int("started"))
             hello.greetings = int("greetings")
             hello.draws = field["draws"] != nil
+            hello.dithers = field["dithers"] != nil
             return .hello(hello)
         case "state": return .state(State(instance: hash("instance"), online: field["online"] as! Bool))
         case "welcome": return .welcome(Welcome(instance: hash("instance")))
         case "refusal":
             return .refusal(Refusal(
                 instance: hash("instance"), code: text("code"), reason: text("reason"), number: int("number")))
-        case "federation":
+        case "federation", "federation-dithered":
             return .federation(Federation(
                 run: hash("run"), name: text("name"), rounds: int("rounds"), ticket: hash("ticket"),
                 bundles: (field["bundles"] as! [String: String]).mapValues { bytes($0) },
@@ -217,7 +238,8 @@ final class VectorsTests: XCTestCase {
         return Training(
             optimiser: node["optimiser"] as! String, learningRate: float("learning_rate"), beta1: float("beta1"),
             beta2: float("beta2"), epsilon: float("epsilon"), clip: float("clip"), start: float("start"),
-            epochs: node["epochs"] as! Int, batch: node["batch"] as! Int, privacyEpsilon: float("privacy_epsilon"))
+            epochs: node["epochs"] as! Int, batch: node["batch"] as! Int, privacyEpsilon: float("privacy_epsilon"),
+            dither: float("dither"))
     }
 
     private func near(_ found: [Float], _ expected: Any?, _ tolerance: Double) {

@@ -50,6 +50,7 @@ class Client(
     private var round: Round? = null
     private var votes: Votes? = null // the newest
     private var began: Votes? = null // those that training began with
+    private var seed = 0L // of that training
     private var greetings = 0
     private var stop: Action.Stop? = null
 
@@ -216,12 +217,13 @@ class Client(
         val federation = device.federation!!
         round = announced
         began = votes
+        seed = Prng.mix(federation.seed, announced.number, device.name)
         trainer = Trainer(
             network!!, train,
             prior = logPrior(),
-            start = votes!!.startScores(federation.training.start),
+            start = Dither.startScores(votes!!, federation.training),
             training = federation.training,
-            seed = Prng.mix(federation.seed, announced.number, device.name),
+            seed = seed,
         )
     }
 
@@ -237,12 +239,14 @@ class Client(
         val announced = round!!
         val ticket = ticket!!
         store.savePersonal(ticket, announced, logPrior(), trained.signs)
-        val sent = Privacy.randomise(trained.signs, device.federation!!.training.privacyEpsilon)
+        val training = device.federation!!.training
+        val sent = Privacy.randomise(Dither.signsOf(network!!.scores(), training, seed), training.privacyEpsilon)
+        val known = Dither.known(began!!, training, seed)
         val own = FloatArray(ticket.kept) { if (trained.signs[it]) 1f else -1f }
         return MaskUpdate(
             run = announced.run,
             number = announced.number,
-            signs = Bytes(Signs.encode(sent, began!!, ticket.ends)),
+            signs = Bytes(Signs.encode(sent, known, ticket.ends)),
             trainSamples = train.size,
             loss = MaskUpdate.single(trained.loss),
             correct = network!!.countCorrect(own, test, logPrior()),

@@ -11,11 +11,12 @@ sealed class Message
  * @property started how often this device has started, counted on its disk.
  * @property greetings how often this process has said hello, this one included; so an old one is known for a repetition.
  * @property draws it works out by itself whether a round's draw selects it ([Round.asks]).
+ * @property dithers it can send dithered bits of its scores ([Dither]).
  */
 data class Hello(
     val instance: Bytes, val software: String, val runtime: String, val profile: String,
     val trainSamples: Int, val testSamples: Int, val key: Bytes, val started: Long, val greetings: Int = 0,
-    val draws: Boolean = false,
+    val draws: Boolean = true, val dithers: Boolean = true,
 ) : Message()
 
 /** Device -> coordinator, retained; with false also its last will. */
@@ -27,7 +28,7 @@ data class Welcome(val instance: Bytes) : Message()
 /**
  * Coordinator -> device: this instance, or what it sent, is not accepted.
  *
- * @property code "duplicate", "unknown-device", "runtime", "key", "restored", "revoked", or "mask" (one mask only).
+ * @property code "duplicate", "unknown-device", "runtime", "key", "restored", "revoked", "insecure", "undithered", or "mask" (one mask only).
  * @property number the round whose mask is meant; 0 if none is.
  */
 data class Refusal(val instance: Bytes, val code: String, val reason: String, val number: Long) : Message()
@@ -96,10 +97,16 @@ data class Missed(val run: Bytes, val number: Long, val have: Long) : Message()
 /** Coordinator -> device: the votes of the newest round in the context of older ones; fields as of [Round]. */
 data class CatchUp(val run: Bytes, val number: Long, val votes: Bytes, val base: Long, val digest: Bytes) : Message()
 
-/** Local training, as the federation announces it, in the order it travels. [privacyEpsilon] 0: no signs are turned. */
+/**
+ * Local training, as the federation announces it, in the order it travels.
+ *
+ * @property privacyEpsilon 0: no signs are turned.
+ * @property dither the largest score of which a dithered bit is sent ([Dither]); 0, and left out: signs are sent.
+ */
 data class Training(
     val optimiser: String, val learningRate: Double, val beta1: Double, val beta2: Double, val epsilon: Double,
     val clip: Double, val start: Double, val epochs: Int, val batch: Int, val privacyEpsilon: Double,
+    val dither: Double,
 )
 
 /** Messages as bytes: "HN", version 2, the kind, then a CBOR map of field numbers to values. [Signing.seal] signs them. */
@@ -108,12 +115,13 @@ object Messages {
     private const val HEADER_BYTES = 4
     const val MAX_INT = 1L shl 53
     private const val MAX_TEXT = 512
+    private const val LEAST_DITHER = 1e-12
 
     /** Encode what a device says. */
     fun encode(message: Message): ByteArray = when (message) {
         is Hello -> pack(1, message.instance.array, message.software, message.runtime, message.profile,
             message.trainSamples, message.testSamples, message.key.array, message.started, message.greetings,
-            optional = if (message.draws) mapOf(12 to true) else emptyMap())
+            optional = mapOf(12 to message.draws, 13 to message.dithers).filterValues { it })
         is State -> pack(2, message.instance.array, message.online)
         is MaskUpdate -> pack(8, message.run.array, message.number, message.signs.array,
             message.trainSamples, message.loss, message.correct, message.testSamples, message.trainS, message.stepMs,
@@ -176,12 +184,15 @@ object Messages {
 
         fun training(number: Int): Training {
             val values = get<List<*>>(number)
-            if (values.size != 10 || values[0] !in setOf("adam", "sgd")) throw WireError("training settings $values")
+            if (values.size !in 10..11 || values[0] !in setOf("adam", "sgd")) throw WireError("training settings $values")
             val numbers = values.drop(1).map { finite(it) }
             val private = numbers[8] == 0.0 || numbers[8] in Privacy.LEAST_EPSILON..Privacy.MOST_EPSILON
-            if (numbers[6] !in 1.0..1000.0 || numbers[7] !in 1.0..4096.0 || !private) throw WireError("training settings $values")
+            val dither = numbers.getOrElse(9) { 0.0 }
+            val dithered = dither == 0.0 || (dither in LEAST_DITHER..numbers[4] && numbers[8] == 0.0)
+            val counts = numbers[6] in 1.0..1000.0 && numbers[7] in 1.0..4096.0
+            if (!counts || !private || !dithered) throw WireError("training settings $values")
             return Training(values[0] as String, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
-                numbers[6].toInt(), numbers[7].toInt(), numbers[8])
+                numbers[6].toInt(), numbers[7].toInt(), numbers[8], dither)
         }
 
         private fun checked(value: Any?): String =

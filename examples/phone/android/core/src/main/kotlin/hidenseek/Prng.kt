@@ -15,6 +15,7 @@ object Prng {
     private const val STREAM_MAGNITUDE = 2L
     private const val STREAM_KEEP = 3L
     private const val STREAM_ORDER = 4L
+    private const val STREAM_DITHER = 5L
 
     private const val ROUNDS = 10
     private val MULTIPLIERS = longArrayOf(0xD2E7470EE14C6C93uL.toLong(), 0xCA5A826395121157uL.toLong())
@@ -50,6 +51,12 @@ object Prng {
     fun permutation(seed: Long, epoch: Int, count: Int): IntArray {
         val words = words(seed, STREAM_ORDER, epoch, count)
         return words.indices.sortedBy { words[it] xor Long.MIN_VALUE }.toIntArray()
+    }
+
+    /** Thresholds of dithered scores, 0 .. 255: the words' bytes, lowest first. */
+    fun thresholds(seed: Long, count: Int): IntArray {
+        val words = words(seed, STREAM_DITHER, 0, (count + 7) / 8)
+        return IntArray(count) { (words[it / 8] ushr it % 8 * 8 and 0xFF).toInt() }
     }
 
     /** A seed that depends on every part, in order; parts are Long or String. */

@@ -4,30 +4,36 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import kotlin.math.abs
 
+/** What both sides hold before a mask is sent: its likely signs, and how sure they are: 0 surely not set, 15 surely set. */
+interface Known {
+    val signs: BooleanArray
+    val levels: IntArray
+}
+
 /**
- * A sign mask as bytes: true is +1; what travels is the flips against the agreed signs of the round's votes.
+ * A sign mask as bytes: true is +1; what travels is the flips against what is known, the agreed signs of the round's votes.
  *
- *     byte 0   0: raw, a bit each; 1: coded in the context of the votes, for the more agreed the less likely is a flip
+ *     byte 0   0: raw, a bit each; 1: coded in the context of what is known, for the surer a sign the less likely is a flip
  */
 object Signs {
     private const val RAW = 0
     private const val FLIPS = 1
 
-    fun encode(signs: BooleanArray, votes: Votes, ends: IntArray): ByteArray {
-        val flips = flip(signs, votes.signs)
+    fun encode(signs: BooleanArray, known: Known, ends: IntArray): ByteArray {
+        val flips = flip(signs, known.signs)
         val raw = Bits.pack(flips)
-        val coded = Adaptive.encode(IntArray(flips.size) { if (flips[it]) 1 else 0 }, votes.levels, ends, 1)
+        val coded = Adaptive.encode(IntArray(flips.size) { if (flips[it]) 1 else 0 }, known.levels, ends, 1)
         val short = coded.size <= maxOf(raw.size - 1, 0)
         return if (short) byteArrayOf(FLIPS.toByte()) + coded else byteArrayOf(RAW.toByte()) + raw
     }
 
-    fun decode(data: ByteArray, votes: Votes, ends: IntArray): BooleanArray {
-        val n = votes.signs.size
+    fun decode(data: ByteArray, known: Known, ends: IntArray): BooleanArray {
+        val n = known.signs.size
         if (data.isEmpty() || data.size > 1 + (n + 7) / 8) throw WireError("${data.size} bytes for a mask of $n signs")
         val rest = data.copyOfRange(1, data.size)
-        return flip(votes.signs, when (data[0].toInt()) {
+        return flip(known.signs, when (data[0].toInt()) {
             RAW -> Bits.unpack(rest, n)
-            FLIPS -> Adaptive.decode(rest, votes.levels, ends, 1).let { found -> BooleanArray(n) { found[it] == 1 } }
+            FLIPS -> Adaptive.decode(rest, known.levels, ends, 1).let { found -> BooleanArray(n) { found[it] == 1 } }
             else -> throw WireError("sign mask of unknown kind ${data[0]}")
         })
     }
@@ -38,9 +44,9 @@ object Signs {
 /**
  * The outcome of a round: the agreed sign of every kept weight, and how many of the voters were against it.
  */
-class Votes(val signs: BooleanArray, val dissent: IntArray, val voters: Int) {
+class Votes(override val signs: BooleanArray, val dissent: IntArray, val voters: Int) : Known {
     /** The voters for +1 in sixteen steps: 0 none, 15 all; 8 and more where the agreed sign is +1. */
-    val levels: IntArray by lazy {
+    override val levels: IntArray by lazy {
         IntArray(signs.size) {
             val against = dissent[it] * LEVELS / (voters + 1)
             if (signs[it]) LEVELS - 1 - against else against

@@ -6,7 +6,9 @@ import hidenseek.Bits
 import hidenseek.Bytes
 import hidenseek.CatchUp
 import hidenseek.Device
+import hidenseek.Dither
 import hidenseek.Event
+import hidenseek.Federation
 import hidenseek.Hello
 import hidenseek.MaskUpdate
 import hidenseek.Messages
@@ -15,6 +17,7 @@ import hidenseek.Round
 import hidenseek.Signing
 import hidenseek.Signs
 import hidenseek.Ticket
+import hidenseek.Training
 import hidenseek.Votes
 import hidenseek.WireError
 import hidenseek.sha256
@@ -28,6 +31,8 @@ import java.nio.ByteOrder
  *     bits N HEX           the bits coded so
  *     votes ENDS HEX [HEX]      signs, dissent and digest; in the context of the second's votes
  *     mask ENDS HEX BITS        a mask, coded in the context of these votes
+ *     start ENDS HEX HEX        scores (f32) that a round with these votes starts with, in a federation (its message)
+ *     send ENDS HEX HEX SEED HEX     a mask of such a round's scores (f32), coded
  *     randomise EPSILON BITS HEX     the signs sent, with these bytes as random ones
  *     unseal TOPIC KEY HEX      "read"
  *     ticket HEX           kept count, SHA-256 of the indices (i32) and of the initial weights (f32)
@@ -48,6 +53,8 @@ class Echo {
                 "bits" -> shown(Bits.decode(bytes(words[2]), words[1].toInt()))
                 "votes" -> votes(words).let { "${shown(it.signs)} ${it.dissent.joinToString(",")} ${it.digest}" }
                 "mask" -> Bytes(Signs.encode(array(words[3]), votes(words.take(3)), ends(words[1]))).toString()
+                "start" -> Bytes(raw(Dither.startScores(votes(words.take(3)), training(words[3])))).toString()
+                "send" -> sent(votes(words.take(3)), training(words[3]), words[4].toULong().toLong(), words[5], ends(words[1]))
                 "randomise" -> shown(Privacy.randomise(array(words[2]), words[1].toDouble()) { bytes(words[3]).copyOf(it) })
                 "unseal" -> "read".also { Signing.unseal(words[1], bytes(words[3])) { Bytes(bytes(words[2])) } }
                 "ticket" -> described(Ticket.decode(bytes(words[1])))
@@ -73,6 +80,17 @@ class Echo {
         val known = words.getOrNull(3)?.let { Votes.decode(bytes(it), ends(words[1])) }
         return Votes.decode(bytes(words[2]), ends(words[1]), known)
     }
+
+    private fun training(hex: String) = (Messages.decode(bytes(hex)) as Federation).training
+
+    private fun sent(votes: Votes, training: Training, seed: Long, hex: String, ends: IntArray): String {
+        val scores = ByteBuffer.wrap(bytes(hex)).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer()
+        val bits = Dither.signsOf(FloatArray(scores.remaining()) { scores.get() }, training, seed)
+        return Bytes(Signs.encode(bits, Dither.known(votes, training, seed), ends)).toString()
+    }
+
+    private fun raw(numbers: FloatArray): ByteArray =
+        ByteBuffer.allocate(4 * numbers.size).order(ByteOrder.LITTLE_ENDIAN).also { numbers.forEach(it::putFloat) }.array()
 
     private fun event(kind: String, data: ByteArray, last: String): Event = when (kind) {
         "online" -> Event.Online

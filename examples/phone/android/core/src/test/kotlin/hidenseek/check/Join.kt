@@ -104,7 +104,7 @@ fun main(arguments: Array<String>) {
     val store = Store(File(folder, "state"))
     arguments.getOrNull(4)?.let { store.trust(Signing.fromText(it)) }
     val key = store.keys().public
-    val hello = Hello(instance, "hidenseek check", "executorch", "", train.size, test.size, key, store.countStart(), draws = true)
+    val hello = Hello(instance, "hidenseek check", "executorch", "", train.size, test.size, key, store.countStart())
     val pipe = Pipe()
     val client = Client(
         Device(name, hello, stay = false), Topics(federation, name), pipe, train, test,

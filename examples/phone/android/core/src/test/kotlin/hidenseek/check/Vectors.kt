@@ -5,6 +5,7 @@ import hidenseek.Adaptive
 import hidenseek.Bits
 import hidenseek.Bytes
 import hidenseek.CatchUp
+import hidenseek.Dither
 import hidenseek.Envelope
 import hidenseek.Evaluation
 import hidenseek.Federation
@@ -44,6 +45,7 @@ class Vectors(private val all: Node) {
         codes()
         adaptive()
         masks()
+        dithered()
         votesCodes()
         signing()
         messages()
@@ -132,6 +134,24 @@ class Vectors(private val all: Node) {
         }
     }
 
+    private fun dithered() {
+        val node = all["dithered"]
+        val training = (Messages.decode(node["federation"].bytes()) as Federation).training
+        check("dither", training.dither == node["dither"].double())
+        val (votes, seed) = votes(node["votes"]) to node["seed"].text().toULong().toLong()
+        check("dithered start_scores", near(Dither.startScores(votes, training), node["start_scores"].doubles(), 1e-7))
+        val drawn = node["thresholds"].ints()
+        check("thresholds", Prng.thresholds(seed, drawn.size).toList() == drawn)
+        val (known, ends) = Dither.known(votes, training, seed) to node["ends"].ints().toIntArray()
+        check("expected bits", known.signs.contentEquals(node["expected"].array()))
+        check("expected levels", known.levels.toList() == node["levels"].ints())
+        val scores = node["scores"].doubles().map { it.toFloat() }.toFloatArray()
+        val sent = Dither.signsOf(scores, training, seed)
+        check("dithered bits", sent.contentEquals(node["bits"].array()))
+        check("dithered mask", Signs.encode(sent, known, ends).contentEquals(node["coded"].bytes()))
+        check("dithered mask decoded", Signs.decode(node["coded"].bytes(), known, ends).contentEquals(sent))
+    }
+
     private fun votesCodes() {
         for ((i, node) in all["votes_codes"].list().withIndex()) {
             val expected = votes(node["votes"])
@@ -179,13 +199,13 @@ class Vectors(private val all: Node) {
     }
 
     private fun message(name: String, field: Node): Message? = when (name) {
-        "hello", "hello-draws" -> Hello(field["instance"].hash(), field["software"].text(), field["runtime"].text(), field["profile"].text(),
+        "hello", "hello-draws", "hello-dithers" -> Hello(field["instance"].hash(), field["software"].text(), field["runtime"].text(), field["profile"].text(),
             field["train_samples"].int(), field["test_samples"].int(), field["key"].hash(), field["started"].long(),
-            field["greetings"].int(), "draws" in field)
+            field["greetings"].int(), "draws" in field, "dithers" in field)
         "state" -> State(field["instance"].hash(), field["online"].bool())
         "welcome" -> Welcome(field["instance"].hash())
         "refusal" -> Refusal(field["instance"].hash(), field["code"].text(), field["reason"].text(), field["number"].long())
-        "federation" -> Federation(field["run"].hash(), field["name"].text(), field["rounds"].long(), field["ticket"].hash(),
+        "federation", "federation-dithered" -> Federation(field["run"].hash(), field["name"].text(), field["rounds"].long(), field["ticket"].hash(),
             field["bundles"].map().mapValues { it.value.hash() }, training(field["training"]), field["seed"].long(),
             field["key"].hash(), field["issued"].long())
         "bundle-bytes" -> hidenseek.BundleBytes(field["data"].hash())
@@ -224,7 +244,7 @@ class Vectors(private val all: Node) {
 
     private fun training(node: Node = all["training"]) = Training(node["optimiser"].text(), node["learning_rate"].double(),
         node["beta1"].double(), node["beta2"].double(), node["epsilon"].double(), node["clip"].double(), node["start"].double(),
-        node["epochs"].int(), node["batch"].int(), node["privacy_epsilon"].double())
+        node["epochs"].int(), node["batch"].int(), node["privacy_epsilon"].double(), node["dither"].double())
 
     private fun near(found: FloatArray, expected: List<Double>, tolerance: Double): Boolean {
         val largest = expected.maxOf { abs(it) }
@@ -236,9 +256,9 @@ class Vectors(private val all: Node) {
     }
 
     private companion object {
-        val UPWARD = setOf("hello", "hello-draws", "state", "mask-update", "evaluation", "missed")
-        val DOWNWARD =
-            setOf("welcome", "refusal", "federation", "bundle-bytes", "round", "round-drawn", "mask-update", "receipt", "catch-up")
+        val UPWARD = setOf("hello", "hello-draws", "hello-dithers", "state", "mask-update", "evaluation", "missed")
+        val DOWNWARD = setOf("welcome", "refusal", "federation", "federation-dithered", "bundle-bytes", "round", "round-drawn",
+            "mask-update", "receipt", "catch-up")
     }
 }
 

@@ -66,7 +66,6 @@ abstract class TrainingWorker(context: Context, parameters: WorkerParameters) : 
         val instance = Bytes(ByteArray(8).also { SecureRandom().nextBytes(it) })
         val hello = Hello(
             instance, "hidenseek-android 2", "executorch", "", train.size, test.size, keys.public, store.countStart(),
-            draws = true,
         )
         val state = topics.up("state")
         val gone = Signing.seal(keys.private, state, State(instance, online = false))
