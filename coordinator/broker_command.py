@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import threading
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coordinator import broker_accounts_command, broker_check_command, broker_invite_command
+from coordinator import broker_accounts_command, broker_check_command, broker_invite_command, broker_up_command
 from wire import command
-from wire.errors import ConfigError, UnknownName
+from wire.errors import ConfigError
 
 if TYPE_CHECKING:
     from coordinator.brokers.deployment import Deployment
@@ -33,12 +31,6 @@ examples:
 Federation and devices come from devices.yaml (--devices); every device gets an account of its own. The same command
 again keeps keys, passwords, and what you have edited, and adds what is new.
 """
-UP_EXAMPLES = """
-examples:
-  hidenseek broker up                                # all nodes of ./deploy
-  hidenseek broker up --deploy deploy --node node-2  # one of them, on its machine
-  hidenseek broker up --announce                     # and tell this network by mDNS where they are
-"""
 
 
 def add_broker(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -53,8 +45,7 @@ def add_broker(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _add_init(actions)
-    _add_up(actions)
-    _add_enrol(actions)
+    broker_up_command.add(actions)
     broker_check_command.add_check(actions)
     broker_accounts_command.add_changes(actions)
     broker_invite_command.add_invite(actions)
@@ -107,70 +98,23 @@ def _add_init(actions: Subparsers[argparse.ArgumentParser]) -> None:
     init.set_defaults(run=_init)
 
 
-def _add_up(actions: Subparsers[argparse.ArgumentParser]) -> None:
-    up = actions.add_parser(
-        "up",
-        help="run the broker here, in the foreground",
-        description="Run the broker on this machine, and start it again if it ends. Ctrl-C stops it; messages stay.",
-        epilog=UP_EXAMPLES,
-        formatter_class=command.HelpFormatter,
-    )
-    broker_accounts_command.add_deploy_argument(up)
-    up.add_argument(
-        "--announce",
-        action="store_true",
-        help="answer by mDNS where the broker is: flashed devices ask for it when their address leads nowhere",
-    )
-    up.add_argument("--node", action="append", metavar="NAME", help="only this one of several (may be repeated)")
-    up.set_defaults(run=_up)
-
-
-def _add_enrol(actions: Subparsers[argparse.ArgumentParser]) -> None:
-    enrol = actions.add_parser(
-        "enrol",
-        help="answer devices whose cards were just flashed",
-        description="Give devices that hidenseek flash has made cards for their accounts, as each boots for the first "
-        "time. hidenseek broker up does it by itself; this is for a broker that something else runs, on its machine.",
-        epilog="examples:\n  hidenseek broker enrol\n  hidenseek broker enrol --deploy deploy",
-        formatter_class=command.HelpFormatter,
-    )
-    broker_accounts_command.add_deploy_argument(enrol)
-    enrol.add_argument(
-        "--announce", action="store_true", help="answer by mDNS where the first node is, on this machine"
-    )
-    enrol.set_defaults(run=_enrol)
-
-
-def _enrol(arguments: argparse.Namespace) -> int:
-    from coordinator.brokers import deployment as deployments
-    from coordinator.brokers.announce import announced
-    from coordinator.brokers.enroller import Enroller
-
-    deployment = deployments.load(arguments.deploy)
-    with ExitStack() as stack:
-        if arguments.announce:
-            for name in stack.enter_context(announced(deployment.federation, deployment.broker_nodes()[:1])):
-                print(f"announced in this network: {name}")
-        print("answering devices that claim their accounts; Ctrl-C stops it", flush=True)
-        Enroller(arguments.deploy, lambda line: print(line, flush=True)).run()
-    return 0
-
-
 def _init(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from coordinator.brokers import deployment as deployments
-    from coordinator.brokers import render
+    from coordinator.brokers import render, up
 
     folder: Path = arguments.output
     deployment = _wanted(arguments, folder)
     strays: list[str] = []
+    certified_before = False
     if (folder / deployments.FILE).exists():
         before = deployments.load(folder)
         if before.kind != deployment.kind:
             raise ConfigError(
                 f"it is a deployment of {before.kind}", where=str(folder), hint="Name another folder with -o"
             )
+        certified_before = before.client_certificates
         strays = sorted(before.devices.keys() - deployment.devices.keys())
         deployment = deployment.model_copy(update={"devices": before.devices | deployment.devices})
     deployments.check(deployment)
@@ -185,6 +129,8 @@ def _init(arguments: argparse.Namespace) -> int:
     for stray in strays:
         print(f"{stray} has an account and is not listed any more; to end it: hidenseek broker remove-device {stray}")
     broker_accounts_command.tell_reloaded(folder, deployment, bool(writer.made or writer.changed))
+    if deployment.client_certificates and not certified_before and up.running_nodes(folder, deployment):
+        print(f"start the broker again: it listens at port {deployment.certificate_port} for certificates then")
     print(f"next: {folder}/README.md, or: hidenseek broker up --deploy {folder}")
     return 0
 
@@ -239,56 +185,6 @@ def _wanted(arguments: argparse.Namespace, folder: Path) -> Deployment:
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _up(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.text import Text
-
-    from coordinator.brokers import deployment as deployments
-    from coordinator.brokers.announce import announced
-    from coordinator.brokers.enroller import Enroller
-    from coordinator.brokers.up import Up, alone
-    from wire.errors import did_you_mean
-
-    deployment = deployments.load(arguments.deploy)
-    nodes = deployment.broker_nodes()
-    names = [node.name for node in nodes]
-    for name in arguments.node or ():
-        if name not in names:
-            raise UnknownName(f"no node is called '{name}'", where="--node", hint=did_you_mean(name, names))
-    chosen = [node for node in nodes if not arguments.node or node.name in arguments.node]
-    console = Console()
-
-    def say(node: str, line: str) -> None:
-        prefix = Text(f"{node:<{max(map(len, names))}} ", style="cyan") if len(names) > 1 else Text()
-        console.print(prefix + Text(line), soft_wrap=True)
-
-    with ExitStack() as stack, alone(arguments.deploy, chosen):
-        up = Up(arguments.deploy, deployment, chosen, say)
-        enroller = Enroller(arguments.deploy, lambda line: say("claims", line))
-        answering = threading.Thread(target=enroller.run, name="enroller", daemon=True)
-        try:
-            up.start()
-            if arguments.announce:
-                for name in stack.enter_context(announced(deployment.federation, chosen)):
-                    console.print(f"announced in this network: {name}", highlight=False, soft_wrap=True)
-            if nodes[0] in chosen:
-                answering.start()
-            for node in chosen:
-                urls = [node.url, node.ws_url, *([node.certificate_url] if node.certificate_url else [])]
-                console.print(f"{node.name} is up: {', '.join(urls)}", style="green", highlight=False, soft_wrap=True)
-            console.print(
-                f"CA for devices: {arguments.deploy / 'ca.crt'}; Ctrl-C stops it", highlight=False, soft_wrap=True
-            )
-            up.wait()
-        finally:
-            enroller.stopping.set()
-            if answering.is_alive():
-                answering.join()
-            up.stop()
-            console.print("stopped; messages and sessions stay", highlight=False, soft_wrap=True)
-    return 0
 
 
 def _tell_written(folder: Path, writer: Writer) -> None:

@@ -52,7 +52,7 @@ def card(config: Path, settings: DevicesFile, name: str, where: Where) -> Card:
         if where.deploy is not None:
             deployment = _deployment(where.deploy, settings, device.site if device else None)
             certificates = _certificates(deployment, broker)
-            broker = broker or ",".join(node.url for node in deployment.broker_nodes())
+            broker = broker or ",".join(node.url for node in deployment.broker_nodes() if node.site is None)
             ca = ca or where.deploy / "ca.crt"
         if not broker:
             raise ConfigError("no broker", where="broker", hint="Name one: --broker mqtts://HOST, or --deploy DIR")

@@ -208,6 +208,13 @@ def check(deployment: Deployment) -> None:
             where="--client-certificates",
             hint="Take --kind mosquitto, or leave it out: devices then have passwords",
         )
+    if deployment.certified and not deployment.client_certificates:
+        first = deployment.certified[0]
+        raise ConfigError(
+            f"{len(deployment.certified)} devices have certificates and no passwords, '{first}' among them",
+            where="--no-client-certificates",
+            hint=f"hidenseek broker remove-device {first} first, then write new cards",
+        )
     if deployment.nodes == 2:
         raise ConfigError("2 nodes stop when one does", where="--nodes", hint="Take 1, 3 or 5")
     if deployment.nodes > 1 and len(deployment.hosts) not in (1, deployment.nodes):

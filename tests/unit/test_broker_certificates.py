@@ -95,6 +95,37 @@ def test_a_certified_device_has_no_password_but_for_renewal(home: Path) -> None:
     assert "renew.pi-01" not in accounts.load(deploy)
 
 
+def test_certificates_are_turned_on_and_off(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On at any time, with a restart of a broker that runs; off only while no device would be shut out by it."""
+    assert init("--no-client-certificates") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coordinator.brokers.up.running_nodes", lambda *_: {"broker": 1})
+        assert init("--client-certificates") == 0
+        assert "start the broker again: it listens at port 8893" in capsys.readouterr().out
+        assert init("--client-certificates") == 0
+        assert "start the broker again" not in capsys.readouterr().out
+    enroller.open_card(home / "deploy", settings(), "pi-01", NOW, certificate=True)
+    assert init("--no-client-certificates") == 10
+    assert "1 devices have certificates and no passwords, 'pi-01' among them" in capsys.readouterr().err
+    assert settings().client_certificates
+    assert cli.main(["broker", "remove-device", "pi-01"]) == 0
+    assert init("--no-client-certificates") == 0
+    assert not settings().client_certificates
+
+
+def test_devices_of_a_hub_are_told_of_the_hub_alone(home: Path) -> None:
+    """Not of sites' brokers, which do not know them; those have no port for certificates."""
+    from coordinator import config
+
+    assert init("--sites", "north=10.1.0.2") == 0
+    where = device_cards.Where(deploy=home / "deploy")
+    made = device_cards.card(home / "devices.yaml", config.load(home / "devices.yaml"), "pi-01", where)
+    assert made.service.broker == "mqtts://hub.example.org:8883"
+    assert made.service.certificates == "mqtts://hub.example.org:8893"
+    assert "require_certificate" not in (home / "deploy/nodes/site-north/config/mosquitto.conf").read_text()
+    assert not (home / "deploy/nodes/site-north/config/devices.crl").exists()
+
+
 def test_what_ends_a_certificate_puts_it_on_the_list(home: Path) -> None:
     """Another card, a revoked or removed device; restored, it is off it again."""
     assert init() == 0

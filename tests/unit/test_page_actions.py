@@ -116,7 +116,7 @@ def test_cards_are_seen_and_approved(tmp_path: Path) -> None:
     deploy = deployment(tmp_path, "pi-000", "pi-009")
     settings = deployments.load(deploy)
     for device in ("pi-000", "pi-009"):
-        settings, _ = open_card(deploy, settings, device, time.time())
+        settings, _ = open_card(deploy, settings, device, time.time(), certificate=True)
     with claims.changing(deploy) as known:
         for private in (b"a" * 32, b"b" * 32):
             known.decide("pi-000", signing.public_key(private), "Raspberry Pi 4", time.time())
@@ -129,6 +129,9 @@ def test_cards_are_seen_and_approved(tmp_path: Path) -> None:
         assert "Its card was used 1 more time" in text
         assert 'action="/devices/pi-000/approve"' in text
         assert "never" in program.get("/devices/pi-009").text
+        for action, said in (("revoke", "opens the broker no more"), ("restore", "is good again")):
+            answer = program.post(f"/devices/pi-000/{action}", {}, Accept="application/json")
+            assert f"its certificate {said}" in json.loads(answer.text)["said"]
         answer = program.post("/devices/pi-000/approve", {}, Accept="application/json")
         assert json.loads(answer.text)["said"].endswith("who had it is out")
         assert claims.load(deploy).cards["pi-000"].key is None

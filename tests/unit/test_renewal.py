@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from edge_client import card, files, renewal
+from edge_client import card, data, files, renewal
+from edge_client.agent import Device
+from edge_client.client import Client
 from edge_client.store import Store, certificate_name
+from tests.helpers import introduce
+from tests.integration.fleet import write_person
 from wire import pkcs10, signing
+from wire.channel import Channel
+from wire.topics import Topics
+from wire.transport import MemoryBus
 
 RENEW_S, DAY_S = 1_800_000_000, renewal.DAY_S
 
@@ -51,6 +58,23 @@ def test_a_device_at_work_leaves_once_it_is_time(certificate: Path, monkeypatch:
     for passed_s, out in ((0, False), (DAY_S / 2, False), (DAY_S / 2, True), (1, True)):
         now_s = {"monotonic": now_s["monotonic"] + passed_s, "time": now_s["time"] + passed_s}
         assert (leave(), never()) == (out, False)
+
+
+def test_a_client_that_leaves_ends_without_an_error(tmp_path: Path) -> None:
+    """Its service starts it again, and then asks; until it is time it stays."""
+    bus, answers = MemoryBus(), iter([False, False, True])
+    store = Store(tmp_path / "state")
+    Client(
+        device=Device(name="pi-01", hello=introduce("pi-01", "onnx", store.key(), started=1), stay=True),
+        channel=Channel(bus.connect(), store.key()),
+        topics=Topics("t"),
+        data=data.load(write_person(tmp_path / "data", seed=1)),
+        store=store,
+        leave=lambda: next(answers),
+    ).run()
+    assert list(answers) == []
+    assert bus.clients == []
+    store.close()
 
 
 def test_key_and_certificate_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
