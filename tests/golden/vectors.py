@@ -31,7 +31,7 @@ from wire.settings import Training
 from wire.ticket import Ticket
 
 PATH = FOLDER / "vectors-v2.json"
-TRAINING = Training(epochs=2, batch=4, learning_rate=0.02)
+TRAINING = Training(epochs=2, batch=4, learning_rate=0.02, dither=0.0)
 DEVICE, FEDERATION_SEED, ROUND = "phone-1", 7, 3
 LOTS_KEY = bytes(range(16))
 PHONES_SAY_NONE = {

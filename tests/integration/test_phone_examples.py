@@ -523,7 +523,7 @@ def test_the_kotlin_client_finishes_its_step_when_a_newer_one_is_announced(jar: 
     ticket = make_ticket()
     files = dict.fromkeys(("train.pte", "infer.pte"), sha256().digest())  # nothing, and its SHA-256
     bundle = Bundle(runtime="executorch", ticket=ticket, files=files)
-    public, training = signing.public_key(FEDERATION_KEY), Training(epochs=2)
+    public, training = signing.public_key(FEDERATION_KEY), Training(epochs=2, dither=0.0)
     announced = replace(make.MESSAGES["federation"], bundles={"executorch": bundle.id}, key=public, training=training)
     steps = 2 * -(-samples.y_train.size // training.batch)
     arguments = ["t", "phone-1", str(tmp_path / "phone"), str(samples.x_train[0].size), signing.as_text(public)]
