@@ -7,8 +7,11 @@ The client is started as `hidenseek flash` has a card start it: by the system's 
 launcher, from a folder with what a card has, over TLS to mosquitto. It trains har-cnn on 300 samples of 6 x 128 and
 tries each round's network on 100. A card's first start also compiles all
 that it imports; what is loaded seldom is compiled later.
-Figures are of /proc/PID/status and smaps_rollup (proc(5)), in 1e6 bytes: `resident` counts pages that it shares with
-other programs, `private` only what nobody else has and the kernel cannot drop.
+Figures are of /proc/PID/status and smaps_rollup (proc(5)), in 1e6 bytes. `client` is what is resident of the service's
+main process, `trainer` of the one that it has for its work, 0 while there is none. `service` is what both take, pages
+that they share counted once: all of the trainer, and what only the client has. Earlier clients trained in their one
+process; of those all three say the same. `training, at most` is the largest of the samples taken every 20 ms, or what
+the kernel says the trainer had at most with the client's part of that moment, whichever is more.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/service-memory.json"
 NEEDED = ("numpy", "cbor2", "paho", "nacl", "cffi", "_cffi_backend", "dnslib")
 SYSTEM_PYTHON = Path("/usr/bin/python3")
-SAMPLES, ROUNDS, SETTLE_S = 400, 10, 3.0
+SAMPLES, ROUNDS, SETTLE_S, SAMPLE_S = 400, 10, 3.0, 0.02
+LINGER_S = 30.0 + SETTLE_S  # of the process that trains, `edge_client.apart.LINGER_S`
 CONFIG = """\
 federation: {name: t, rounds: 9000, per_round: 2, quorum: 2, start_devices: 2, deadline_s: 60, training: {epochs: 2}}
 devices: {pi-1: {}, pi-2: {}}
@@ -82,15 +86,15 @@ def measure(home: Path, tree: Path, python: Path) -> dict[str, Any]:
                 found["first start, joined"] = _memory(pid)  # it compiles all that it imports
             with _started(command, environment, home / "pi-1.log") as pid:
                 time.sleep(SETTLE_S)
-                found["later start, waiting for a round"] = _memory(pid)
+                found["later start, joined"] = _memory(pid)
+                time.sleep(LINGER_S)
+                found["waiting for the first round"] = _memory(pid)
                 more = ["--broker", made.url("pi-2"), "--ca", str(made.folder / "ca.crt")]
                 processes.edge("pi-2", "", *more, password=made.password("pi-2"))
-                wait_until(lambda: closed(processes) >= ROUNDS, 120, f"{ROUNDS} rounds")
-                found[f"after its first {ROUNDS} rounds"] = _memory(pid)
-            with _started(command, environment, home / "pi-1.log") as pid:
-                before = closed(processes)
-                wait_until(lambda: closed(processes) >= before + ROUNDS, 120, f"{ROUNDS} more rounds")
-                found[f"later start, after {ROUNDS} rounds"] = _memory(pid)
+                found[f"training, at most in {ROUNDS} rounds"] = _while_training(pid, processes)
+                processes.kill("pi-2")  # so that the round that is open now stays so
+                time.sleep(LINGER_S)
+                found["waiting again"] = _memory(pid)
         finally:
             processes.stop()
     described = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout.strip()
@@ -168,16 +172,38 @@ def _started(command: list[str], environment: dict[str, str], log: Path) -> Iter
         process.wait(20)
 
 
-def _memory(pid: int) -> dict[str, float]:
-    """Of a process, 1e6 bytes."""
+def _while_training(pid: int, processes: Processes) -> dict[str, float]:
+    """The largest of each figure until some rounds are closed."""
+    most, before, deadline_s = _memory(pid), closed(processes), time.monotonic() + 120
+    while closed(processes) < before + ROUNDS:
+        assert time.monotonic() < deadline_s, processes.log("coordinator")
+        most = {name: max(value, most[name]) for name, value in _memory(pid, most=True).items()}
+        time.sleep(SAMPLE_S)
+    return most
+
+
+def _memory(pid: int, *, most: bool = False) -> dict[str, float]:
+    """Of a service, 1e6 bytes; or the most that its trainer ever had."""
+    client = _fields(pid)
+    children = [child for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+    resident = "VmHWM" if most else "VmRSS"
+    found = {"client": client[resident], "trainer": 0, "service": client[resident]}
+    for child in children:
+        with suppress(OSError, KeyError):  # it has just ended
+            trainer = _fields(int(child))[resident]
+            found |= {"trainer": trainer, "service": trainer + client["Private_Clean"] + client["Private_Dirty"]}
+    return {name: round(value * 1024 / 1e6, 1) for name, value in found.items()}
+
+
+def _fields(pid: int) -> dict[str, int]:
+    """What the kernel says of a process's memory, KiB."""
     found: dict[str, int] = {}
     for file in ("status", "smaps_rollup"):
         for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
             words = line.split()
             if len(words) == 3 and words[2] == "kB":
                 found[words[0].rstrip(":")] = int(words[1])
-    names = {"resident": "VmRSS", "largest resident": "VmHWM", "proportional": "Pss", "private": "Private_Dirty"}
-    return {name: round(found[label] * 1024 / 1e6, 1) for name, label in names.items()}
+    return found
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from edge_client import agent, client
 from edge_client.client import Client
 from edge_client.data import DeviceData
 from edge_client.store import Store as DeviceStore
+from edge_client.workshop import Workshop
 from wire import prng
 from wire.channel import Channel
 from wire.messages import Hello, Round
@@ -93,20 +94,20 @@ class Sleeper(Client):
         self.begun += 1
         super()._start_training(announced)
 
-    def work(self, now_s: float) -> None:
+    def go_on(self, now_s: float) -> None:
         """Do all there is to do until now."""
         transport = self.channel.transport
         assert isinstance(transport, MemoryTransport)
         while self._stop is None:
             while self._stop is None and (self._events or not transport.inbox.empty()):
                 self._listen()
-            if self._stop is None and self._training is None:
+            if self._stop is None and not self.work.training:
                 self._listen()  # nothing has come
-            if self._stop is not None or self._training is None or self.worked_s + self.pace_s > now_s:
+            if self._stop is not None or not self.work.training or self.worked_s + self.pace_s > now_s:
                 break
             self.worked_s += self.pace_s
-            self._train_one_step()
-        if self._training is None:
+            self._train()
+        if not self.work.training:
             self.worked_s = now_s
         if self._stop is not None:
             self.left = True
@@ -171,7 +172,7 @@ class Sleepers:
                     device.wake(now_s)
                 device.until_s += self._lasts(device.awake)
             if device.awake and not device.left:
-                device.work(now_s)
+                device.go_on(now_s)
 
     def _lasts(self, awake: bool) -> float:
         mean_s = self.habits.awake_s if awake else self.habits.asleep_s
@@ -263,6 +264,6 @@ def _sleeper(bus: MemoryBus, federation: str, name: str, data: DeviceData, store
         device=agent.Device(name=name, hello=hello, stay=False),
         channel=Channel(bus.connect(), store.key()),
         topics=Topics(federation),
-        data=data,
         store=store,
+        work=Workshop(device=name, load=lambda: data),
     )

@@ -40,7 +40,8 @@ def _card(arguments: argparse.Namespace) -> int:
     if token:
         _enrol(settings, state, claim.USER, token)
     if token or _renewed(settings, state):
-        import edge_client.client  # noqa: F401  # compiles it
+        import edge_client.client
+        import edge_client.workshop  # noqa: F401  # compiles it
 
         # From the beginning, without the 5 MB that compiling leaves behind.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606

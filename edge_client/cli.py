@@ -9,11 +9,16 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_client import card_command, memory_limits, web_command
 from edge_client.profile_command import add_profile
 from wire import command
+
+if TYPE_CHECKING:
+    from edge_client.workshop import Workshop
 
 EXAMPLES = """
 examples:
@@ -131,12 +136,14 @@ def _add_join(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _join(arguments: argparse.Namespace) -> int:
     # Imported here so that --help and usage errors answer at once on a slow board.
-    from edge_client import agent, data, renewal
+    from edge_client import agent, counts, renewal
+    from edge_client.apart import Apart
     from edge_client.client import Client
     from edge_client.releases import Releases
     from edge_client.runtimes import registry
     from edge_client.staging import Stager
     from edge_client.store import Store
+    from edge_client.supervisor import Supervisor
     from edge_client.updates import Updater
     from wire import messages, mqtt, signing
     from wire.channel import Channel, seal
@@ -155,11 +162,13 @@ def _join(arguments: argparse.Namespace) -> int:
     if arguments.discover:
         broker = mqtt.discovering(broker)
     runtime = registry.pick(arguments.runtime)
-    samples = data.load(arguments.data)
     peers = _read_peers(arguments) if arguments.peers else None
     trusted = signing.from_text(arguments.trust, where="--trust") if arguments.trust else None
     instance = secrets.token_bytes(messages.INSTANCE_BYTES)
-    with closing(Store(state_folder)) as store:
+    supervisor = Supervisor()
+    work = Apart(partial(_workshop, arguments, device), alive=supervisor.alive)
+    with closing(Store(state_folder)) as store, closing(work):
+        train_samples, test_samples = counts.of(arguments.data, state_folder, work.counts)
         key, started = store.key(), store.count_start()
         if trusted is not None:
             store.trust(trusted)
@@ -168,8 +177,8 @@ def _join(arguments: argparse.Namespace) -> int:
             software="",  # the client says what it is
             runtime=runtime,
             profile=arguments.profile,
-            train_samples=int(samples.y_train.size),
-            test_samples=int(samples.y_test.size),
+            train_samples=train_samples,
+            test_samples=test_samples,
             key=signing.public_key(key),
             started=started,
             greetings=0,
@@ -196,16 +205,14 @@ def _join(arguments: argparse.Namespace) -> int:
             device=agent.Device(name=device, hello=hello, stay=not arguments.once),
             channel=channel,
             topics=topics,
-            data=samples,
             store=store,
-            threads=arguments.threads,
+            work=work,
             hide_among=arguments.hide_among,
             peers=peers,
-            telemetry=not arguments.no_telemetry,
             updates=updates,
             staging=None if updates is None else Stager(device, runtime, store, channel, topics),
-            peak_mb=arguments.peak_mb,
             leave=renewal.watch(broker.certificate),
+            supervisor=supervisor,
         )
         try:
             client.run()
@@ -218,6 +225,21 @@ def _join(arguments: argparse.Namespace) -> int:
     if updates is not None and updates.restart:
         releases.start_again()
     return 0
+
+
+def _workshop(arguments: argparse.Namespace, device: str, client: int) -> Workshop:
+    """What trains, in a process that works for the client's."""
+    from edge_client import data
+    from edge_client.workshop import Workshop
+
+    return Workshop(
+        device=device,
+        load=partial(data.load, arguments.data),
+        threads=arguments.threads,
+        telemetry=not arguments.no_telemetry,
+        peak_mb=arguments.peak_mb,
+        client=client,
+    )
 
 
 def _read_peers(arguments: argparse.Namespace) -> frozenset[bytes]:

@@ -1,36 +1,29 @@
 """A device at work: carries out what `edge_client.agent` decides, over a real connection and a real runtime.
 
-One thread does everything; local training runs step by step between looks at the inbox, so a round
-that closes early stops the training for it at once.
+One thread does everything that is said; what takes numpy is done by an `edge_client.work.Work`, and between looks at
+the inbox, so a round that closes early stops the training for it at once.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from edge_client import agent, events, privacy, readings, trainer, trial
-from edge_client.data import DeviceData
+from edge_client import agent, events, readings
 from edge_client.outbox import Outbox
-from edge_client.runtimes.base import Floats, Runtime
-from edge_client.runtimes.registry import open_runtime
-from edge_client.sampler import Sampler
 from edge_client.staging import Stager
 from edge_client.store import KnownFederation, Store
 from edge_client.supervisor import Supervisor
 from edge_client.updates import Updater
-from wire import __version__, dither, mask, signing
+from edge_client.work import Finished, Work
+from wire import __version__, mask_kinds, signing
 from wire import update as rules
-from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel, Garbled
 from wire.errors import BrokerRefused, HidenseekError, JoinRefused, WireError
-from wire.messages import CatchUp, Evaluation, Federation, MaskUpdate, Message, Round, State, Telemetry, single
-from wire.personal import Personal
-from wire.prng import training_seed
+from wire.messages import Federation, MaskUpdate, Message, Round, State, Telemetry
 from wire.secure_messages import Deliveries, Invitation, Roster, Survivors
 from wire.telemetry import RoundTelemetry
 from wire.topics import DEVICE_QOS, Topics
@@ -53,51 +46,37 @@ class Client:
         device: the agent's first state; says the device's name.
         channel: a connected channel that signs with this device's key.
         topics: the federation's topics.
-        data: what to train on.
         store: what survives a power cut.
-        threads: for the runtime.
+        work: does what takes its data and its network.
         hide_among: give masks only to sums of so many devices at least; 0: also as they are, where that is asked.
         peers: public keys of the devices that count for that; None: all do.
-        telemetry: say what training costs, where the federation wants to know.
         updates: brings the client up to date; None: nobody does.
         staging: has bundles of runs to come ready; None: they are fetched when their run has come.
-        peak_mb: a new client that takes more memory to train is taken back, 1e6 bytes; None: whatever it takes.
         leave: whether to end, to be started again, once no training is lost by it.
+        supervisor: is told that this process lives.
     """
 
     device: agent.Device
     channel: Channel
     topics: Topics
-    data: DeviceData
     store: Store
-    threads: int = 1
+    work: Work
     hide_among: int = 0
     peers: frozenset[bytes] | None = None
-    telemetry: bool = True
     updates: Updater | None = None
     staging: Stager | None = None
-    peak_mb: float | None = None
     leave: Callable[[], bool] = lambda: False
-    _bundle: Bundle | None = None
-    _runtime: Runtime | None = None
-    _training: Iterator[trainer.Trained | None] | None = None
-    _round: Round | None = None
-    _seed: int = 0  # of the training that runs
-    _votes: mask.Votes | None = None  # the newest
-    _began: mask.Votes | None = None  # those that training began with
+    supervisor: Supervisor = field(default_factory=Supervisor)
+    _opened: bytes | None = None  # SHA-256 of the bundle that is trained with
     _greetings: int = 0
     _connection: int = 0
     _events: list[events.Event] = field(default_factory=list)
     _exchange: SecureVote | None = None
     _stop: events.Stop | None = None
-    _sampler: Sampler | None = None
     _outbox: Outbox = field(default_factory=Outbox)
     _spent: RoundTelemetry | None = None  # of the round whose mask is about to be sent
-    _cold_start_s: float | None = None  # opening the runtime; not told yet
-    _evaluate_s: float = 0.0
     _told: tuple[int, int, int | None] = (0, 0, None)  # bytes sent, received and written that are told already
     _online: bool = False
-    _supervisor: Supervisor = field(default_factory=Supervisor)
 
     def __post_init__(self) -> None:
         self.channel.trust = self._trusted
@@ -111,23 +90,24 @@ class Client:
         confirmed = self.store.load_confirmed()
         self.device = replace(self.device, pending=self.store.load_pending(), confirmed=confirmed)
         self.device = replace(self.device, hello=replace(self.device.hello, software=self._software))
-        self._supervisor.ready()
+        self.supervisor.ready()
         try:
             while self._stop is None:
-                self._supervisor.alive()
+                self.supervisor.alive()
                 self._listen()
-                self._train_one_step()
+                self._train()
                 self._tell()
                 self._update()
         finally:
             self._announce(online=False)
             self.channel.transport.close()
+            self.work.close()
         if self._stop.error is not None:
             raise self._stop.error
 
     def _listen(self) -> None:
-        waiting_s = QUIET_S if self.device.due else TICK_S
-        happened = self.channel.receive(0.0 if self._training or self._events else waiting_s)
+        waiting_s = self.work.pause_s if self.work.training else QUIET_S if self.device.due else TICK_S
+        happened = self.channel.receive(0.0 if self._events else waiting_s)
         match happened:
             case None:
                 self._events.append(events.Tick())
@@ -179,13 +159,13 @@ class Client:
         leaving = (self.updates is not None and self.updates.restart) or self.leave()
         if self.staging is not None and not leaving:
             self.staging.tick()
-            if self.staging.waits and self._training is None:
+            if self.staging.waits and not self.work.training:
                 self._try_bundle(self.staging)
         if self.device.welcomed and not leaving and self._software != self.device.hello.software:
             # The trial is over, or something else has failed: whoever rolls it out waits for that.
             self.device = replace(self.device, hello=replace(self.device.hello, software=self._software))
             self._do(events.SayHello())
-        if leaving and self._training is None:
+        if leaving and not self.work.training:
             self._stop = self._stop or events.Stop(error=None)
 
     @property
@@ -196,12 +176,8 @@ class Client:
 
     def _try_out(self, updates: Updater) -> None:
         """See that this new client can do here what it is for: it has joined, and now trains."""
-        federation = self.device.federation
-        assert federation is not None
         try:
-            if self._training is None:  # else a round has it train already
-                trial.step(self._ready()[1], self.data, self._prior(), federation.training)
-            trial.check_memory(self.peak_mb)
+            self.work.try_out()
         except HidenseekError as error:
             updates.take_back(error.what)
             return
@@ -209,20 +185,17 @@ class Client:
 
     def _try_bundle(self, staging: Stager) -> None:
         """Train one step with the bundle of a run to come; meanwhile this run's network is not in memory."""
-        found = staging.begin(self._bundle.id if self._bundle is not None else None)
+        found = staging.begin(self._opened)
         if found is None:
             return
         self._tell(last=True)
-        self._runtime = self._sampler = None
-        tried, training = found
+        digest, training = found
         try:
-            trial.bundle(tried, self.data, training, threads=self.threads, peak_mb=self.peak_mb)
+            self.work.try_bundle(self.store.staged_file(digest), digest, training)
         except HidenseekError as error:
             staging.failed(error.what)
         else:
             staging.passed()
-        if self._bundle is not None and self.device.federation is not None:
-            self._load(self._bundle, self.device.federation)
 
     def _trusted(self, topic: str, message: Message) -> bytes:
         """Whose word this device takes: that of the federation it was told to trust, or of the first it met."""
@@ -287,7 +260,7 @@ class Client:
             case events.KeepBundle():
                 self.store.save_bundle(action.digest, action.data)
             case events.TakeVotes():
-                self._events.append(self._take_votes(action.announced))
+                self._events.append(self.work.take_votes(action.announced))
             case events.AskVotes():
                 log.info("round %d: asking for votes that were missed", action.missed.number)
                 self.channel.send(self.topics.up(self.device.name, "missed"), action.missed)
@@ -296,13 +269,13 @@ class Client:
             case events.Train():
                 self._start_training(action.announced)
             case events.StopTraining():
-                self._training = None
+                self.work.stop()
                 log.info("training stopped: its round is over")
             case events.SendMask():
                 if action.new:
                     self.store.save_pending(action.update)
                 self._account(action.update)
-                if mask.is_ballot(action.update.signs):
+                if mask_kinds.is_ballot(action.update.signs):
                     self._secure_vote().give(action.update)
                     return
                 log.info("round %d: mask %s sent", action.update.number, sha256(action.update.signs).hexdigest()[:16])
@@ -335,163 +308,54 @@ class Client:
     def _open(self, digest: bytes) -> None:
         federation = self.device.federation
         assert federation is not None
-        stored = self.store.load_bundle(digest)
-        if stored is None:
+        path = self.store.bundle_file(digest)
+        if path is None:
             self._events.append(events.BundleNeeded(digest=digest))
             return
         try:
-            bundle = decode_bundle(stored, expected_id=digest)
+            self.work.open(path, digest, federation)
         except WireError as error:
             log.warning("stored bundle is damaged, downloading it again: %s", error)
             self._events.append(events.BundleNeeded(digest=digest))
             return
-        self.data.check(bundle.ticket.plan)
-        began_s = time.perf_counter()
-        self._load(bundle, federation)
-        self._cold_start_s = time.perf_counter() - began_s
+        self._opened = digest
         self._outbox.clear()
         self._events.append(events.BundleOpened(digest=digest))
 
-    def _load(self, bundle: Bundle, federation: Federation) -> None:
-        self._runtime = open_runtime(bundle, federation.training, self.threads)
-        self._bundle = bundle
-        self._sampler = Sampler(self._runtime) if self.telemetry and federation.telemetry else None
-
-    def _ready(self) -> tuple[Bundle, Runtime]:
-        assert self._bundle is not None
-        assert self._runtime is not None
-        return self._bundle, self._runtime
-
-    def _take_votes(self, announced: Round | CatchUp) -> events.VotesTaken | events.VotesUnusable:
-        ends = self._ready()[0].ticket.ends
-        try:
-            votes = mask.decode_votes(announced.votes, ends, self._votes if announced.base else None)
-        except WireError as error:
-            log.warning("round %d: its votes do not decode: %s", announced.number, error)
-            return events.VotesUnusable(base=announced.base)
-        if votes.digest != announced.digest:
-            log.warning("round %d: its votes do not fit those that this device has", announced.number)
-            return events.VotesUnusable(base=announced.base)
-        self._votes = votes
-        return events.VotesTaken(run=announced.run, number=announced.number)
-
     def _evaluate(self, announced: Round) -> None:
-        _, runtime = self._ready()
-        assert self._votes is not None
         self._tell(last=announced.final)
-        runtime.set_multipliers(self._votes.mean)
-        correct = self._count_correct(runtime)
-        self.channel.send(
-            self.topics.up(self.device.name, "evaluation"),
-            Evaluation(run=announced.run, number=announced.number, correct=correct, test_samples=self.data.y_test.size),
-        )
+        self.channel.send(self.topics.up(self.device.name, "evaluation"), self.work.evaluate(announced))
 
     def _start_training(self, announced: Round) -> None:
-        _, runtime = self._ready()
-        federation = self.device.federation
-        assert federation is not None
-        assert self._votes is not None
-        self._round, self._began = announced, self._votes
-        self._seed = training_seed(federation.seed, announced.number, self.device.name)
-        self._training = trainer.train(
-            runtime,
-            self.data.x_train,
-            self.data.y_train,
-            prior=self._prior(),
-            training=federation.training,
-            start=dither.start_scores(self._votes, federation.training),
-            seed=self._seed,
-        )
-        if self._sampler is not None:
-            self._sampler.start()
-        log.info("round %d: training on %d samples", announced.number, self.data.y_train.size)
+        self.work.start(announced)
 
-    def _count_correct(self, runtime: Runtime, prior: Floats | float = 0.0) -> int:
-        """Test samples right with the runtime's weights; how long that took is added to what evaluation has cost."""
-        began_s = time.perf_counter()
-        correct = trainer.count_correct(runtime, self.data.x_test, self.data.y_test, prior)
-        self._evaluate_s += time.perf_counter() - began_s
-        return correct
+    def _train(self) -> None:
+        if not self.work.training:
+            self.work.rest(monotonic_s())
+        elif (finished := self.work.step()) is not None:
+            self._finish(finished)
 
-    def _prior(self) -> Floats:
-        bundle, _ = self._ready()
-        return trainer.log_prior(self.data.y_train, bundle.ticket.plan.classes)
-
-    def _train_one_step(self) -> None:
-        if self._training is None:
-            return
-        if self._sampler is not None:
-            self._sampler.before_step()
-        trained = next(self._training)
-        if trained is None:
-            return
-        self._training = None
-        self._events.append(events.TrainingDone(update=self._finish(trained)))
-
-    def _finish(self, trained: trainer.Trained) -> MaskUpdate:
-        bundle, runtime = self._ready()
-        announced = self._round
-        assert announced is not None
-        self._spent = self._sampler.finish(announced.number, trained) if self._sampler else None
-        if self._cold_start_s is not None:
-            self._cold_start_s += trained.steps_s[0]
-        personal = Personal(
-            ticket=bundle.ticket.id,
-            run=announced.run,
-            number=announced.number,
-            log_prior=self._prior(),
-            signs=trained.signs,
-        )
-        self.store.save_personal(personal)
-        federation = self.device.federation
-        assert federation is not None
-        assert self._began is not None
-        sent = privacy.randomise(dither.signs_of(trained.scores, federation.training, self._seed), federation.training)
-        known = dither.context(self._began, federation.training, self._seed)
-        hidden = federation.secure_aggregation
-        coded = mask.ballot(sent) if hidden else mask.encode_signs(sent, known, bundle.ticket.ends)
-        correct = self._count_correct(runtime, personal.log_prior)
-        log.info(
-            "round %d: loss %.3f, %d of %d test samples right, %.1f ms a step",
-            announced.number,
-            trained.loss,
-            correct,
-            self.data.y_test.size,
-            trained.step_ms,
-        )
-        return MaskUpdate(
-            run=announced.run,
-            number=announced.number,
-            signs=coded,
-            train_samples=int(self.data.y_train.size),
-            loss=single(trained.loss),
-            correct=correct,
-            test_samples=int(self.data.y_test.size),
-            train_s=single(trained.train_s),
-            step_ms=single(trained.step_ms),
-            peak_memory_kb=readings.peak_memory_kb(),
-        )
+    def _finish(self, finished: Finished) -> None:
+        self.store.save_personal(finished.personal)
+        self._spent = finished.spent
+        self._events.append(events.TrainingDone(update=finished.update))
 
     def _account(self, update: MaskUpdate) -> None:
         """Put down what the round of a mask that was just sent has cost, if that was not done before."""
         spent, self._spent = self._spent, None
         if spent is None or spent.number != update.number:
             return
-        cold_s, self._cold_start_s = self._cold_start_s, None
         sent, received, written = self._told
         now_written = readings.written_bytes()
         self._told = (self.channel.sent_bytes, self.channel.received_bytes, now_written)
         self._outbox.add(
             replace(
                 spent,
-                evaluate_ms=round(self._evaluate_s * 1000),
-                cold_start_ms=None if cold_s is None else round(cold_s * 1000),
                 sent_bytes=self.channel.sent_bytes - sent,
                 received_bytes=self.channel.received_bytes - received,
                 written_bytes=None if now_written is None else now_written - (written or 0),
             )
         )
-        self._evaluate_s = 0.0
 
     def _tell(self, *, last: bool = False) -> None:
         """Send telemetry that is due, once at most: masks need the connection more."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_client import memory_limits
+from edge_client.data_files import HINT, list_files
 from edge_client.runtimes.base import Floats, Labels
 from wire.errors import DataError
 from wire.plan import Plan
@@ -19,7 +20,6 @@ HELD_BACK = 5  # without a test file, every fifth sample is held back for evalua
 UNLABELLED_HINT = (
     "Save it with numpy.savez(FILE, x=...): x float32 (samples, *input shape); y (samples,) if it is known"
 )
-HINT = "Save it with numpy.savez(FILE, x=..., y=...): x float32 (samples, *input shape), y whole numbers (samples,)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,21 +93,6 @@ def _unpacked_bytes(files: list[Path]) -> int:
         with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(file) as archive:  # `read` says what is wrong
             found += sum(entry.file_size for entry in archive.infolist())
     return found * (2 if len(files) > 1 else 1)
-
-
-def list_files(path: Path) -> list[Path]:
-    """The one file named, or every `.npz` file of a folder in order of name.
-
-    Raises:
-        DataError: if there is none.
-    """
-    if not path.is_dir():
-        if path.exists():
-            return [path]
-        raise DataError("no such file or folder", where=str(path), hint="Name one with --data")
-    if not (files := sorted(path.glob("*.npz"))):
-        raise DataError("no .npz file in this folder", where=str(path), hint=HINT)
-    return files
 
 
 def _join(files: list[Path], folder: Path) -> tuple[Floats, Labels]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_client import data
+from edge_client.data_files import list_files
 from edge_client.runtimes.base import Floats, Inference, Labels
 from edge_client.runtimes.registry import open_inference
 from edge_client.trainer import EVALUATION_BATCH
@@ -58,7 +59,7 @@ def predict(learned: Learned, path: Path) -> list[Predictions]:
         RuntimeMissing, TicketError, UnknownName: if the bundle's runtime does not load here.
     """
     plan = learned.bundle.ticket.plan
-    files = data.list_files(path)
+    files = list_files(path)
     runtime = open_inference(learned.bundle)
     runtime.set_multipliers(as_multipliers(learned.personal.signs))
     found = []

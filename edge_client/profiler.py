@@ -322,7 +322,7 @@ def _step(runtime: Runtime, batch: tuple[Floats, Labels, Floats]) -> float:
 
 def _latency(steps_s: Doubles, flop: int) -> Latency:
     p50, p95, p99 = (float(one) for one in np.percentile(steps_s, (50, 95, 99)) * 1e3)
-    first, counts = histogram(steps_s * 1e6)
+    first, counts = histogram((steps_s * 1e6).tolist())
     return Latency(
         steps=len(steps_s),
         warm_up_steps=WARM_UP,

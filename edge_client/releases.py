@@ -16,10 +16,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -155,6 +153,8 @@ class Releases:
             self._check(slot, version)
         except StateError:
             self._failed(digest.hex(), version)
+            import shutil
+
             shutil.rmtree(self.folder / slot, ignore_errors=True)
             self._write()
             raise
@@ -219,6 +219,9 @@ class Releases:
         return [sys.executable, *_flags(), "-c", START.format(module=module), *arguments]
 
     def _unpack(self, wheel: Path, slot: str) -> None:
+        import shutil
+        import zipfile  # with what unpacks other kinds of archives: 1 MB that is seldom needed
+
         target = self.folder / slot
         shutil.rmtree(target, ignore_errors=True)
         try:

@@ -31,10 +31,12 @@ class Sampler:
     Args:
         runtime: what trains.
         root: of /proc and /sys.
+        client: the process that this one works for, whose memory counts, too; None: none.
     """
 
     runtime: Runtime
     root: Path = ROOT
+    client: int | None = None
     _meter: Meter = field(init=False)
     _began: Usage = field(init=False)
     _clock: LayerClock | None = None
@@ -71,7 +73,7 @@ class Sampler:
         now, energy = readings.usage(), self._meter.millijoules()
         times_us = np.sort(trained.steps_s) * 1e6
         p50, p95, p99 = (round(_percentile(times_us, share)) for share in (0.5, 0.95, 0.99))
-        first, counts = histogram(times_us)
+        first, counts = histogram(times_us.tolist())
         forward, backward = self._layers()
         began = self._began
         return RoundTelemetry(
@@ -102,7 +104,7 @@ class Sampler:
         if self._slow_s > SLOW_SHARE * self._trained_s:
             return {}
         began_s = time.thread_time()
-        memory, board = readings.memory(self.root), readings.board(self.root)
+        memory, board = readings.memory(self.root, client=self.client), readings.board(self.root)
         planned, used = self._arena()
         self._slow_s, self._trained_s = time.thread_time() - began_s, 0.0
         return {

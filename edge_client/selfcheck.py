@@ -10,7 +10,8 @@ from wire import __version__
 def main() -> int:
     """Load what every device needs, with the compiled parts, and print the version; raises whatever is wrong."""
     import edge_client.client
-    import edge_client.enrol  # noqa: F401
+    import edge_client.enrol
+    import edge_client.workshop  # noqa: F401
     from edge_client.runtimes import registry
     from wire.native.library import native
 

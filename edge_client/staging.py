@@ -23,9 +23,8 @@ from edge_client import files
 from edge_client.fetching import Download, Fetcher
 from edge_client.store import Store
 from wire import update as rules
-from wire.bundle import Bundle, decode_bundle
 from wire.channel import Channel
-from wire.errors import StateError, TicketError, WireError
+from wire.errors import StateError, WireError
 from wire.settings import Training
 from wire.topics import DEVICE_QOS, Topics
 from wire.update import FilePart, Staged
@@ -106,14 +105,14 @@ class Stager:
         """Ask for the next part."""
         self._go_on(self._fetcher.tick)
 
-    def begin(self, current: bytes | None) -> tuple[Bundle, Training] | None:
+    def begin(self, current: bytes | None) -> tuple[bytes, Training] | None:
         """Take the one that waits, for a trial.
 
         Args:
             current: SHA-256 of the bundle that the device trains with now.
 
         Returns:
-            the bundle and the settings to try it with; None if there is nothing to try after all.
+            the bundle's SHA-256 and the settings to try it with; None if there is nothing to try after all.
 
         Raises:
             StateError: if it cannot be written down.
@@ -124,18 +123,12 @@ class Stager:
         if digest == current:  # its run has come before its turn
             self.passed()
             return None
-        data = self._store.staged_bundle(digest)
-        try:
-            bundle = decode_bundle(data or b"", expected_id=digest)
-        except (WireError, TicketError) as error:
-            self.failed(str(error))
-            return None
         if self.record.tries >= TRIES:
             self.failed(f"its trial has ended this program {TRIES} times")
             return None
         self.record.tries += 1
         self._write()
-        return bundle, self._said.training
+        return digest, self._said.training
 
     def passed(self) -> None:
         """It works here: it stays until a run needs it."""

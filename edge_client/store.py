@@ -15,7 +15,6 @@ from wire.claim import TOKEN_FILE
 from wire.errors import StateError, WireError
 from wire.fields import MAX_INT
 from wire.messages import MaskUpdate
-from wire.personal import Personal
 from wire.state_folder import BUNDLE_SUFFIX, PERSONAL, bundle_name
 
 PENDING = "pending.mask"
@@ -153,14 +152,14 @@ class Store:
         self._replace(FEDERATION, KNOWN.pack(known.key, known.issued))
         self._federation = known
 
-    def load_bundle(self, digest: bytes) -> bytes | None:
-        """The bundle with this SHA-256 if it was downloaded before; its bytes are not checked here."""
+    def bundle_file(self, digest: bytes) -> Path | None:
+        """The file of the bundle with this SHA-256 if it was downloaded before; what is in it is not checked here."""
         path = self.folder / bundle_name(digest)
         staged = path.with_suffix(STAGED_SUFFIX)
         if not path.exists() and staged.exists():  # the run that it was fetched for has come
             staged.replace(path)
             self._forget_bundles(newest=path.name)
-        return path.read_bytes() if path.exists() else None
+        return path if path.exists() else None
 
     def has_bundle(self, digest: bytes) -> bool:
         """Whether the bundle with this SHA-256 is that of a run."""
@@ -176,12 +175,11 @@ class Store:
 
     def is_staged(self, digest: bytes) -> bool:
         """Whether the bundle with this SHA-256 is kept for a run to come."""
-        return (self.folder / bundle_name(digest)).with_suffix(STAGED_SUFFIX).exists()
+        return self.staged_file(digest).exists()
 
-    def staged_bundle(self, digest: bytes) -> bytes | None:
-        """The bundle with this SHA-256 if it is kept for a run to come; its bytes are not checked here."""
-        path = (self.folder / bundle_name(digest)).with_suffix(STAGED_SUFFIX)
-        return path.read_bytes() if path.exists() else None
+    def staged_file(self, digest: bytes) -> Path:
+        """Where the bundle with this SHA-256 is, if it is kept for a run to come."""
+        return (self.folder / bundle_name(digest)).with_suffix(STAGED_SUFFIX)
 
     def drop_staged(self) -> None:
         """Keep none for a run to come."""
@@ -250,9 +248,9 @@ class Store:
         """Write down what was accepted before it is answered."""
         self._replace(EXCHANGE, data)
 
-    def save_personal(self, learned: Personal) -> None:
-        """Keep what the device has learned, in the place of what it had learned before."""
-        self._replace(PERSONAL, personal.encode(learned))
+    def save_personal(self, learned: bytes) -> None:
+        """Keep what the device has learned (`wire.personal`), in the place of what it had learned before."""
+        self._replace(PERSONAL, learned)
         self._forget_bundles()
 
     def close(self) -> None:

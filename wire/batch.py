@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from wire import messages, signing
 from wire.errors import WireError
 from wire.fields import RUN_BYTES
-from wire.mask import FLIPS, Ends, Signs, Votes, count_votes, votes_of
+from wire.mask import Ends, Signs, Votes, count_votes, votes_of
+from wire.mask_kinds import FLIPS
 from wire.messages import HEADER_BYTES, MAGIC, VERSION, MaskUpdate, kind_number
 from wire.native.library import Native, Spans, native
 

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 from wire import adaptive, bits
 from wire.errors import Mismatch, TooLarge, Truncated, WireError
+from wire.mask_kinds import BALLOT, FLIPS, RAW, is_ballot
+from wire.mask_kinds import MASKED as MASKED
 from wire.native.library import native
 
 Signs = NDArray[np.bool_]
 Ends = NDArray[np.int64]  # where each layer ends among the kept weights, ascending; the last one: how many there are
-RAW, FLIPS, BALLOT, MASKED = range(4)  # first byte of a coded mask; the last two of secure aggregation only
 KEPT = struct.Struct("<I")
 VOTERS = struct.Struct("<H")
 LEVELS = 16
@@ -196,11 +197,6 @@ def decode_signs(data: bytes, known: Context, ends: Ends) -> Signs:
 def ballot(signs: Signs) -> bytes:
     """Signs bool (kept,) as a device keeps them until they are masked."""
     return bytes([BALLOT]) + KEPT.pack(signs.size) + bits.pack(signs)
-
-
-def is_ballot(data: bytes) -> bool:
-    """Whether these are signs that must not be sent."""
-    return data[:1] == bytes([BALLOT])
 
 
 def read_ballot(data: bytes) -> Signs:

@@ -9,19 +9,22 @@ file needs nothing but its ticket to be read. All integers little-endian.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from wire import bits
 from wire.errors import Mismatch, TooLarge, Truncated, WireError
 from wire.fields import RUN_BYTES
-from wire.mask import Signs
-from wire.ticket import DIGEST_BYTES
 
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
+
+    from wire.mask import Signs
+
+DIGEST_BYTES = 32
 MAGIC = b"HNSP"
 VERSION = 2
 HEADER = struct.Struct(f"<4sB{DIGEST_BYTES}s{RUN_BYTES}sQH")  # magic, version, ticket, run, number, classes
@@ -46,7 +49,7 @@ class Personal:
     ticket: bytes
     run: bytes
     number: int
-    log_prior: NDArray[np.float32]
+    log_prior: NDArray[float32]
     signs: Signs
 
     def __post_init__(self) -> None:
@@ -54,12 +57,14 @@ class Personal:
             raise ValueError(f"ticket of {len(self.ticket)} bytes and run of {len(self.run)}")
         if not 0 <= self.number < 1 << 64:
             raise ValueError(f"round {self.number} is not a 64-bit number")
-        if not np.isfinite(self.log_prior).all():
+        if not all(map(math.isfinite, self.log_prior.tolist())):
             raise ValueError("log prior is not finite")
 
 
 def encode(personal: Personal) -> bytes:
     """The file of a personal network."""
+    from wire import bits  # with numpy, which whoever only asks for the ticket does without
+
     prior = personal.log_prior
     head = HEADER.pack(MAGIC, VERSION, personal.ticket, personal.run, personal.number, prior.size)
     head += prior.astype("<f4").tobytes() + bits.encode(~personal.signs)
@@ -81,6 +86,10 @@ def decode(data: bytes, kept: int, classes: int) -> Personal:
     Raises:
         WireError: if the bytes are truncated, altered, of another format or version, or of another size of network.
     """
+    from numpy import float32, frombuffer, isfinite
+
+    from wire import bits
+
     longest = HEADER.size + 4 * classes + 1 + -(-kept // 8) + DIGEST_BYTES  # raw signs; nothing longer is hashed
     if len(data) > longest:
         raise TooLarge(f"personal network of {kept} signs", limit=longest, got=len(data))
@@ -90,8 +99,8 @@ def decode(data: bytes, kept: int, classes: int) -> Personal:
     signs_at = HEADER.size + 4 * classes
     if len(data) < signs_at + DIGEST_BYTES:
         raise Truncated("personal network", expected_bytes=signs_at + DIGEST_BYTES, got_bytes=len(data))
-    prior = np.frombuffer(data, "<f4", classes, HEADER.size).astype(np.float32)
-    if not np.isfinite(prior).all():
+    prior = frombuffer(data, "<f4", classes, HEADER.size).astype(float32)
+    if not isfinite(prior).all():
         raise WireError("the log prior of a personal network is not finite")
     signs = ~bits.decode(data[signs_at:-DIGEST_BYTES], kept)
     return Personal(ticket=ticket, run=run, number=number, log_prior=prior, signs=signs)

@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wire import personal
-from wire.bundle import Bundle, decode_bundle
 from wire.errors import StateError, TicketError, WireError
 from wire.personal import Personal
+
+if TYPE_CHECKING:
+    from wire.bundle import Bundle
 
 BUNDLE_SUFFIX = ".hnsb"
 PERSONAL = "personal.hnsp"
@@ -37,6 +40,8 @@ def bundle_name(digest: bytes) -> str:
 
 def bundles(folder: Path) -> Iterator[tuple[Path, Bundle | None]]:
     """Every bundle file of a state folder; None for one that is damaged."""
+    from wire.bundle import decode_bundle  # with numpy, which whoever only names files does without
+
     for path in sorted(folder.glob("*" + BUNDLE_SUFFIX)):
         try:
             yield path, decode_bundle(path.read_bytes(), expected_id=bytes.fromhex(path.stem))

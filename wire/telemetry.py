@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from wire.fields import at, optional
 
@@ -104,24 +103,26 @@ def bucket_start_us(bucket: int) -> float:
     return float(2.0 ** (bucket / PER_OCTAVE))
 
 
-_STARTS_US = np.array([bucket_start_us(bucket) for bucket in range(LARGEST_BUCKET + 1)])
+_STARTS_US = [bucket_start_us(bucket) for bucket in range(LARGEST_BUCKET + 1)]
 
 
 def bucket_of(us: float) -> int:
     """The histogram's bucket of a time: floor(4 log2(microseconds)), 0 for all below 1, at most 256."""
-    return max(int(np.searchsorted(_STARTS_US, us, side="right")) - 1, 0)
+    return max(bisect_right(_STARTS_US, us) - 1, 0)
 
 
-def histogram(times_us: Sequence[float] | NDArray[np.float64]) -> tuple[int, tuple[int, ...]]:
+def histogram(times_us: Iterable[float]) -> tuple[int, tuple[int, ...]]:
     """The first bucket that is not empty, and the counts from there on, the last one of all that are longer.
 
     Args:
         times_us: at least one, microseconds.
     """
-    buckets = np.maximum(np.searchsorted(_STARTS_US, times_us, side="right") - 1, 0)
-    first = int(buckets.min())
-    counts = np.bincount(np.minimum(buckets - first, MAX_BUCKETS - 1))
-    return first, tuple(counts.tolist())
+    buckets = Counter(map(bucket_of, times_us))
+    first = min(buckets)
+    counts = [0] * (min(max(buckets) - first, MAX_BUCKETS - 1) + 1)
+    for bucket, count in buckets.items():
+        counts[min(bucket - first, MAX_BUCKETS - 1)] += count
+    return first, tuple(counts)
 
 
 def throttled_words(bits: int) -> str:

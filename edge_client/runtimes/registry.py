@@ -6,11 +6,14 @@ import logging
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from edge_client.runtimes.base import Inference, Runtime
-from wire.bundle import Bundle
 from wire.errors import RuntimeMissing, UnknownName, did_you_mean
 from wire.settings import Training
+
+if TYPE_CHECKING:  # with numpy, which naming a runtime does without
+    from edge_client.runtimes.base import Inference, Runtime
+    from wire.bundle import Bundle
 
 log = logging.getLogger("hidenseek.edge")
 
@@ -68,21 +71,22 @@ def pick(name: str | None) -> str:
         UnknownName: if there is no runtime of that name.
         RuntimeMissing: if it, or any at all, is not installed.
     """
-    installed = available()
     if name is not None and name not in RUNTIMES:
         raise UnknownName(f"no runtime is called '{name}'", where="--runtime", hint=did_you_mean(name, RUNTIMES))
-    if (name is not None and name not in installed) or not installed:
+    # No further than the first that there is: looking for executorch loads numpy.
+    found = next((one for one in ([name] if name else RUNTIMES) if _RUNTIMES[one][2]()), None)
+    if found is None:
         raise RuntimeMissing(
             f"the runtime '{name}' is not installed" if name else "no runtime is installed",
             hint=f"Install it: {INSTALL.get(name or 'onnx')}",
         )
-    if name is None and installed[0] != RUNTIMES[0]:
+    if name is None and found != RUNTIMES[0]:
         log.warning(
             "the sparse kernels are not built here: training with the %s runtime, which is slower "
             "(to get them, install gcc, then: pip install --force-reinstall --no-cache-dir hidenseek)",
-            installed[0],
+            found,
         )
-    return name or installed[0]
+    return found
 
 
 def version_of(runtime: str) -> str:

@@ -51,7 +51,7 @@ USELESS = (
     ),
     (
         "0.4.0",
-        "edge_client/client.py",
+        "edge_client/workshop.py",
         "        self._sampler =",
         "        self._ballast = b'x' * 50_000_000\n        self._sampler =",
         r"it took \d+\.\d MB to train, and the device's budget is 80 MB",

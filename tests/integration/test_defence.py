@@ -12,12 +12,12 @@ from coordinator.aggregate import next_votes
 from coordinator.federation import Federation, prepare
 from coordinator.rounds import Schedule
 from coordinator.store import Store
-from edge_client.client import Client
 from edge_client.trainer import Trained
+from edge_client.work import Finished
+from edge_client.workshop import Workshop
 from tests.helpers import federation_channel
 from tests.integration.test_memory_federation import DEVICES, Watcher, make_ticket, start_device, summary_run
 from wire import mask
-from wire.messages import MaskUpdate
 from wire.settings import Training
 from wire.state_folder import read_learned
 from wire.transport import MemoryBus
@@ -54,13 +54,13 @@ def sent(federation: Federation, store: Store, number: int) -> tuple[mask.Votes,
 @pytest.mark.parametrize("defend", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_hostile_device_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defend: bool) -> None:
     """It takes part in every round and is told no other; defended, the votes are those of the others."""
-    finish = Client._finish
+    finish = Workshop._finish
 
-    def hostile(self: Client, trained: Trained) -> MaskUpdate:
+    def hostile(self: Workshop, trained: Trained) -> Finished:
         turned = replace(trained, signs=~trained.signs, scores=-mask.as_multipliers(trained.signs))
-        return finish(self, turned if self.device.name == DEVICES[0] else trained)
+        return finish(self, turned if self.device == DEVICES[0] else trained)
 
-    monkeypatch.setattr(Client, "_finish", hostile)
+    monkeypatch.setattr(Workshop, "_finish", hostile)
     federation, store, watcher, outcome = run(tmp_path, Training(epochs=2), defend=defend)
     votes, masks = sent(federation, store, ROUNDS)
     assert sorted(masks) == list(DEVICES)

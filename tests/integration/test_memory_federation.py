@@ -23,6 +23,7 @@ from edge_client import data
 from edge_client.agent import Device
 from edge_client.client import Client
 from edge_client.store import Store as DeviceStore
+from edge_client.workshop import Workshop
 from tests.helpers import federation_channel, introduce
 from tests.integration.fleet import write_person
 from wire import mask
@@ -73,8 +74,8 @@ def start_device(bus: MemoryBus, name: str, folder: Path, runtime: str) -> threa
                 # Small packets: bundles travel in parts.
                 channel=Channel(bus.connect(), store.key(), packet_bytes=4096),
                 topics=Topics("t"),
-                data=samples,
                 store=store,
+                work=Workshop(device=name, load=lambda: samples),
             ).run()
 
     thread = threading.Thread(target=take_part, daemon=True)

@@ -20,6 +20,7 @@ from edge_client import data
 from edge_client.agent import Device
 from edge_client.client import Client
 from edge_client.store import Store as DeviceStore
+from edge_client.workshop import Workshop
 from tests.helpers import federation_channel, introduce
 from tests.integration.fleet import Processes, rows, wait_until, write_person
 from tests.integration.test_memory_federation import DEVICES, Watcher, make_ticket, start_device
@@ -141,8 +142,8 @@ def test_a_device_that_hides_leaves_a_federation_that_does_not(tmp_path: Path) -
         hello = introduce("pi-1", "onnx", store.key(), secure_aggregation=True)
         channel = Channel(bus.connect(), store.key())
         client = Client(
-            device=Device(name="pi-1", hello=hello), channel=channel, topics=Topics("t"), data=samples, store=store,
-            hide_among=3,
+            device=Device(name="pi-1", hello=hello), channel=channel, topics=Topics("t"), store=store,
+            work=Workshop(device="pi-1", load=lambda: samples), hide_among=3,
         )  # fmt: skip
         with pytest.raises(JoinRefused, match="does not add masks up unseen, and 'pi-1' hides among 3"):
             client.run()

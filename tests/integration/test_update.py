@@ -46,7 +46,7 @@ USELESS = (
     ),
     (
         "0.6.0",
-        "edge_client/client.py",
+        "edge_client/workshop.py",
         "        self._sampler =",
         "        self._ballast = b'x' * 200_000_000\n        self._sampler =",
         r"it took [23]\d\d\.\d MB to train, and the device's budget is 150 MB",
@@ -54,7 +54,7 @@ USELESS = (
     (
         "0.7.0",
         "edge_client/client.py",
-        "        self._supervisor.ready()",
+        "        self.supervisor.ready()",
         "        raise JoinRefused('not here')",
         "not here",
     ),

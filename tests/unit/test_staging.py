@@ -18,6 +18,7 @@ from edge_client.data import DeviceData
 from edge_client.kernels import library
 from edge_client.staging import Stager
 from edge_client.store import Store
+from edge_client.workshop import Workshop
 from tests.helpers import DEVICE_KEY, pooled_plan, random_ticket
 from wire import signing
 from wire import update as rules
@@ -45,6 +46,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield made
 
 
+def _kept(store: Store, digest: bytes) -> bytes | None:
+    path = store.bundle_file(digest)
+    return path and path.read_bytes()
+
+
 def stager(store: Store, bus: MemoryBus | None = None, runtime: str = "sparse") -> Stager:
     """Of one device."""
     channel = Channel((bus or MemoryBus()).connect(), DEVICE_KEY, trust=lambda topic, message: signing.public_key(KEY))
@@ -66,16 +72,17 @@ def test_a_bundle_is_fetched_tried_and_waits_for_its_run(store: Store) -> None:
                 one.hear(heard.message)  # type: ignore[arg-type]
     assert one.waits
     assert one.note == ""
-    assert one.begin(bytes(32)) == (decode_bundle(BUNDLE, expected_id=DIGEST), Training())
+    assert one.begin(bytes(32)) == (DIGEST, Training())
+    assert store.staged_file(DIGEST).read_bytes() == BUNDLE
     one.passed()
     assert one.note == rules.bundle_note(DIGEST, works=True)
     again = stager(store)
     again.hear(SAID)
     assert (again.note, again.waits) == (one.note, False), "after a restart too, and it is not tried again"
-    assert store.load_bundle(bytes(32)) == current
+    assert _kept(store, bytes(32)) == current
     assert not list(store.folder.glob("*.fetched"))
-    assert store.load_bundle(DIGEST) == BUNDLE, "its run has come"
-    assert store.load_bundle(bytes(32)) is None
+    assert _kept(store, DIGEST) == BUNDLE, "its run has come"
+    assert store.bundle_file(bytes(32)) is None
     assert not store.is_staged(DIGEST)
     again.hear(replace(SAID, issued=SAID.issued + 1))
     assert not again.waits
@@ -132,7 +139,13 @@ def test_what_is_signed_and_no_bundle_is_refused(store: Store) -> None:
     one = stager(store)
     one.hear(said)
     one.hear(FilePart(file=said.bundles["sparse"], number=0, data=data))
-    assert one.begin(None) is None
+    found = one.begin(None)
+    assert found is not None
+    x, y = np.zeros((2, 3), dtype=np.float32), np.zeros(2, dtype=np.int64)
+    workshop = Workshop(device="pi-1", load=lambda: DeviceData(x_train=x, y_train=y, x_test=x, y_test=y, source="here"))
+    with pytest.raises(WireError) as raised:
+        workshop.try_bundle(store.staged_file(found[0]), *found)
+    one.failed(raised.value.what)
     assert one.note == rules.bundle_note(said.bundles["sparse"], works=False)
 
 

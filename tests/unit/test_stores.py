@@ -21,7 +21,7 @@ from wire.errors import StateError
 from wire.layers import Linear
 from wire.personal import Personal
 from wire.plan import Plan
-from wire.state_folder import read_learned
+from wire.state_folder import bundle_name, read_learned
 
 
 def test_device_store_keeps_bundle_pending_mask_and_personal_network(tmp_path: Path) -> None:
@@ -30,11 +30,11 @@ def test_device_store_keeps_bundle_pending_mask_and_personal_network(tmp_path: P
     store.save_bundle(b"\x01" * 32, b"one")
     store.save_bundle(b"\x02" * 32, b"two")
     store.save_pending(update(1))
-    store.save_personal(learned(BUNDLES["a"], 4))
+    store.save_personal(personal.encode(learned(BUNDLES["a"], 4)))
     store.close()
     again = DeviceStore(tmp_path)
-    assert again.load_bundle(b"\x01" * 32) is None
-    assert again.load_bundle(b"\x02" * 32) == b"two"
+    assert again.bundle_file(b"\x01" * 32) is None
+    assert (again.folder / bundle_name(b"\x02" * 32)).read_bytes() == b"two"
     assert again.load_pending() == update(1)
     assert personal.decode((tmp_path / "personal.hnsp").read_bytes(), KEPT, 4).number == 4
     again.drop_pending()
@@ -78,7 +78,7 @@ def test_the_newest_personal_network_stays_with_its_bundle(tmp_path: Path) -> No
     with closing(DeviceStore(tmp_path)) as store:
         store.save_bundle(old.id, old.encoded)
         for number in (1, 2):
-            store.save_personal(learned(old, number))
+            store.save_personal(personal.encode(learned(old, number)))
         found = read_learned(tmp_path)
         assert (found.bundle, found.personal.number) == (old, 2)
         assert np.array_equal(found.personal.signs, learned(old, 2).signs)
@@ -90,7 +90,7 @@ def test_the_newest_personal_network_stays_with_its_bundle(tmp_path: Path) -> No
         store.save_bundle(other.id, other.encoded)
         assert files(tmp_path) == [tmp_path / f"{other.id.hex()}.hnsb"], "the same ticket in another bundle will do"
         store.save_bundle(new.id, new.encoded)
-        store.save_personal(learned(new, 1))
+        store.save_personal(personal.encode(learned(new, 1)))
         assert read_learned(tmp_path).bundle == new
         assert files(tmp_path) == [tmp_path / f"{new.id.hex()}.hnsb"]
 
@@ -118,7 +118,7 @@ def test_state_folder_that_cannot_be_read_says_why(
     folder = tmp_path / "state"
     with closing(DeviceStore(folder)) as store:
         store.save_bundle(BUNDLES["a"].id, BUNDLES["a"].encoded)
-        store.save_personal(learned(BUNDLES["a"], 1))
+        store.save_personal(personal.encode(learned(BUNDLES["a"], 1)))
     break_it(folder)
     with pytest.raises(StateError, match=complaint) as caught:
         read_learned(folder)
@@ -137,7 +137,7 @@ def test_reader_looks_again_when_the_device_replaces_what_it_reads(
     old, _, new = BUNDLES.values()
     store = DeviceStore(tmp_path)
     store.save_bundle(old.id, old.encoded)
-    store.save_personal(learned(old, 9))
+    store.save_personal(personal.encode(learned(old, 9)))
     read = Path.read_bytes
 
     def read_then_replace(path: Path) -> bytes:
@@ -145,7 +145,7 @@ def test_reader_looks_again_when_the_device_replaces_what_it_reads(
         if path.name == "personal.hnsp":
             monkeypatch.undo()
             store.save_bundle(new.id, new.encoded)
-            store.save_personal(learned(new, 1))
+            store.save_personal(personal.encode(learned(new, 1)))
         return data
 
     monkeypatch.setattr(Path, "read_bytes", read_then_replace)

@@ -1,0 +1,112 @@
+"""What a device waits with: no numpy in its process, and no look at its data that were counted before."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_client import counts
+from edge_client.apart import Apart
+from edge_client.data import load
+from edge_client.workshop import Workshop
+from tests.integration.fleet import write_person
+from wire.errors import DataError, StateError
+
+WAITS = """
+import sys
+from edge_client import agent, apart, cli, client, counts, releases, staging, store, updates
+from edge_client.runtimes import registry
+from wire import channel, mqtt
+
+registry.pick("sparse" if registry._RUNTIMES["sparse"][2]() else "onnx")
+sys.exit(" ".join({"numpy", "zipfile", "edge_client.workshop"} & set(sys.modules)) or 0)
+"""
+
+
+def test_a_waiting_client_has_no_numpy() -> None:
+    """All that it imports before its first round, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", WAITS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def workshop(folder: Path, client: int | None) -> Workshop:
+    """One that is not opened for any run."""
+    return Workshop(device="pi-1", load=lambda: load(folder), client=client)
+
+
+def test_the_process_that_trains_comes_and_goes(tmp_path: Path) -> None:
+    """It is there when it is asked, has the memory of numpy that this one need not have, and ends after a rest."""
+    write_person(tmp_path, seed=1, samples=40)
+    work = Apart(lambda client: workshop(tmp_path, client), linger_s=0.5)
+    assert work.counts() == (30, 10)
+    child = work._child
+    assert child is not None
+    work.rest(work._asked_s + 0.4)
+    os.kill(child.pid, 0)
+    work.rest(work._asked_s + 0.5)
+    with pytest.raises(ProcessLookupError):
+        os.kill(child.pid, 0)
+    assert work.counts() == (30, 10)
+    work.close()
+    assert work._child is None
+
+
+def test_what_is_wrong_in_there_is_raised_here(tmp_path: Path) -> None:
+    """With its words; and its death."""
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 2)))
+    work = Apart(lambda client: workshop(tmp_path, client))
+    with pytest.raises(DataError, match="array y missing, found x"):
+        work.counts()
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 2)), y=np.zeros(3, dtype=np.int64))
+    assert work.counts() == (3, 0)
+    assert work._child is not None
+    os.kill(work._child.pid, 9)
+    with pytest.raises(StateError, match="ended with exit code -9"):
+        work.counts()
+
+
+def test_samples_are_counted_once(tmp_path: Path) -> None:
+    """While the files are the same; anew when one was written to, has come, or the record is damaged."""
+    data, state = write_person(tmp_path / "data", seed=1, samples=40), tmp_path / "state"
+    state.mkdir()
+    asked: list[int] = []
+
+    def count() -> tuple[int, int]:
+        asked.append(1)
+        return 30 + len(asked), 10
+
+    for times in (1, 1):
+        assert counts.of(data, state, count) == (31, 10)
+        assert len(asked) == times
+    known = (data / "train.npz").stat()
+    os.utime(data / "train.npz", ns=(known.st_atime_ns, known.st_mtime_ns + 1))
+    assert counts.of(data, state, count) == (32, 10)
+    (data / "more.npz").write_bytes((data / "train.npz").read_bytes())
+    assert counts.of(data, state, count) == (33, 10)
+    assert counts.of(data / "train.npz", state, count) == (34, 10), "other data"
+    for damaged in ("", "[]", json.dumps([[1, str(data / "train.npz"), []], 5, 5]), '{"a": 1}'):
+        (state / counts.RECORD).write_text(damaged)
+        before = len(asked)
+        counts.of(data / "train.npz", state, count)
+        assert len(asked) == before + 1, damaged
+
+
+def test_data_that_are_refused_are_read_again(tmp_path: Path) -> None:
+    """Nothing is remembered of them, and without any it is said at once."""
+
+    def refuse() -> tuple[int, int]:
+        raise DataError("no good")
+
+    with pytest.raises(DataError, match="no such file"):
+        counts.of(tmp_path / "none", tmp_path, refuse)
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 2)))
+    for _ in range(2):
+        with pytest.raises(DataError, match="no good"):
+            counts.of(tmp_path, tmp_path, refuse)
+    assert not (tmp_path / counts.RECORD).exists()
