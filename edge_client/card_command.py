@@ -40,7 +40,9 @@ def _card(arguments: argparse.Namespace) -> int:
     if token:
         _enrol(settings, state, claim.USER, token)
     if token or _renewed(settings, state):
+        import edge_client.apart
         import edge_client.client
+        import edge_client.counts
         import edge_client.workshop  # noqa: F401  # compiles it
 
         # From the beginning, without the 5 MB that compiling leaves behind.
