@@ -91,7 +91,7 @@ class _Trial:
     """
 
     def __init__(self, path: Path, batch: int, samples: int) -> None:
-        from edge_client import cli, client, trainer  # noqa: F401  # all that a device imports
+        from edge_client import cli, client, workshop  # noqa: F401  # all that a device imports
         from edge_client.runtimes.registry import open_runtime
         from wire import mqtt  # noqa: F401
         from wire.bundle import decode_bundle

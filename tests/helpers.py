@@ -35,6 +35,7 @@ from wire.layers import (
 from wire.mask import Signs
 from wire.messages import Hello
 from wire.personal import Personal
+from wire.personal import encode as encode_personal
 from wire.plan import Plan
 from wire.signing import public_key
 from wire.ticket import Keep, Ticket
@@ -142,5 +143,5 @@ def write_state(folder: Path, bundle: Bundle, signs: Signs) -> Personal:
     personal = Personal(ticket=bundle.ticket.id, run=b"run-of-3", number=3, log_prior=prior, signs=signs)
     with closing(Store(folder)) as store:
         store.save_bundle(bundle.id, bundle.encoded)
-        store.save_personal(personal)
+        store.save_personal(encode_personal(personal))
     return personal
