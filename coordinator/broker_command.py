@@ -101,8 +101,8 @@ def _add_init(actions: Subparsers[argparse.ArgumentParser]) -> None:
 def _init(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from coordinator.brokers import change, up
     from coordinator.brokers import deployment as deployments
-    from coordinator.brokers import render, up
 
     folder: Path = arguments.output
     deployment = _wanted(arguments, folder)
@@ -118,8 +118,9 @@ def _init(arguments: argparse.Namespace) -> int:
         strays = sorted(before.devices.keys() - deployment.devices.keys())
         deployment = deployment.model_copy(update={"devices": before.devices | deployment.devices})
     deployments.check(deployment)
+    folder.mkdir(parents=True, exist_ok=True)
     with Console().status("making certificates and accounts"):
-        writer = render.write(folder, deployment)
+        writer = change.write(folder, deployment)
     _tell_written(folder, writer)
     nodes = deployment.broker_nodes()
     print(

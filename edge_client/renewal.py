@@ -5,6 +5,7 @@ Whether a certificate is good is the broker's to say, by its clock: a board may 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from wire import pkcs10
 from wire.transport import monotonic_s
 
+log = logging.getLogger("hidenseek.edge")
 DAY_S = 86400.0
 HEAD_BYTES = 100  # hold that line
 
@@ -46,6 +48,8 @@ def watch(path: Path | None) -> Callable[[], bool]:
         nonlocal looked_s, due
         if path is not None and monotonic_s() - looked_s >= DAY_S:
             looked_s, due = monotonic_s(), is_due(path, time.time())
+            if due:
+                log.info("it is time for the next certificate: ending, to ask for it when started again")
         return due
 
     return leave

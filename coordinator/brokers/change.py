@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from coordinator.brokers import accounts, render, up
+from coordinator.brokers import accounts, claims, render, up
 from coordinator.brokers.certificates import CERTIFICATES
 from coordinator.brokers.claims import Claims
 from coordinator.brokers.deployment import Deployment, Node
@@ -38,6 +38,9 @@ def write(
     Raises:
         StateError: if something cannot be read or written.
     """
+    if known is None:
+        with claims.changing(folder) as known:  # nobody takes a certificate back meanwhile
+            return write(folder, deployment, users=users, certificates=certificates, authority=authority, known=known)
     if users and deployment.kind == "nats" and up.running_nodes(folder, deployment):
         # nats-server throws out whom it does not know any more, and nobody whose password is another now.
         render.write(folder, deployment, omit=users, known=known)

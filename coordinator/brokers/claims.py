@@ -121,7 +121,7 @@ class Claims(BaseModel):
         card, key = self.cards.get(device), signing.as_text(public)
         if card is None:
             return f"no card was flashed for '{device}'"
-        if card.key == key and card.barred_s is not None:
+        if card.key in (None, key) and card.barred_s is not None:
             return f"'{device}' is revoked; if it was found again: hidenseek fleet restore {device}"
         if card.key == key:
             return ""  # its answer was lost on the way, or it asks for the next certificate

@@ -124,6 +124,9 @@ def test_certificates_are_written_down_and_taken_back() -> None:
     assert known.taken_back(NOW + 6) == {"a2": NOW + 1}
     assert known.cards["pi-01"].certificate_in_words(NOW) == "revoked"
     assert "is revoked" in known.decide("pi-01", A, "", NOW)
+    waiting = Claims(cards={"pi-03": Card(made_s=NOW, barred_s=NOW)})
+    assert "is revoked" in waiting.decide("pi-03", A, "", NOW)
+    assert waiting.cards["pi-03"].key is None
     known.cards["pi-01"] = card
     known.rename("pi-01", "hall")
     known.end_certificates("hall", NOW + 2)
