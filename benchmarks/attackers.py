@@ -20,9 +20,10 @@ from coordinator import robust
 from coordinator.baselines.blobs import floats, read_floats
 from coordinator.baselines.dense_method import SGDSettings
 from coordinator.baselines.fedavg import FedAvg
-from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings, votes_of
+from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings
+from coordinator.baselines.hidenseek_signs import votes_of
 from coordinator.baselines.method import Array, Floats, Local, Samples, Settings, State, Task, Update, require
-from wire import mask, prng
+from wire import dither, mask, prng
 
 # name: (what a hostile device sends as its mask, what as its weights). A step is trained minus announced weights.
 ATTACKS = {
@@ -105,12 +106,12 @@ class HostileHideNseek(HideNseek):
         if self.settings.attack == "poison":
             wrong = mislabelled(samples, self.task.plan.classes)
             return replace(local, up=super().train(down, wrong, memory, seed).up)
-        votes = mask.decode_votes(down, self.ticket.ends)
-        sent = self.sent(mask.decode_signs(local.up, votes, self.ticket.ends), votes.signs, seed)
-        return replace(local, up=mask.encode_signs(sent, votes, self.ticket.ends))
+        known = dither.context(mask.decode_votes(down, self.ticket.ends), self.training, seed)
+        sent = self.sent(mask.decode_signs(local.up, known, self.ticket.ends), known.signs, seed)
+        return replace(local, up=mask.encode_signs(sent, known, self.ticket.ends))
 
     def sent(self, trained: mask.Signs, announced: mask.Signs, seed: int) -> mask.Signs:
-        """The hostile mask, bool (kept,)."""
+        """The hostile mask, bool (kept,), from what training would have sent and what it was announced to be."""
         match self.settings.attack:
             case "flip":
                 return ~trained
@@ -129,8 +130,11 @@ class HostileHideNseek(HideNseek):
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
         """As ever, and keep the counts."""
         votes = votes_of(state)
-        decoded = {u.device: mask.decode_signs(u.payload, votes, self.ticket.ends) for u in updates}
-        masks = {device: robust.pack(signs) for device, signs in decoded.items()}
+        masks = {}
+        for update in updates:
+            sent, known = self._read(state, update)
+            changed = sent ^ known.signs  # as `coordinator.dithered` looks at masks; of signs, that is the mask itself
+            masks[update.device] = robust.pack(votes.signs ^ changed)
         chance = self.training.flip_chance
         kinds = {finding.device: finding.kind for finding in robust.judge(votes, masks, chance).findings}
         here = {name: np.array([name == kinds.get(d) for d in self.task.devices]) for name in ("turned", "copy")}

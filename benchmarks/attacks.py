@@ -28,6 +28,7 @@ from coordinator.baselines.method import State
 from coordinator.experiment import DataSettings, Experiment
 from coordinator.journal import load
 from coordinator.simulate_command import simulate_with_progress
+from wire.settings import Training
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 20
@@ -36,13 +37,22 @@ POINTS = 0.05  # of unseen accuracy that may be lost
 Row = dict[str, Any]
 
 OURS, RIVAL = "benchmarks.attackers:HostileHideNseek", "benchmarks.attackers:HostileFedAvg"
+SIGNS = {name: getattr(Training(), name) for name in ("dither", "epsilon", "learning_rate")}
 CONTESTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "hidenseek": (OURS, {"defend": False}),
     "hidenseek defended": (OURS, {"defend": True}),
+    "signs": (OURS, {"defend": False, **SIGNS}),
+    "signs defended": (OURS, {"defend": True, **SIGNS}),
     "fedavg": (RIVAL, {"scale": 10.0}),
 }
 IMAGES = DataSettings(name="fashion-mnist", how="shards", devices=100, classes_per_device=2, limit=(100, 25))
-COLOURS = {"hidenseek": "#e76f51", "hidenseek defended": "#0b6e4f", "fedavg": "#1d3557"}
+COLOURS = {
+    "hidenseek": "#e76f51",
+    "hidenseek defended": "#0b6e4f",
+    "signs": "#f4a261",
+    "signs defended": "#8ab17d",
+    "fedavg": "#1d3557",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +100,7 @@ def cases() -> Iterator[Case]:
     yield Case(contestant="hidenseek", attack="flip", attackers=0, seed=1)
     yield Case(contestant="hidenseek defended", attack="flip", attackers=0, seed=1)
     yield Case(contestant="hidenseek defended", attack="flip", attackers=10, seed=1)
-    private: dict[str, Any] = {"contestant": "hidenseek defended", "attack": "flip", "task": "har, epsilon 2"}
+    private: dict[str, Any] = {"contestant": "signs defended", "attack": "flip", "task": "har, epsilon 2"}
     yield Case(**private, attackers=10, settings={"privacy_epsilon": 2.0})
 
 

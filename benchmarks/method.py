@@ -145,7 +145,7 @@ def run(
 
 
 def _experiment(task: BenchmarkTask, method: str, rate: float | None, rounds: int) -> Experiment:
-    ours = {"hidenseek": task.ours, "hidenseek-dithered": task.ours, "hidenseek-paper": {}}
+    ours = {"hidenseek": task.ours, "hidenseek-signs": task.ours, "hidenseek-paper": {}}
     settings = dict(ours.get(method, task.rivals))
     if rate is not None:
         settings["learning_rate"] = rate

@@ -79,7 +79,7 @@ def main() -> None:
     began = time.monotonic()
     rows = []
     ideas = {f"{name} (method_variants.py)": (f"benchmarks.method_variants:{name}", {}) for name in IDEAS}
-    every = {name: ("hidenseek", settings) for name, settings in VARIANTS.items()} | ideas
+    every = {name: ("hidenseek-signs", settings) for name, settings in VARIANTS.items()} | ideas
     for name, (method, settings) in every.items():
         if arguments.only not in name:
             continue

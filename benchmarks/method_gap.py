@@ -22,7 +22,7 @@ from rich.console import Console
 
 from benchmarks.machine import commit, describe
 from coordinator import baselines, rounds
-from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings, Network, votes_of
+from coordinator.baselines.hidenseek_signs import HideNseekSigns, Network, SignsSettings, votes_of
 from coordinator.baselines.method import Floats, Labels, Method, Samples, State, Task, Update, make_settings
 from coordinator.datasets.dataset import FederatedData
 from coordinator.experiment import DataSettings
@@ -63,7 +63,7 @@ def main() -> None:
         "training": _joined([(one.x_train, one.y_train) for one in everyone]),
         "later": _joined([(one.x_test, one.y_test) for one in everyone]),
     }
-    ours = HideNseek(task, HideNseekSettings())
+    ours = HideNseekSigns(task, SignsSettings())
     fedavg = baselines.get("fedavg")
     rival = fedavg(task, make_settings(fedavg.Config, {"epochs": 2, "batch": 16}))
     result = {
@@ -80,7 +80,7 @@ def main() -> None:
     console.print(f"{RESULT} written", soft_wrap=True)
 
 
-def _one_place(method: HideNseek, parts: Parts, console: Console) -> list[dict[str, float]]:
+def _one_place(method: HideNseekSigns, parts: Parts, console: Console) -> list[dict[str, float]]:
     """Accuracies of the signs after every second pass over all samples."""
     x, y = parts["training"]
     batch, runtime, rng = method.training.batch, method.runtime, np.random.default_rng(SEED)
@@ -119,7 +119,7 @@ def _federated(method: Method[Any], data: FederatedData, parts: Parts, console: 
         state, hits = _round(method, data, state, opened.number, opened.selected)
         own = [*own, hits][-3 * LAST :]  # few test samples a round: fifteen rounds
         networks = {"global": method.model(method.announce(state, None))}
-        if isinstance(method, HideNseek):
+        if isinstance(method, HideNseekSigns):
             vote = votes_of(state).mean
             average = vote if average is None else np.float32(0.8) * average + np.float32(0.2) * vote
             networks = {
@@ -155,12 +155,12 @@ def _round(
         updates.append(Update(device=device, samples=one.y_train.size, payload=local.up))
         for share in OWN:
             model = local.model
-            if isinstance(method, HideNseek):
+            if isinstance(method, HideNseekSigns):
                 mixed = share * model.multipliers + (1 - share) * votes_of(state).mean
                 model = Network(multipliers=mixed.astype(np.float32), log_prior=model.log_prior)
             hits[str(share)] += int(np.count_nonzero(method.logits(model, one.x_test).argmax(axis=1) == one.y_test))
         tests += one.y_test.size
-    kept = hits if isinstance(method, HideNseek) else {"1.0": hits["1.0"]}
+    kept = hits if isinstance(method, HideNseekSigns) else {"1.0": hits["1.0"]}
     return method.aggregate(state, updates), {share: count / tests for share, count in kept.items()}
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coordinator.baselines.dense import Dense, Layers
-from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings, Network, adaptive_bits
+from coordinator.baselines.hidenseek_signs import HideNseekSigns, Network, SignsSettings, adaptive_bits
 from coordinator.baselines.method import Floats, Local, Samples, Settings, State, Update
 from export.torch_net import TorchNet
 from wire import bits
@@ -34,13 +34,13 @@ DISTANCES = 16  # contexts of the ideal code: how far the threshold lies from th
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftSettings(HideNseekSettings):
+class SoftSettings(SignsSettings):
     """As the default recipe's; `room`: how many times its initial weight a kept weight may grow to."""
 
     room: float = 2.0
 
 
-class Whole(HideNseek):
+class Whole(HideNseekSigns):
     """Multipliers trained by Adam within their bounds, all 32 bits of them sent."""
 
     Config: ClassVar[type[Settings]] = SoftSettings

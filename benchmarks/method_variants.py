@@ -2,26 +2,30 @@
 
     PYTHONPATH=. hidenseek simulate --method benchmarks.method_variants:Bop --validate --rounds 30
 
-They train in numpy on gradients of the device's runtime, so that any rule can be tried. `Plain` is the default
-recipe written that way, to compare with; `benchmarks.method_ablation` runs them all.
+They train in numpy on gradients of the device's runtime, so that any rule can be tried. `Plain` is
+`hidenseek-signs` written that way, to compare with; `benchmarks.method_ablation` runs them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.baselines.hidenseek import HideNseek, Network, votes_of
-from coordinator.baselines.method import Floats, Local, Samples, State, Update
+from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings
+from coordinator.baselines.hidenseek_signs import HideNseekSigns, Network, votes_of
+from coordinator.baselines.method import Floats, Local, Samples, Settings, State, Update
+from coordinator.dithered import RULE, Rule
 from wire import mask, prng
 from wire.mask import Votes
 
 Signs = NDArray[np.bool_]
 
 
-class Plain(HideNseek):
+class Plain(HideNseekSigns):
     """Adam from start x mean vote, signs of the scores up: the default, by hand."""
 
     def begin(self, votes: Votes, memory: State) -> Floats:
@@ -205,3 +209,25 @@ class TwoBitsDown(OneBitDown):
     """Margins on two levels: at most two bits a weight."""
 
     levels = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuledSettings(HideNseekSettings):
+    """The recipe's, and those of `coordinator.dithered.Rule`."""
+
+    hold: int = RULE.hold
+    settling: int = RULE.settling
+    least: float = RULE.least
+
+
+class Ruled(HideNseek):
+    """Other rules for what is announced of dithered scores: `--set hold=1 --set settling=100000` is every change."""
+
+    Config: ClassVar[type[Settings]] = RuledSettings
+
+    @property
+    def rule(self) -> Rule:
+        """As set."""
+        settings = self.settings
+        assert isinstance(settings, RuledSettings)
+        return Rule(hold=settings.hold, settling=settings.settling, least=settings.least)

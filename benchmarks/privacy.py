@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for seed in SEEDS[: arguments.seeds]:
         for epsilon, settings in VARIANTS:
-            experiment = Experiment(settings={"privacy_epsilon": epsilon, **settings}, rounds=ROUNDS)
+            given = {"privacy_epsilon": epsilon, **settings}
+            experiment = Experiment(method="hidenseek-signs", settings=given, rounds=ROUNDS)
             done = experiment.finished(seed, arguments.out)
             if done is None:
                 if arguments.done:

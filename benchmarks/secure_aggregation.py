@@ -28,7 +28,7 @@ from rich.console import Console
 from benchmarks.machine import commit, describe
 from coordinator import exchange as ex
 from coordinator.aggregate import remember
-from coordinator.baselines.hidenseek import BEFORE, HideNseek, votes_of
+from coordinator.baselines.hidenseek_signs import BEFORE, HideNseekSigns, votes_of
 from coordinator.baselines.method import State, Update
 from coordinator.exchange import Exchange
 from coordinator.experiment import Experiment
@@ -150,7 +150,7 @@ def price(devices: int, lost: int, repeats: int = 5) -> dict[str, Any]:
     }
 
 
-class Hidden(HideNseek):
+class Hidden(HideNseekSigns):
     """The method with its masks added up unseen: three of a round's ten drop out of the exchange, then join again."""
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
@@ -220,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     if arguments.run:
         console = Console()
-        methods = {"clear": "hidenseek", "hidden": "benchmarks.secure_aggregation:Hidden"}
+        methods = {"clear": "hidenseek-signs", "hidden": "benchmarks.secure_aggregation:Hidden"}
         result["command"] += " --run"
         result["runs"] = {name: play(method, arguments, console) for name, method in methods.items()}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

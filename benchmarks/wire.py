@@ -3,7 +3,7 @@
 Masks and votes are those of a simulated run (HAPT by default; the run is played first), and of independent flips
 at fixed rates. Every coder takes its turns in one process on the same masks, so that a neighbour's load hits all
 alike; times are CPU times, the best of a few turns. Ratios are to the ideal adaptive code that knows every
-weight's layer and level (`coordinator.baselines.hidenseek.adaptive_bits`), one byte of a coded mask's header not
+weight's layer and level (`coordinator.baselines.hidenseek_signs.adaptive_bits`), one byte of a coded mask's header not
 counted away.
 
     make bench-wire
@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import commit, describe
-from coordinator.baselines.hidenseek import HideNseek, adaptive_bits, votes_of
+from coordinator.baselines.hidenseek_signs import HideNseekSigns, adaptive_bits, votes_of
 from coordinator.baselines.method import State, Update
 from coordinator.experiment import DataSettings, Experiment
 from wire import adaptive_python, bits, mask
@@ -80,7 +80,7 @@ class Row:
     decode_mb_s: float  # 1e6 bytes of raw mask a second
 
 
-class Recorded(HideNseek):
+class Recorded(HideNseekSigns):
     """HideNseek that remembers every round's votes and masks."""
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:

@@ -24,20 +24,30 @@ from wire.settings import Training
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 
 
+def _either(name: str) -> str:
+    """For a setting whose default goes with `dither`."""
+    dithers, signs = (getattr(training, name) for training in (dithered.TRAINING, Training()))
+    return f"{dithers:g} if not given, {signs:g} where devices send signs"
+
+
 class TrainingSettings(Strict):
     """Local training; see `wire.settings.Training`."""
 
     optimiser: str = Training.optimiser
-    learning_rate: float = Training.learning_rate
+    learning_rate: float | None = Field(default=None, description=_either("learning_rate"))
     beta1: float = Training.beta1
     beta2: float = Training.beta2
-    epsilon: float = Training.epsilon
+    epsilon: float | None = Field(default=None, description=_either("epsilon"))
     clip: float = Training.clip
     start: float = Training.start
     epochs: Count = Training.epochs
     batch: Count = Training.batch
     privacy_epsilon: float = Training.privacy_epsilon
-    dither: float = Training.dither
+    dither: float | None = Field(
+        default=None,
+        description=f"largest score of which devices send a bit; 0: they send signs. {dithered.TRAINING.dither:g} if "
+        "not given, but 0 with mode async, secure_aggregation, privacy_epsilon or workers; docs/method.md",
+    )
 
 
 class FederationSettings(Strict):
@@ -62,7 +72,9 @@ class FederationSettings(Strict):
     buffer: Count | None = Field(default=None, description="async: masks that close a step; quorum if not given")
     staleness: int = Field(default=STALENESS, description="async: steps that a mask may be late")
     decay: float = Field(default=DECAY, description="async: weight of a mask one step late, of two its square, ...")
-    memory: float = Field(default=MEMORY, ge=0, lt=1, description="share of the previous mean vote that stays")
+    memory: float = Field(
+        default=MEMORY, ge=0, lt=1, description="share of the previous mean vote that stays, of signs"
+    )
     defend: bool = Field(default=DEFEND, description="hostile masks are not counted; see docs/robustness.md")
     secure_aggregation: bool = Field(
         default=False, description="the coordinator sees sums of masks only; see docs/secure-aggregation.md"
@@ -88,6 +100,18 @@ class FederationSettings(Strict):
     def defends(self) -> bool:
         """Whether hostile masks are looked for: not among masks that nobody sees, unless the file insists."""
         return self.defend and (not self.secure_aggregation or "defend" in self.model_fields_set)
+
+    def local_training(self, *, workers: bool = False) -> Training:
+        """How devices train, and what they send.
+
+        Args:
+            workers: others than the coordinator count masks.
+
+        Raises:
+            ConfigError: naming a setting that is out of range.
+        """
+        seen = self.mode == "rounds" and not self.secure_aggregation and not workers
+        return dithered.recipe(self.training.model_dump(exclude_none=True), seen=seen)
 
     def plan_in_words(self) -> str:
         """For a person who checks the file."""
@@ -213,12 +237,12 @@ def _check(found: DevicesFile) -> None:
         Misplaced: naming one that does not.
     """
     try:
-        Training(**found.federation.training.model_dump())
+        training = found.federation.local_training()
         found.federation.schedule()
         _check_buffer(found)
         if found.federation.secure_aggregation:
             secretly.check(found.federation.schedule(), found.federation.asynchrony(), defend=found.federation.defends)
-        if found.federation.training.dither:
+        if training.dither:
             dithered.check(found.federation.asynchrony(), secure_aggregation=found.federation.secure_aggregation)
     except ConfigError as error:  # its message starts with the setting's name
         name = error.what.split()[0]

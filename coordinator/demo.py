@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from coordinator import dithered
 from coordinator.broker import EmbeddedBroker
 from coordinator.brokers.process import end
 from coordinator.datasets import FederatedData, load, natural
@@ -27,7 +28,6 @@ from coordinator.serving import reached, serving, showing
 from wire.command import PASSWORD_VARIABLE
 from wire.errors import ConfigError, RoundFailed
 from wire.mqtt import parse_url
-from wire.settings import Training
 
 NAME = "demo"
 CONNECT_S = 60.0
@@ -128,7 +128,7 @@ def run(settings: DemoSettings, console: Console) -> Summary:
     federation = Federation(
         name=NAME,
         ticket=ticket,
-        training=Training(),
+        training=dithered.TRAINING,
         schedule=Schedule(
             rounds=settings.rounds,
             per_round=per_round,

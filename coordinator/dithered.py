@@ -2,15 +2,16 @@
 
 The coordinator adds up how far scores have moved. One bit each of a few devices says that with much noise, and every
 change that is announced costs bytes on its way to every device. So what is announced stays until the exact mean is
-`HOLD` levels away; what is not announced yet is not lost (error feedback: Seide et al., Interspeech 2014; Karimireddy
+three levels away; what is not announced yet is not lost (error feedback: Seide et al., Interspeech 2014; Karimireddy
 et al., ICML 2019). After the first rounds, one counts for less and less, down to a quarter, so that noise is averaged
 out (Robbins and Monro, Annals of Mathematical Statistics 22, 1951).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,33 @@ from coordinator.steps import Asynchrony
 from wire import dither
 from wire.errors import ConfigError, Mismatch
 from wire.mask import Context, Signs, Votes
+from wire.settings import Training
 
-HOLD = 3  # levels (docs/method.md)
+TRAINING = Training(dither=0.3, epsilon=3e-4, learning_rate=0.02)  # the recipe (docs/method.md)
 UNITS = 256  # of a level: what is counted in
-SETTLING = 20  # rounds that count in full
-LEAST = 0.25  # that a round counts for: what devices learn may change
 Remainder = NDArray[np.int16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How mean scores follow what devices send; what was tried is in docs/method.md.
+
+    Attributes:
+        hold: levels that the exact mean must be away from the announced one, for that to move.
+        settling: rounds that count in full.
+        least: that a round counts for, for what devices learn may change.
+    """
+
+    hold: int = 3
+    settling: int = 20
+    least: float = 0.25
+
+    def gain(self, number: int) -> float:
+        """What a round counts for: in full at first, then less and less."""
+        return max(self.least, min(1.0, self.settling / number))
+
+
+RULE = Rule()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +63,21 @@ class Scores:
     remainder: Remainder
 
 
+def recipe(chosen: Mapping[str, Any], *, seen: bool) -> Training:
+    """How devices train, and whether they send dithered bits of scores or signs.
+
+    Args:
+        chosen: settings by name; others are those that go with `dither`, which is that of the recipe if it is not among
+            them and nothing is against it.
+        seen: masks are seen one by one, in rounds.
+
+    Raises:
+        ConfigError: naming a setting that is out of range.
+    """
+    dithers = chosen.get("dither", seen and not chosen.get("privacy_epsilon"))
+    return replace(TRAINING if dithers else Training(), **chosen)
+
+
 def check(asynchrony: Asynchrony | None, *, secure_aggregation: bool) -> None:
     """Accept settings for dithered scores.
 
@@ -50,11 +87,6 @@ def check(asynchrony: Asynchrony | None, *, secure_aggregation: bool) -> None:
     setting = "secure_aggregation is true" if secure_aggregation else "mode is async" if asynchrony else None
     if setting is not None:
         raise ConfigError(f"{setting}, but training.dither needs rounds whose masks are seen. Set one of them back")
-
-
-def gain(number: int) -> float:
-    """What a round counts for: in full at first, then less and less."""
-    return max(LEAST, min(1.0, SETTLING / number))
 
 
 def encode_remainder(remainder: Remainder) -> bytes:
@@ -76,7 +108,7 @@ def decode_remainder(data: bytes | None, kept: int) -> Remainder:
 
 
 def close(
-    previous: Scores, masks: Iterable[tuple[str, Signs, Context]], *, gain: float, defend: bool
+    previous: Scores, masks: Iterable[tuple[str, Signs, Context]], *, number: int, defend: bool, rule: Rule = RULE
 ) -> tuple[Scores, tuple[str, ...]]:
     """The mean scores after a round; where all its masks are hostile, nothing changes.
 
@@ -86,8 +118,9 @@ def close(
     Args:
         previous: as of the round.
         masks: device, its mask, bool (kept,), and what was known of it; the order does not matter.
-        gain: what the round counts for.
+        number: of the round, from 1.
         defend: leave out what is hostile.
+        rule: how scores follow.
 
     Returns:
         The next scores, and a line for a person about every device that was not counted.
@@ -111,10 +144,10 @@ def close(
         packed, expected = changed[device]
         flips = robust.unpack(packed, signs.size) ^ signs
         moved += np.where(expected, -flips.astype(np.int32), flips)
-    return move(previous, moved, gain / len(counted)), remarks
+    return move(previous, moved, len(counted), number, rule), remarks
 
 
-def move(previous: Scores, moved: NDArray[np.int32], weight: float) -> Scores:
+def move(previous: Scores, moved: NDArray[np.int32], devices: int, number: int, rule: Rule = RULE) -> Scores:
     """Mean scores, and how much of them is announced.
 
     It depends on nothing but its arguments, so a restarted coordinator comes to the same bytes.
@@ -122,12 +155,14 @@ def move(previous: Scores, moved: NDArray[np.int32], weight: float) -> Scores:
     Args:
         previous: before the round.
         moved: over all devices, bits set and not expected minus bits expected and not set, int32 (kept,).
-        weight: of one device.
+        devices: how many, at least one.
+        number: of the round, from 1.
+        rule: how scores follow.
     """
     announced = previous.votes.levels.astype(np.int32) * UNITS
-    step = np.rint(moved * (weight * dither.TOP * UNITS)).astype(np.int32)
+    step = np.rint(moved * (rule.gain(number) / devices * dither.TOP * UNITS)).astype(np.int32)
     exact = (announced + previous.remainder + step).clip(0, dither.TOP * UNITS)
     nearest = (exact + UNITS // 2) // UNITS * UNITS
-    announced = np.where(np.abs(exact - announced) < HOLD * UNITS, announced, nearest)
+    announced = np.where(np.abs(exact - announced) < rule.hold * UNITS, announced, nearest)
     votes = dither.announce((announced // UNITS).astype(np.uint8))
     return Scores(votes=votes, remainder=(exact - announced).astype(np.int16))

@@ -185,13 +185,12 @@ def _bundle(
         ConfigError: if something is asked for that is of wheels.
     """
     from coordinator import bundle_update
-    from wire.settings import Training
 
     of_wheels = {"--wheels": arguments.wheels, "--url": arguments.url, "--version": arguments.version}
     for option, given in {**of_wheels, "--downgrade": arguments.downgrade}.items():
         if given:
             raise ConfigError("goes with --client only: a bundle has no version", where=option)
-    training = Training(**settings.training.model_dump())
+    training = settings.local_training()
     ticket = bundle_update.read(arguments.bundle)
     bundles = bundle_update.make(ticket, settings.runtimes, training)
     return bundle_update.announcement(ticket, bundles, training, key=key, percent=percent), bundles

@@ -187,7 +187,7 @@ class InRounds(Openly):
             scores, remarks = dithered.close(
                 ballot.announced.scores(number),
                 ballot.heard(stored),
-                gain=dithered.gain(number),
+                number=number,
                 defend=ballot.defend,
             )
             return Outcome(votes=scores.votes, voters=len(stored), remarks=remarks, remainder=scores.remainder)

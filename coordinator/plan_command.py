@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,16 +133,14 @@ def _ticket(arguments: argparse.Namespace) -> Ticket:
 
 def _load(arguments: argparse.Namespace, file: DevicesFile) -> Load:
     from coordinator.planner import Load
-    from wire.settings import Training
 
-    settings = file.federation.training.model_dump()
-    settings |= {name: getattr(arguments, name) for name in ("batch", "epochs") if getattr(arguments, name) is not None}
+    chosen = {name: getattr(arguments, name) for name in ("batch", "epochs") if getattr(arguments, name) is not None}
     for name in ("samples", "rounds_per_day"):
         if not 0 < getattr(arguments, name) <= 1e9:
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{getattr(arguments, name)} found, a number above 0 expected", where=option)
     return Load(
-        training=Training(**settings),
+        training=replace(file.federation.local_training(), **chosen),
         samples=arguments.samples,
         per_round=file.federation.per_round,
         rounds_per_day=arguments.rounds_per_day,

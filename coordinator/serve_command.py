@@ -214,7 +214,6 @@ def _instead(database: Place, federation: str, *, new: bool) -> Changes:
 def _federation(arguments: argparse.Namespace, settings: DevicesFile, console: Console) -> Federation:
     """What is to be run, with its ticket."""
     from coordinator import federation as fed
-    from wire.settings import Training
 
     wanted = settings.federation
     recipe = fed.Recipe(
@@ -231,7 +230,7 @@ def _federation(arguments: argparse.Namespace, settings: DevicesFile, console: C
     return fed.Federation(
         name=wanted.name,
         ticket=ticket,
-        training=Training(**wanted.training.model_dump()),
+        training=wanted.local_training(workers=arguments.workers),
         schedule=wanted.schedule(),
         runtimes=tuple(wanted.runtimes),
         asynchrony=wanted.asynchrony(),

@@ -24,7 +24,7 @@ ARROWS = {"wire": set(), "edge_client": {"wire"}, "export": {"wire"}, "coordinat
 # A simulation has both sides in it.
 EXCEPTIONS = {
     "coordinator/simulation_worker.py": {"edge_client"},
-    "coordinator/baselines/hidenseek.py": {"edge_client"},
+    "coordinator/baselines/hidenseek_signs.py": {"edge_client"},
     # So has a load test: its devices decide as every device does.
     "coordinator/loadtest/device.py": {"edge_client"},
     # So has a check of what devices will run.

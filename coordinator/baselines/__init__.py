@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # name: (module, class, one line for --help). Modules import torch, so only the one wanted is imported.
 METHODS: dict[str, tuple[str, str, str]] = {
     "hidenseek": ("hidenseek", "HideNseek", "signs of kept weights, as devices train them over MQTT: our recipe"),
-    "hidenseek-dithered": ("hidenseek_dithered", "HideNseekDithered", "dithered bits of scores instead of signs"),
+    "hidenseek-signs": ("hidenseek_signs", "HideNseekSigns", "the same, and signs are sent, not bits of their scores"),
     "hidenseek-paper": ("hidenseek_paper", "HideNseekPaper", "signs as in the reference design, without our changes"),
     "local-only": ("local_only", "LocalOnly", "every device by itself, nothing is sent"),
     "fedavg": ("fedavg", "FedAvg", "mean of all weights, 32 bits each (arXiv 1602.05629)"),

@@ -13,13 +13,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings, Network, adaptive_bits
+from coordinator.baselines.hidenseek_signs import HideNseekSigns, Network, SignsSettings, adaptive_bits
 from coordinator.baselines.method import Local, Samples, Settings, State, Update, require
 from wire import bits, mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperSettings(HideNseekSettings):
+class PaperSettings(SignsSettings):
     """The reference preset."""
 
     passes: int = 1
@@ -36,7 +36,7 @@ class PaperSettings(HideNseekSettings):
         require("defend", self.defend, not self.defend, "false")  # it has a count of its own
 
 
-class HideNseekPaper(HideNseek):
+class HideNseekPaper(HideNseekSigns):
     """The reference design."""
 
     Config: ClassVar[type[Settings]] = PaperSettings

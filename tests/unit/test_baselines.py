@@ -13,7 +13,7 @@ from coordinator import baselines
 from coordinator.aggregate import next_votes
 from coordinator.baselines.blobs import cut, floats, join, read_floats, read_sparse, sparse
 from coordinator.baselines.dense import Dense
-from coordinator.baselines.hidenseek import Network
+from coordinator.baselines.hidenseek_signs import Network
 from coordinator.baselines.method import Floats, Method, Samples, Settings, Task, Update, make_settings
 from coordinator.baselines.replica import Replica
 from coordinator.prune import prune
@@ -569,7 +569,7 @@ def test_fedmrn_is_the_learned_update_on_average() -> None:
 
 def test_hidenseek_is_what_devices_and_the_coordinator_do() -> None:
     """Ticket, training and votes are those of prune, edge_client.trainer and coordinator.aggregate, bit for bit."""
-    method = make("hidenseek", density=0.5, block=2, passes=3, learning_rate=0.03, memory=0.25, epochs=2)
+    method = make("hidenseek-signs", density=0.5, block=2, passes=3, learning_rate=0.03, memory=0.25, epochs=2)
     ticket = prune(PLAN, density=0.5, seed=1, block=2, passes=3)
     assert method.ticket.id == ticket.id
     training = Training(learning_rate=0.03, epochs=2)

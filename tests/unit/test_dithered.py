@@ -45,10 +45,10 @@ def sent_by(device: str, moved: float, before: Scores | None = None, number: int
 
 
 def close(
-    masks: list[tuple[str, Signs, Context]], before: Scores | None = None, *, gain: float = 1.0, defend: bool = True
+    masks: list[tuple[str, Signs, Context]], before: Scores | None = None, *, number: int = 1, defend: bool = True
 ) -> tuple[Scores, tuple[str, ...]]:
     """A round."""
-    return dithered.close(before or start(), masks, gain=gain, defend=defend)
+    return dithered.close(before or start(), masks, number=number, defend=defend)
 
 
 def exact(scores: Scores) -> NDArray[np.float64]:
@@ -61,10 +61,10 @@ def same(one: Scores, other: Scores) -> bool:
     return one.votes.digest == other.votes.digest and np.array_equal(one.remainder, other.remainder)
 
 
-@pytest.mark.parametrize("gain", [1.0, 0.25])
-def test_scores_that_all_push_a_little_move_that_much(gain: float) -> None:
+@pytest.mark.parametrize(("number", "gain"), [(1, 1.0), (1_000, 0.25)])
+def test_scores_that_all_push_a_little_move_that_much(number: int, gain: float) -> None:
     """By less than what turns a sign, in every second weight and in no other; as much as the round counts for."""
-    after, remarks = close([sent_by(f"pi-{n}", -0.05) for n in range(10)], gain=gain)
+    after, remarks = close([sent_by(f"pi-{n}", -0.05) for n in range(10)], number=number)
     assert remarks == ()
     change = (exact(after) - exact(start())) * TRAINING.dither
     assert change[::2].mean() == pytest.approx(-0.05 * gain, abs=0.005)
@@ -78,11 +78,11 @@ def test_what_is_announced_stays_until_it_is_far_off() -> None:
         after, _ = close([sent_by(f"pi-{n}", -0.05, before, number) for n in range(10)], before)
         jumps = np.abs(after.votes.levels.astype(int) - before.votes.levels)
         seen |= set(jumps.tolist())
-        assert np.abs(after.remainder).max() < dithered.HOLD * dithered.UNITS
+        assert np.abs(after.remainder).max() < dithered.RULE.hold * dithered.UNITS
         assert np.abs(after.remainder[jumps > 0]).max(initial=0) <= dithered.UNITS // 2
         before = after
     assert 0 in seen
-    assert min(seen - {0}) == dithered.HOLD
+    assert min(seen - {0}) == dithered.RULE.hold
     moved = (exact(before) - exact(start()))[::2].mean() * TRAINING.dither
     assert moved == pytest.approx(6 * -0.05, abs=0.02)
 
@@ -90,18 +90,19 @@ def test_what_is_announced_stays_until_it_is_far_off() -> None:
 def test_scores_stay_within_the_largest() -> None:
     """What goes beyond it is lost: a device's scores count as the largest then too."""
     scores = Scores(votes=dither.announce(np.full(4, 15, dtype=np.uint8)), remainder=np.zeros(4, dtype=np.int16))
-    after = dithered.move(scores, np.array([1, 0, -1, -20]), 0.5)
+    after = dithered.move(scores, np.array([1, 0, -1, -20]), 2, 1)
     assert after.votes.levels.tolist() == [15, 15, 8, 0]
     assert after.remainder.tolist() == [0, 0, -dithered.UNITS // 2, 0]
 
 
 def test_later_rounds_count_for_less_but_never_for_nothing() -> None:
     """So that noise is averaged out, and what devices learn may change."""
-    gains = [dithered.gain(number) for number in range(1, 1_000)]
-    assert gains[: dithered.SETTLING] == [1.0] * dithered.SETTLING
+    rule = dithered.RULE
+    gains = [rule.gain(number) for number in range(1, 1_000)]
+    assert gains[: rule.settling] == [1.0] * rule.settling
     assert gains == sorted(gains, reverse=True)
-    assert gains[2 * dithered.SETTLING - 1] == 0.5
-    assert gains[-1] == dithered.LEAST
+    assert gains[2 * rule.settling - 1] == 0.5
+    assert gains[-1] == rule.least
 
 
 @given(st.lists(st.integers(-3 * dithered.UNITS + 1, 3 * dithered.UNITS - 1), max_size=40))

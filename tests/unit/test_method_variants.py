@@ -7,14 +7,14 @@ import pytest
 
 from benchmarks import method_variants
 from benchmarks.method_ablation import IDEAS
-from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings
+from coordinator.baselines.hidenseek_signs import HideNseekSigns, SignsSettings
 from coordinator.baselines.method import Local, Task
 from tests.unit.test_baselines import PLAN, samples
 
-SETTINGS = HideNseekSettings(density=0.5, passes=2, epochs=2, batch=8, learning_rate=0.03, epsilon=1e-8)
+SETTINGS = SignsSettings(density=0.5, passes=2, epochs=2, batch=8, learning_rate=0.03, epsilon=1e-8)
 
 
-def trained(cls: type[HideNseek]) -> Local:
+def trained(cls: type[HideNseekSigns]) -> Local:
     """One device's first round."""
     method = cls(Task(plan=PLAN, devices=("a", "b"), seed=1), SETTINGS)
     return method.train(method.announce(method.start(), "a"), samples(), {}, 5)
@@ -22,7 +22,7 @@ def trained(cls: type[HideNseek]) -> Local:
 
 def test_plain_is_the_default_recipe() -> None:
     """Adam in numpy ends with the kernels' signs, but for a rounding here and there."""
-    ours, plain = trained(HideNseek), trained(method_variants.Plain)
+    ours, plain = trained(HideNseekSigns), trained(method_variants.Plain)
     assert np.mean(ours.model.multipliers != plain.model.multipliers) < 0.03
     assert ours.loss == pytest.approx(plain.loss, rel=0.05)
 

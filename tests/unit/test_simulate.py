@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from coordinator import baselines, simulate
-from coordinator.baselines.hidenseek import Network
+from coordinator.baselines.hidenseek_signs import Network
 from coordinator.baselines.method import Method, Samples, State, Task, Update, make_settings
 from coordinator.datasets.dataset import DeviceData, FederatedData, Scale
 from coordinator.federation import Federation, prepare
@@ -49,8 +49,8 @@ PLAN = Plan(
 )
 DEVICES = ("pi-1", "pi-2", "pi-3")
 SETTINGS: dict[str, dict[str, Any]] = {  # with which five rounds on 144 weights show that they learn
-    "hidenseek": {"density": 0.5, "block": 1, "passes": 5, "learning_rate": 0.03},
-    "hidenseek-dithered": {"density": 0.5, "block": 1, "passes": 5, "learning_rate": 0.06},
+    "hidenseek": {"density": 0.5, "block": 1, "passes": 5, "learning_rate": 0.06},
+    "hidenseek-signs": {"density": 0.5, "block": 1, "passes": 5, "learning_rate": 0.03},
     "hidenseek-paper": {"density": 0.5, "learning_rate": 0.03},
     "local-only": {},
     "fedavg": {},
@@ -463,7 +463,7 @@ def test_a_simulation_comes_to_the_signs_of_the_real_federation(dithered: float,
     )
     played: list[tuple[tuple[str, ...], State]] = []
 
-    class Noting(baselines.get("hidenseek")):  # type: ignore[misc]
+    class Noting(baselines.get("hidenseek-signs")):  # type: ignore[misc]
         def aggregate(self, state: State, updates: list[Update]) -> State:
             after: State = super().aggregate(state, updates)
             played.append((tuple(one.device for one in updates), after))
