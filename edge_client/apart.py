@@ -46,12 +46,12 @@ class Apart:
     """See `edge_client.work.Work`.
 
     Args:
-        make: makes the workshop, in the other process; its argument is the client's process.
+        make: makes the workshop, in the other process.
         alive: called again and again while this one waits for an answer.
         linger_s: how long the other process is kept while nothing is asked of it.
     """
 
-    make: Callable[[int], Workshop]
+    make: Callable[[], Workshop]
     alive: Callable[[], None] = lambda: None
     linger_s: float = LINGER_S
     training: bool = False
@@ -180,15 +180,15 @@ class Child:
     _seen_s: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def fork(cls, make: Callable[[int], Workshop]) -> Child:
+    def fork(cls, make: Callable[[], Workshop]) -> Child:
         """Start it. A thread that connects to the broker may run meanwhile; the child has it not, nor its sockets."""
         mine, theirs = socket.socketpair()
-        signs, client = mmap.mmap(-1, 8), os.getpid()
+        signs = mmap.mmap(-1, 8)
         gc.collect()
         gc.freeze()  # else looking for garbage, in either of them, would copy all that is shared
         pid = os.fork()
         if pid == 0:
-            _live(make, client, theirs, signs)
+            _live(make, theirs, signs)
         theirs.close()
         return cls(pid, mine, signs)
 
@@ -257,7 +257,7 @@ class Child:
         )
 
 
-def _live(make: Callable[[int], Workshop], client: int, pipe: socket.socket, signs: mmap.mmap) -> NoReturn:
+def _live(make: Callable[[], Workshop], pipe: socket.socket, signs: mmap.mmap) -> NoReturn:
     """What the other process does, to its end."""
     code = 1
     try:
@@ -266,7 +266,7 @@ def _live(make: Callable[[int], Workshop], client: int, pipe: socket.socket, sig
             signal.signal(number, signal.SIG_IGN)
         os.closerange(3, pipe.fileno())
         os.closerange(pipe.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-        _work(make(client), pipe, signs)
+        _work(make(), pipe, signs)
         code = 0
     except (BrokenPipeError, ConnectionResetError):
         code = 0  # nobody is there any more

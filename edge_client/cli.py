@@ -227,8 +227,8 @@ def _join(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _workshop(arguments: argparse.Namespace, device: str, client: int) -> Workshop:
-    """What trains, in a process that works for the client's."""
+def _workshop(arguments: argparse.Namespace, device: str) -> Workshop:
+    """What trains, in a process of its own."""
     from edge_client import data
     from edge_client.workshop import Workshop
 
@@ -238,7 +238,6 @@ def _workshop(arguments: argparse.Namespace, device: str, client: int) -> Worksh
         threads=arguments.threads,
         telemetry=not arguments.no_telemetry,
         peak_mb=arguments.peak_mb,
-        client=client,
     )
 
 

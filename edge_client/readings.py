@@ -68,22 +68,13 @@ def written_bytes(root: Path = ROOT) -> int | None:
     return labelled(root / "proc/self/io", "write_bytes")
 
 
-def memory(root: Path = ROOT, *, client: int | None = None) -> Memory:
-    """See `Memory`; with the number of the process that this one works for, of both: what they share counts once."""
+def memory(root: Path = ROOT) -> Memory:
+    """See `Memory`."""
     rollup = root / "proc/self/smaps_rollup"
-    rss, pss = labelled(rollup, "Rss"), labelled(rollup, "Pss")
+    rss = labelled(rollup, "Rss")
     if rss is None:
         rss = labelled(root / "proc/self/status", "VmRSS")
-    if client is not None:
-        rss = None if rss is None else rss + private_kib(client, root)
-        pss = None if pss is None else pss + (labelled(root / f"proc/{client}/smaps_rollup", "Pss") or 0)
-    return Memory(rss_kib=rss, pss_kib=pss, peak_kib=peak_memory_kb(root, client=client))
-
-
-def private_kib(process: int, root: Path = ROOT) -> int:
-    """Resident memory that only this process has, KiB; 0 where that is not known."""
-    rollup = root / f"proc/{process}/smaps_rollup"
-    return sum(labelled(rollup, name) or 0 for name in ("Private_Clean", "Private_Dirty"))
+    return Memory(rss_kib=rss, pss_kib=labelled(rollup, "Pss"), peak_kib=peak_memory_kb(root))
 
 
 def board(root: Path = ROOT) -> Board:
@@ -91,18 +82,14 @@ def board(root: Path = ROOT) -> Board:
     return Board(frequency_mhz=_frequency(root), temperature_c=_temperature(root), throttled=_throttled(root))
 
 
-def peak_memory_kb(root: Path = ROOT, *, client: int | None = None) -> int:
+def peak_memory_kb(root: Path = ROOT) -> int:
     """Largest resident memory of this process so far, KiB.
 
     On Linux from /proc: ru_maxrss there starts with the size of the process that started this one.
-
-    Args:
-        root: of /proc.
-        client: the process that this one works for; what that one alone has now is added. None: none.
     """
     found = labelled(root / "proc/self/status", "VmHWM")
     if found is not None:
-        return found + (0 if client is None else private_kib(client, root))
+        return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // 1024 if sys.platform == "darwin" else peak  # bytes on macOS, KiB on Linux
 

@@ -31,12 +31,10 @@ class Sampler:
     Args:
         runtime: what trains.
         root: of /proc and /sys.
-        client: the process that this one works for, whose memory counts, too; None: none.
     """
 
     runtime: Runtime
     root: Path = ROOT
-    client: int | None = None
     _meter: Meter = field(init=False)
     _began: Usage = field(init=False)
     _clock: LayerClock | None = None
@@ -104,7 +102,7 @@ class Sampler:
         if self._slow_s > SLOW_SHARE * self._trained_s:
             return {}
         began_s = time.thread_time()
-        memory, board = readings.memory(self.root, client=self.client), readings.board(self.root)
+        memory, board = readings.memory(self.root), readings.board(self.root)
         planned, used = self._arena()
         self._slow_s, self._trained_s = time.thread_time() - began_s, 0.0
         return {

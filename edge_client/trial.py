@@ -37,15 +37,7 @@ def step(runtime: Runtime, data: DeviceData, prior: Floats, training: Training) 
         raise StateError(f"the loss of its first training step is {loss}")
 
 
-def bundle(
-    tried: Bundle,
-    data: DeviceData,
-    training: Training,
-    *,
-    threads: int,
-    peak_mb: float | None,
-    client: int | None = None,
-) -> None:
+def bundle(tried: Bundle, data: DeviceData, training: Training, *, threads: int, peak_mb: float | None) -> None:
     """See that a bundle fits the device's data and trains on them, in the memory that it may take.
 
     Args:
@@ -54,30 +46,28 @@ def bundle(
         training: of the run that it is for.
         threads: cores to train with.
         peak_mb: as of `check_memory`.
-        client: as well.
 
     Raises:
         HidenseekError: if it does not; with what is wrong.
     """
-    plan, before_kb = tried.ticket.plan, readings.peak_memory_kb(client=client)
+    plan, before_kb = tried.ticket.plan, readings.peak_memory_kb()
     data.check(plan)
     runtime = open_runtime(tried, training, threads)
     step(runtime, data, log_prior(data.y_train, plan.classes), training)
-    check_memory(peak_mb, before_kb, client=client)
+    check_memory(peak_mb, before_kb)
 
 
-def check_memory(peak_mb: float | None, before_kb: int = 0, *, client: int | None = None) -> None:
+def check_memory(peak_mb: float | None, before_kb: int = 0) -> None:
     """Hold the largest memory of this process so far against a device's budget.
 
     Args:
         peak_mb: 1e6 bytes; None for no limit.
         before_kb: the largest before what is tried now; it is not to blame for that.
-        client: the process that this one works for, whose memory counts, too; None: none.
 
     Raises:
         StateError: if it is above.
     """
-    took_kb = readings.peak_memory_kb(client=client)
+    took_kb = readings.peak_memory_kb()
     took_mb = took_kb * 1024 / 1e6
     if peak_mb is not None and took_mb > peak_mb and took_kb > before_kb:
         raise StateError(f"it took {took_mb:.1f} MB to train, and the device's budget is {peak_mb:g} MB")

@@ -37,7 +37,6 @@ class Workshop:
         threads: for the runtime.
         telemetry: measure what training costs, where the federation wants to know.
         peak_mb: a new client or bundle must not take more memory to train, 1e6 bytes; None: whatever it takes.
-        client: the process that this one works for; its memory counts, too. None: this one.
     """
 
     device: str
@@ -45,7 +44,6 @@ class Workshop:
     threads: int = 1
     telemetry: bool = True
     peak_mb: float | None = None
-    client: int | None = None
     _federation: Federation | None = None
     _bundle: Bundle | None = None
     _runtime: Runtime | None = None
@@ -90,7 +88,7 @@ class Workshop:
         self._runtime = open_runtime(bundle, federation.training, self.threads)
         self._bundle, self._federation = bundle, federation
         wanted = self.telemetry and federation.telemetry
-        self._sampler = Sampler(self._runtime, client=self.client) if wanted else None
+        self._sampler = Sampler(self._runtime) if wanted else None
 
     def _opened(self) -> tuple[Federation, Bundle, Runtime]:
         assert self._federation is not None
@@ -213,7 +211,7 @@ class Workshop:
             test_samples=int(self.data.y_test.size),
             train_s=single(trained.train_s),
             step_ms=single(trained.step_ms),
-            peak_memory_kb=readings.peak_memory_kb(client=self.client),
+            peak_memory_kb=readings.peak_memory_kb(),
         )
 
     def _count_correct(self, runtime: Runtime, prior: Floats | float = 0.0) -> int:
@@ -231,7 +229,7 @@ class Workshop:
         federation, _, runtime = self._opened()
         if self._steps is None:  # else a round has it train already
             trial.step(runtime, self.data, self._prior(), federation.training)
-        trial.check_memory(self.peak_mb, client=self.client)
+        trial.check_memory(self.peak_mb)
 
     def try_bundle(self, path: Path, digest: bytes, training: Training) -> None:
         """See `Work.try_bundle`; meanwhile this run's network is not in memory."""
@@ -244,7 +242,6 @@ class Workshop:
                 training,
                 threads=self.threads,
                 peak_mb=self.peak_mb,
-                client=self.client,
             )
         finally:
             if before is not None and federation is not None:

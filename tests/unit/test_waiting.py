@@ -35,15 +35,15 @@ def test_a_waiting_client_has_no_numpy() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def workshop(folder: Path, client: int | None) -> Workshop:
+def workshop(folder: Path) -> Workshop:
     """One that is not opened for any run."""
-    return Workshop(device="pi-1", load=lambda: load(folder), client=client)
+    return Workshop(device="pi-1", load=lambda: load(folder))
 
 
 def test_the_process_that_trains_comes_and_goes(tmp_path: Path) -> None:
     """It is there when it is asked, has the memory of numpy that this one need not have, and ends after a rest."""
     write_person(tmp_path, seed=1, samples=40)
-    work = Apart(lambda client: workshop(tmp_path, client), linger_s=0.5)
+    work = Apart(lambda: workshop(tmp_path), linger_s=0.5)
     assert work.counts() == (30, 10)
     child = work._child
     assert child is not None
@@ -60,7 +60,7 @@ def test_the_process_that_trains_comes_and_goes(tmp_path: Path) -> None:
 def test_what_is_wrong_in_there_is_raised_here(tmp_path: Path) -> None:
     """With its words; and its death."""
     np.savez(tmp_path / "a.npz", x=np.zeros((3, 2)))
-    work = Apart(lambda client: workshop(tmp_path, client))
+    work = Apart(lambda: workshop(tmp_path))
     with pytest.raises(DataError, match="array y missing, found x"):
         work.counts()
     np.savez(tmp_path / "a.npz", x=np.zeros((3, 2)), y=np.zeros(3, dtype=np.int64))
