@@ -105,9 +105,3 @@ class Board:
             [*words, f"sudo {shlex.join(command)}"], capture_output=True, text=True, check=False, timeout=120
         )
         return done.stdout
-
-    def resident_mb(self) -> tuple[float, float]:
-        """Memory of the service now, and the most that it ever had, MB; (0, 0) while it does not run."""
-        shown = self.inside("sh", "-c", "cat /proc/$(systemctl show hidenseek -P MainPID)/status")
-        found = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", shown, re.MULTILINE))
-        return tuple(round(int(found.get(name, 0)) * 1024 / 1e6, 1) for name in ("VmRSS", "VmHWM"))  # type: ignore[return-value]

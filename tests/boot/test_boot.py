@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import cli
 from edge_client.store import certificate_name
 from export.image import service, system
 from export.image.ext4 import Ext4
 from tests.boot import bases
-from tests.boot.first import KEY, first_boot, needed, note, timed
+from tests.boot.first import KEY, Site, first_boot, needed, site, timed
 from tests.boot.machine import Machine, inserted
-from tests.integration.deployed import Deployed, deployed
-from tests.integration.fleet import Processes, wait_until, write_person
+from tests.boot.resident import resident
+from tests.integration.fleet import wait_until
 from tests.integration.updating import closed
 from wire import __version__, claim
 
@@ -44,48 +43,29 @@ def test_a_card_boots_enrols_trains_and_survives_a_power_cut(
 ) -> None:
     """Two cards of one image; the first boots and trains to the end of a run, its copy is refused."""
     monkeypatch.chdir(tmp_path)
-    times: dict[str, float] = {}
-    base, processes = bases.BASES[name], Processes(tmp_path)
-    write_person(tmp_path / "data/pi-1", seed=3)
-    (tmp_path / "devices.yaml").write_text(CONFIG)
-    with capsys.disabled(), timed(times, f"stock image {name}"):
-        bases.image(name, tmp_path / "stock.img")
-    with deployed(tmp_path, "mosquitto") as made, capsys.disabled():
-        flash = [
-            "flash",
-            "--image",
-            "stock.img",
-            "--wheels",
-            str(wheels[__version__].parent),
-            "--deploy",
-            str(made.folder),
-        ]
+    with capsys.disabled(), site(name, tmp_path, CONFIG, wheels[__version__].parent) as there:
+        made, processes, times = there.made, there.processes, there.times
         with timed(times, "first card: unpack, wheels, client, settings"):
-            assert cli.main([*flash, "pi-2", "--to", "pi-2.img"]) == 0
+            there.flash("pi-2")
         with timed(times, "second card: settings alone"):
-            assert cli.main([*flash, "pi-1", "--to", "pi-1.img"]) == 0
+            there.flash("pi-1")
         shutil.copy(tmp_path / "pi-1.img", tmp_path / "copy.img")
-        assert system.inspect(tmp_path / "pi-1.img").mechanism == base.mechanism
-        url = ["--broker", made.url("coordinator"), "--ca", str(made.folder / "ca.crt")]
-        try:
-            processes.serve(CONFIG, *url, password=made.password("coordinator"))
-            with inserted(tmp_path / "pi-1.img", tmp_path / "pi-1") as machine:
-                first_boot(machine, base, made, times)
-                as_told(machine)
-                with timed(times, "power cut in the middle of a run, to its end"):
-                    wait_until(lambda: closed(processes) >= 2, 60, "two rounds")
-                    machine.cut_power()
-                    machine.boot()
-                    assert processes.wait("coordinator", 180) == 0
-                assert "(p2, c0, k60, u'pi-1')" in made.log, "it has joined with its certificate's name"
-                memory(machine, times)
-            assert f"round {ROUNDS}/{ROUNDS}" in processes.log("coordinator")
-            with inserted(tmp_path / "copy.img", tmp_path / "copy") as machine:
-                refused(machine, base, made)
-        finally:
-            processes.stop()
+        assert system.inspect(tmp_path / "pi-1.img").mechanism == there.base.mechanism
+        there.serve()
+        with inserted(tmp_path / "pi-1.img", tmp_path / "pi-1") as machine:
+            first_boot(machine, there)
+            as_told(machine)
+            with timed(times, "power cut in the middle of a run, to its end"):
+                wait_until(lambda: closed(processes) >= 2, 60, "two rounds")
+                machine.cut_power()
+                machine.boot()
+                assert processes.wait("coordinator", 180) == 0
+            assert "(p2, c0, k60, u'pi-1')" in made.log, "it has joined with its certificate's name"
+            memory(machine, times)
+        assert f"round {ROUNDS}/{ROUNDS}" in processes.log("coordinator")
+        with inserted(tmp_path / "copy.img", tmp_path / "copy") as machine:
+            refused(machine, there)
         offline(tmp_path / "pi-2.img")
-    note(name, times)
 
 
 def as_told(machine: Machine) -> None:
@@ -109,23 +89,25 @@ def as_told(machine: Machine) -> None:
 
 def memory(machine: Machine, times: dict[str, float]) -> None:
     """What the service took at most, of what it may."""
-    wait_until(lambda: machine.service("ActiveState") == "active", 30, "the service to run")
-    found = re.search(r"VmHWM:\s+(\d+) kB", machine.inside("cat", f"/proc/{machine.service('MainPID')}/status"))
-    assert found
-    times["largest resident memory after a run, MB"] = round(int(found[1]) * 1024 / 1e6, 1)
-    assert int(found[1]) < 256 * 1024
+    found = resident(machine.inside)
+    assert found.trainer, "it has just trained"
+    times["largest resident memory of the process that trains, MB"] = found.trainer
+    times["with its client, MB"] = found.both
+    assert found.both < 256
+    wait_until(lambda: not resident(machine.inside).trainer, 60, "its memory to be given back")
+    times["resident memory, waiting again, MB"] = resident(machine.inside).client
 
 
-def refused(machine: Machine, base: bases.Base, made: Deployed) -> None:
+def refused(machine: Machine, there: Site) -> None:
     """A copy of the card: its service ends with 17, is not started again, and everybody is told."""
-    if base.mechanism == "systemd":
+    if there.base.mechanism == "systemd":
         machine.run_firstrun()
     machine.boot()
     wait_until(lambda: machine.service("ActiveState") == "failed", 90, "the copy to be refused")
     assert machine.service("ExecMainStatus") == "17"
     assert machine.service("NRestarts") == "0"
     assert "used before" in machine.inside("journalctl", "-u", "hidenseek", "--no-pager")
-    assert "the card of 'pi-1' was used before" in made.log
+    assert "the card of 'pi-1' was used before" in there.made.log
 
 
 def offline(card: Path) -> None:

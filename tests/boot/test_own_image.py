@@ -22,6 +22,7 @@ from export.image.ext4 import Ext4
 from tests.boot import board as boards
 from tests.boot.board import Board
 from tests.boot.first import note, timed
+from tests.boot.resident import resident
 from tests.boot.test_boot import offline
 from tests.integration.deployed import Deployed, deployed
 from tests.integration.fleet import Processes, wait_until, write_person
@@ -113,7 +114,7 @@ def test_a_blank_card_to_trained_signs(home: Path, capsys: pytest.CaptureFixture
                 processes.serve(CONFIG, *url, password=made.password("coordinator"))
                 with timed(times, "three rounds, from the coordinator's start on"):
                     wait_until(lambda: closed(processes) >= 3, PATIENCE_S, "three rounds")
-                times["resident memory at most, training, MB"] = board.resident_mb()[1]
+                note_memory(board, times)
                 power_cut(board, processes, times)
                 as_told(board)
                 with timed(times, "switching off"):
@@ -142,8 +143,16 @@ def idle_mb(board: Board) -> float:
     """Memory of a service that has nothing to do; started again, for the first start also compiles the client."""
     board.inside("systemctl", "restart", "hidenseek")
     time.sleep(SETTLED_S)
-    wait_until(lambda: board.resident_mb()[0] > 0, PATIENCE_S, "the service")
-    return board.resident_mb()[0]
+    wait_until(lambda: resident(board.inside).client > 0, PATIENCE_S, "the service")
+    return resident(board.inside).client
+
+
+def note_memory(board: Board, times: dict[str, float]) -> None:
+    """What the service has taken at most, while the process that trains is there."""
+    found = resident(board.inside)
+    assert found.trainer, "rounds are trained, one after the other"
+    times["resident memory at most, process that trains, MB"] = found.trainer
+    times["resident memory at most, with its client, MB"] = found.both
 
 
 def as_told(board: Board) -> None:
@@ -169,4 +178,4 @@ def power_cut(board: Board, processes: Processes, times: dict[str, float]) -> No
         wait_until(lambda: closed(processes) > before, PATIENCE_S, "a round after the power cut")
         times["power on to the next round's mask"] = round(time.monotonic() - began_s, 1)
         assert processes.wait("coordinator", PATIENCE_S) == 0
-    times["resident memory at most, second boot, MB"] = board.resident_mb()[1]
+    times["resident memory at most, second boot, MB"] = resident(board.inside).both

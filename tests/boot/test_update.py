@@ -16,17 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import cli
 from coordinator.brokers.announce import announced
 from coordinator.models import build_plan
 from export.image import service
 from tests.boot import bases, limit
 from tests.boot.conftest import NEXT
-from tests.boot.first import KEY, first_boot, needed, note, timed
+from tests.boot.first import KEY, first_boot, needed, site, timed
 from tests.boot.machine import Machine, inserted
 from tests.helpers import random_ticket
-from tests.integration.deployed import deployed
-from tests.integration.fleet import Processes, wait_until, write_person
+from tests.integration.fleet import Processes, wait_until
 from tests.integration.updating import closed, offer, software, update
 from tests.wheels import altered
 from wire import __version__
@@ -76,63 +74,54 @@ def test_a_card_is_brought_up_to_date_in_its_sandbox(
 ) -> None:
     """A client is fetched, tried and kept by a service without rights; bad ones go; a hung one is started again."""
     monkeypatch.chdir(tmp_path)
-    times: dict[str, float] = {}
-    base, processes = bases.BASES[name], Processes(tmp_path)
-    write_person(tmp_path / "data/pi-1", seed=3)
-    (tmp_path / "devices.yaml").write_text(CONFIG)
-    bases.image(name, tmp_path / "stock.img")
-    with deployed(tmp_path, "mosquitto", devices="{pi-1: {}}") as made, capsys.disabled():
-        ours = ["--wheels", str(wheels[__version__].parent), "--deploy", str(made.folder)]
-        assert cli.main(["flash", "pi-1", "--image", "stock.img", *ours, "--to", "pi-1.img"]) == 0
-        url = ["--broker", made.url("coordinator"), "--ca", str(made.folder / "ca.crt")]
-        try:
-            processes.serve(CONFIG, *url, password=made.password("coordinator"))
-            with inserted(tmp_path / "pi-1.img", tmp_path / "pi-1") as machine:
-                first_boot(machine, base, made, times)
-                wait_until(lambda: software(processes) == __version__, 60, "the device to join")
-                wait_until(lambda: closed(processes) >= 2, 60, "two rounds")
-                pid, most = machine.service("MainPID"), int(machine.service("MemoryMax"))
-                with limit.held(machine.service_pid, most) as held:
-                    with timed(times, "update announced to joined, trained and kept"):
-                        assert update(made, tmp_path, monkeypatch, wheels[NEXT].parent, "--stages", "50,100") == 0
-                    assert software(processes) == NEXT
-                    in_the_sandbox(machine, pid)
-                    assert not held.was_short
-                    if held.largest_mb is not None:
-                        times[f"memory charged to the service's limit meanwhile, of {most / 1e6:.0f} MB"] = round(
-                            held.largest_mb, 1
-                        )
-                for version, module, before, after, why in USELESS:
-                    folder = altered(wheels[NEXT], tmp_path / version, version, module, before, after)
-                    with timed(times, f"bad update {version} announced to taken back"):
-                        assert update(made, tmp_path, monkeypatch, folder, "--stages", "100", "--wait", "3") == 31
-                    assert software(processes) == f"{NEXT} ({version} failed)"
-                    assert re.search(f"client {version} is taken back: {why}", machine.journal())
-                    goes_on(processes)
-                assert not machine.inside("ls", f"{service.HOME}/mine").startswith(f"{service.HOME}/mine\n")
-                next_ticket = random_ticket(build_plan("har-resnet"), 0.1, seed=4)
-                (tmp_path / "next.hns").write_bytes(next_ticket.encoded)
-                with timed(times, "ticket of a run to come announced to tried"):
-                    assert offer(made, tmp_path, monkeypatch, "--bundle", "next.hns", "--stages", "100") == 0
+    ours = wheels[__version__].parent
+    with capsys.disabled(), site(name, tmp_path, CONFIG, ours, devices="{pi-1: {}}") as there:
+        made, processes, times = there.made, there.processes, there.times
+        there.flash("pi-1")
+        there.serve()
+        with inserted(tmp_path / "pi-1.img", tmp_path / "pi-1") as machine:
+            first_boot(machine, there)
+            wait_until(lambda: software(processes) == __version__, 60, "the device to join")
+            wait_until(lambda: closed(processes) >= 2, 60, "two rounds")
+            pid, most = machine.service("MainPID"), int(machine.service("MemoryMax"))
+            with limit.held(machine.service_pid, most) as held:
+                with timed(times, "update announced to joined, trained and kept"):
+                    assert update(made, tmp_path, monkeypatch, wheels[NEXT].parent, "--stages", "50,100") == 0
+                assert software(processes) == NEXT
+                in_the_sandbox(machine, pid)
+                assert not held.was_short
+                if held.largest_mb is not None:
+                    times[f"memory charged to the service's limit meanwhile, of {most / 1e6:.0f} MB"] = round(
+                        held.largest_mb, 1
+                    )
+            for version, module, before, after, why in USELESS:
+                folder = altered(wheels[NEXT], tmp_path / version, version, module, before, after)
+                with timed(times, f"bad update {version} announced to taken back"):
+                    assert update(made, tmp_path, monkeypatch, folder, "--stages", "100", "--wait", "3") == 31
+                assert software(processes) == f"{NEXT} ({version} failed)"
+                assert re.search(f"client {version} is taken back: {why}", machine.journal())
                 goes_on(processes)
-                machine.cut_power()
-                moved(machine)
-                be_impatient(machine)
-                with announced("t", made.settings.broker_nodes(), ["127.0.0.1"]):
-                    with timed(times, "power on to found again"):
-                        machine.boot()
-                        goes_on(processes)
-                    assert "trying that, its certificate decides" in machine.journal()
-                    said = software(processes)
-                    assert re.fullmatch(rf"{NEXT} \(0\.5\.0 failed; bundle [0-9a-f]{{12}} ready\)", said), "as before"
-                    with timed(times, f"hung to trained again, watchdog of {WATCHDOG_S} s"):
-                        os.kill(machine.service_pid, signal.SIGSTOP)
-                        wait_until(lambda: machine.service("NRestarts") != "0", 60, "the watchdog")
-                        goes_on(processes)
-                assert "Watchdog timeout" in machine.inside("journalctl", "-u", "hidenseek", "--no-pager")
-        finally:
-            processes.stop()
-    note(name, times)
+            assert not machine.inside("ls", f"{service.HOME}/mine").startswith(f"{service.HOME}/mine\n")
+            next_ticket = random_ticket(build_plan("har-resnet"), 0.1, seed=4)
+            (tmp_path / "next.hns").write_bytes(next_ticket.encoded)
+            with timed(times, "ticket of a run to come announced to tried"):
+                assert offer(made, tmp_path, monkeypatch, "--bundle", "next.hns", "--stages", "100") == 0
+            goes_on(processes)
+            machine.cut_power()
+            moved(machine)
+            be_impatient(machine)
+            with announced("t", made.settings.broker_nodes(), ["127.0.0.1"]):
+                with timed(times, "power on to found again"):
+                    machine.boot()
+                    goes_on(processes)
+                assert "trying that, its certificate decides" in machine.journal()
+                said = software(processes)
+                assert re.fullmatch(rf"{NEXT} \(0\.5\.0 failed; bundle [0-9a-f]{{12}} ready\)", said), "as before"
+                with timed(times, f"hung to trained again, watchdog of {WATCHDOG_S} s"):
+                    os.kill(machine.service_pid, signal.SIGSTOP)
+                    wait_until(lambda: machine.service("NRestarts") != "0", 60, "the watchdog")
+                    goes_on(processes)
+            assert "Watchdog timeout" in machine.inside("journalctl", "-u", "hidenseek", "--no-pager")
 
 
 def in_the_sandbox(machine: Machine, pid: str) -> None:
