@@ -59,6 +59,18 @@ class Network(Structure):
     ]
 
 
+COUNTS = (  # what returns a whole number
+    "hs_cpu_level",
+    "hs_vector_width",
+    "hs_struct_bytes",
+    "hs_check",
+    "hs_step",
+    "hs_gradient",
+    "hs_multiply_adds",
+    "hs_cycles",
+)
+
+
 class Result(Structure):
     """`hs_result`: loss and correct samples of a batch."""
 
@@ -111,17 +123,15 @@ def _open(path: Path) -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise RuntimeMissing(f"cannot be loaded ({error})", where=str(path)) from error
-    for name in (
-        "hs_cpu_level",
-        "hs_vector_width",
-        "hs_struct_bytes",
-        "hs_check",
-        "hs_step",
-        "hs_gradient",
-        "hs_multiply_adds",
-        "hs_cycles",
-    ):
-        getattr(library, name).restype = c_int64
+    try:
+        for name in COUNTS:
+            getattr(library, name).restype = c_int64
+    except AttributeError as error:
+        raise RuntimeMissing(
+            f"built from other sources ({error})",
+            where=str(path),
+            hint="Build it again: python -m edge_client.kernels.build",
+        ) from None
     library.hs_struct_bytes.argtypes = [c_int64]
     library.hs_multiply_adds.argtypes = [c_int64, POINTER(c_float)]
     library.hs_cycles.argtypes = [c_int64]
