@@ -39,6 +39,10 @@ While hidenseek serve runs, it follows within a second. The state folder, or the
 
 
 CONFIG = Path("devices.yaml")
+AT_THE_BROKER = {
+    "revoke": " If it has a certificate of the deployment's, that opens the broker no more, and its connection ends.",
+    "restore": " Its certificate of the deployment's, if it has one, is good again.",
+}
 STATE_HELP = "state folder of hidenseek serve"
 
 
@@ -63,7 +67,7 @@ def add_fleet(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         action = actions.add_parser(
             name,
             help=text,
-            description=text[0].upper() + text[1:] + ".",
+            description=text[0].upper() + text[1:] + "." + AT_THE_BROKER.get(name, ""),
             epilog=f"examples:\n  hidenseek fleet {name}{'' if name in of_all else ' pi-07'}"
             + (" --deploy deploy" if name == "approve" else " --state hidenseek-default"),
             formatter_class=command.HelpFormatter,

@@ -38,6 +38,7 @@ KEEPALIVE_S = 60  # 4 bytes each: 5.8 kB a day; a device that vanished is known 
 UNAVAILABLE = 0x88  # "Server unavailable": a cluster that elects a leader, a broker that starts
 MAX_QUEUED = 65_535  # as many as there are packet numbers
 IN_FLIGHT = 100  # sent and not acknowledged yet; what AWS IoT takes of a client, and five times paho's own
+ASK_WHY_S = 60.0  # between questions why a broker ends connections without a word
 FULL_S = 30.0  # publishing waits so long for room, once all numbers are taken
 SEPARATOR = re.compile(r",(?=\w+://)")  # of the addresses of a cluster's nodes; a password may hold commas
 RETRY_HINT = "Check that the broker runs and that the address is right: hidenseek-edge join --broker mqtt://HOST:PORT"
@@ -169,6 +170,8 @@ class MqttTransport:
         self._routes = Routes(broker.nodes, discover=broker.discover, certified=broker.certificate is not None)
         self._refusal: str | None = None
         self._unavailable = False
+        self._greeted = False  # by the broker, on this connection
+        self._asked_s = float("-inf")  # what it has against our certificate
         websocket = broker.scheme in ("ws", "wss")
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -311,6 +314,7 @@ class MqttTransport:
 
     def _on_pre_connect(self, client: paho.Client, _u: Any) -> None:
         self._number += 1
+        self._greeted = False
         if self._will is not None:
             topic, payload = self._will(self._number)
             client.will_set(topic, payload, qos=1, retain=True)
@@ -321,7 +325,7 @@ class MqttTransport:
             self._unavailable = reason.value == UNAVAILABLE
             self._put(Disconnected(reason=str(reason), refused=not self._unavailable))
         else:
-            self._shown = _certificate_of(self._client.socket())
+            self._shown, self._greeted = _certificate_of(self._client.socket()), True
             self._put(Connected(number=self._number))
 
     def _put(self, event: Event) -> None:
@@ -335,12 +339,21 @@ class MqttTransport:
 
     def _on_connect_fail(self, _c: Any, _u: Any) -> None:
         self._try_another(failed=True)
-        self._put(Disconnected(reason="no answer"))
+        self._put(self._refusal_of_certificate() or Disconnected(reason="no answer"))
 
     def _on_disconnect(self, _c: Any, _u: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:
         if reason.is_failure:  # otherwise it was our wish
             self._try_another()
-        self._put(Disconnected(reason=str(reason)))
+        refused = self._refusal_of_certificate() if reason.is_failure else None
+        self._put(refused or Disconnected(reason=str(reason)))
+
+    def _refusal_of_certificate(self) -> Disconnected | None:
+        """That our certificate was taken back, or has ended, since it was last taken: it is no use to go on trying."""
+        if not self._broker.certificate or self._greeted or time.monotonic() - self._asked_s < ASK_WHY_S:
+            return None
+        self._asked_s = time.monotonic()
+        said = _of_certificate(self._broker)
+        return Disconnected(reason=said.what, refused=True) if said else None
 
     def _on_message(self, client: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
         def acknowledge() -> None:

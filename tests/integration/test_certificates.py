@@ -24,6 +24,7 @@ from tests.integration.test_enrolment import boot, flashed
 from wire import claim, pkcs10, signing
 from wire.errors import BrokerRefused, JoinRefused
 from wire.mqtt import Broker, MqttTransport, parse_url, tls_context
+from wire.transport import Connected, Disconnected
 
 pytestmark = pytest.mark.broker
 NAME = certificate_name("pi-1")
@@ -211,8 +212,16 @@ def test_a_revoked_device_is_out_at_once_and_comes_back(tmp_path: Path, capsys: 
 
         assert cli.main(["fleet", "restore", "pi-1", *fleet]) == 0
         assert "its certificate is good again" in capsys.readouterr().out
-        connect(made, state / NAME).close()
         boot(made, state, claim.RENEWAL, password, certified=True)
+        at_work = MqttTransport(shown(made, state / NAME), client_id="pi-1")
+        at_work.connect(10.0)
+        try:
+            assert isinstance(at_work.receive(5.0), Connected)
+            assert cli.main(["fleet", "revoke", "pi-1", *fleet]) == 0
+            ends = [at_work.receive(10.0) for _ in range(2)]
+        finally:
+            at_work.close()
+        assert any(isinstance(one, Disconnected) and one.refused and "taken back" in one.reason for one in ends), ends
 
 
 def test_another_card_and_a_removed_account_end_certificates(tmp_path: Path) -> None:

@@ -167,11 +167,11 @@ class Operator:
 @pytest.fixture
 def operator(tmp_path: Path) -> Iterator[Operator]:
     """With a broker, a coordinator and three devices at work."""
-    ports = free_ports(2)
+    ports = free_ports(3)
     operator = Operator(home=tmp_path, here=tmp_path / "first", port=ports[0])
     operator.here.mkdir()
     (operator.here / "devices.yaml").write_text(CONFIG)
-    where = f"--kind mosquitto --hosts localhost --port {ports[0]} --ws-port {ports[1]}"
+    where = f"--kind mosquitto --hosts localhost --port {ports[0]} --ws-port {ports[1]} --certificate-port {ports[2]}"
     operator.types(f"hidenseek broker init {where} -o deploy")
     (tmp_path / "ca.crt").write_bytes((operator.here / "deploy/ca.crt").read_bytes())
     try:
