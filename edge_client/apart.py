@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edge_client.workshop import Workshop
 
 log = logging.getLogger("hidenseek.edge")
-LINGER_S = 30.0  # starting anew takes a second or two on a small board
+LINGER_S = 30.0  # starting anew took 0.5 s on a PC at load 14, and takes a board some seconds
 PAUSE_S = 0.05
 LISTEN_S = 1.0
 HUNG_S = 300.0  # a step, an answer; no board that can train at all needs as long

@@ -6,18 +6,29 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge_client import counts
+from edge_client import apart, counts
 from edge_client.apart import Apart
 from edge_client.data import load
+from edge_client.events import VotesTaken, VotesUnusable
+from edge_client.runtimes import registry
+from edge_client.work import Finished, Work
 from edge_client.workshop import Workshop
+from export.bundle import make_bundle
+from tests.helpers import pooled_plan, random_ticket
 from tests.integration.fleet import write_person
+from wire import mask
 from wire.errors import DataError, StateError
+from wire.messages import Federation, Round
+from wire.settings import Training
 
+TICKET = random_ticket(pooled_plan("har-cnn", 32, 3), 0.3, seed=1)
 WAITS = """
 import sys
 from edge_client import agent, apart, cli, client, counts, releases, staging, store, updates
@@ -71,6 +82,20 @@ def test_what_is_wrong_in_there_is_raised_here(tmp_path: Path) -> None:
         work.counts()
 
 
+def test_one_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog would see nothing of it, for the client goes on."""
+    monkeypatch.setattr(apart, "HUNG_S", 0.2)
+    monkeypatch.setattr(apart, "LISTEN_S", 0.05)
+    alive: list[int] = []
+    work = Apart(lambda: Workshop(device="pi-1", load=lambda: time.sleep(60)), alive=lambda: alive.append(1))  # type: ignore[arg-type, return-value]
+    with pytest.raises(StateError, match="training has hung"):
+        work.counts()
+    assert len(alive) > 1, "until then the service manager is told that all is well"
+    assert work._child is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(work._child.pid, 0)
+
+
 def test_samples_are_counted_once(tmp_path: Path) -> None:
     """While the files are the same; anew when one was written to, has come, or the record is damaged."""
     data, state = write_person(tmp_path / "data", seed=1, samples=40), tmp_path / "state"
@@ -110,3 +135,58 @@ def test_data_that_are_refused_are_read_again(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no good"):
             counts.of(tmp_path, tmp_path, refuse)
     assert not (tmp_path / counts.RECORD).exists()
+
+
+def announced(number: int, base: int, votes: mask.Votes, known: mask.Votes | None) -> Round:
+    """A round that asks everybody."""
+    coded = mask.encode_votes(votes, TICKET.ends, known)
+    return Round(
+        run=bytes(8), number=number, selected=("pi-1",), evaluate=True, final=False, votes=coded, base=base,
+        digest=votes.digest,
+    )  # fmt: skip
+
+
+def two_rounds(work: Work, bundle: Path, pause: Callable[[], None]) -> list[Finished]:
+    """Votes of a first round, a training, votes in the context of those, and another training."""
+    federation = Federation(
+        run=bytes(8), name="t", rounds=2, ticket=TICKET.id, bundles={}, training=Training(epochs=2), seed=5,
+        key=bytes(32), issued=1, telemetry=True,
+    )  # fmt: skip
+    work.open(bundle, bytes.fromhex(bundle.stem), federation)
+    first = mask.unanimous(TICKET.kept)
+    second = mask.votes_of(np.arange(TICKET.kept, dtype=np.uint32) % 4, 3, first.signs)
+    found = []
+    for one in (announced(1, 0, first, None), announced(2, 1, second, first)):
+        pause()
+        assert isinstance(work.take_votes(one), VotesTaken)
+        assert work.evaluate(one).test_samples == 10
+        work.start(one)
+        while (finished := work.step()) is None:
+            time.sleep(work.pause_s)
+        assert not work.training
+        found.append(finished)
+    assert isinstance(work.take_votes(announced(3, 1, second, first)), VotesUnusable), "it does not have those"
+    return found
+
+
+def test_training_apart_comes_to_the_same(tmp_path: Path) -> None:
+    """Masks and personal network are those of a workshop in this process, also if the other had ended between."""
+    rng, runtime = np.random.default_rng(1), registry.pick(None)
+    y = np.arange(50) % 3
+    np.savez(tmp_path / "a.npz", x=rng.normal(size=(50, *TICKET.plan.input_shape)).astype(np.float32), y=y)
+    made = make_bundle(TICKET, runtime, Training(epochs=2))
+    bundle = tmp_path / f"{made.id.hex()}.hnsb"
+    bundle.write_bytes(made.encoded)
+    away = Apart(lambda: workshop(tmp_path), linger_s=0.0)
+    here = two_rounds(workshop(tmp_path), bundle, lambda: None)
+    there = two_rounds(away, bundle, lambda: away.rest(time.monotonic()))
+    away.close()
+    for one, other in zip(here, there, strict=True):
+        assert one.personal == other.personal
+        assert (one.update.signs, one.update.loss, one.update.correct) == (
+            other.update.signs, other.update.loss, other.update.correct,
+        )  # fmt: skip
+        assert one.spent is not None
+        assert other.spent is not None
+        assert one.spent.steps == other.spent.steps
+    assert [one.spent.cold_start_ms is not None for one in there if one.spent] == [True, True], "opened for each"
