@@ -36,7 +36,7 @@ LINGER_S = 30.0  # starting anew took 0.5 s on a PC at load 14, and takes a boar
 PAUSE_S = 0.05
 LISTEN_S = 1.0
 HUNG_S = 300.0  # a step, an answer; no board that can train at all needs as long
-END_S = 10.0
+END_S = 2.0  # to finish a step; nothing is lost if it does not
 LENGTH = struct.Struct("<Q")
 DONE, FAILED, TRAINED = "done", "failed", "trained"  # what it says
 
