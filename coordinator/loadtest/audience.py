@@ -11,19 +11,22 @@ from random import Random
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wire import mask, signing
+from wire import dither, mask, signing
 from wire.bundle import Bundle, decode_bundle
 from wire.channel import Garbled, unseal
 from wire.errors import WireError
-from wire.mask import Votes
+from wire.mask import Context, Votes
 from wire.messages import BundleBytes, CatchUp, Federation, Message, Round
-from wire.prng import generator
+from wire.prng import generator, training_seed
 
+Chances = NDArray[np.float32]
 K = TypeVar("K")
 V = TypeVar("V")
 REMEMBERED = 64
 FIRST_FLIPS, FEWEST_FLIPS = 0.25, 0.03  # share of the weights whose sign local training turns: docs/method.md
+FEWEST_CHANGES = 0.005  # of bits of scores; with the share of those that are unsure about as many as devices change
 
 
 class Audience:
@@ -44,7 +47,7 @@ class Audience:
         self._opened: OrderedDict[tuple[str, bytes], Message | Garbled] = OrderedDict()
         self._bundle: tuple[bytes, Bundle] | None = None
         self._votes: OrderedDict[tuple[bytes, int], Votes] = OrderedDict()
-        self._chances: OrderedDict[bytes, np.ndarray[tuple[int], np.dtype[np.float32]]] = OrderedDict()
+        self._chances: OrderedDict[bytes, Chances] = OrderedDict()
 
     @property
     def acquainted(self) -> bool:
@@ -123,21 +126,31 @@ class Audience:
         _keep(self._votes, key, votes)
         return True
 
-    def train(self, run: bytes, number: int, device: str) -> bytes:
-        """A coded sign mask such as training would come to.
+    def train(self, federation: Federation, run: bytes, number: int, device: str) -> bytes:
+        """A coded mask such as training would come to.
 
-        A weight's sign turns the more often, the less the voters agreed on it, so that masks grow shorter from round
-        to round as those of devices do.
+        What a device would send without training changes the more often the less sure it is, so that masks grow
+        shorter from round to round as those of devices do.
         """
         assert self._bundle is not None
         ends, votes = self._bundle[1].ticket.ends, self._votes[run, number]
+        known = dither.context(votes, federation.training, training_seed(federation.seed, number, device))
+        chance = self._dithered(known) if federation.training.dither else self._chance(votes)
+        draw = generator((self._seed, "mask", number, device)).random(votes.signs.size, dtype=np.float32)
+        return mask.encode_signs(known.signs ^ (draw < chance), known, ends)
+
+    def _dithered(self, known: Context) -> Chances:
+        unsure = np.minimum(known.levels, mask.LEVELS - 1 - known.levels).astype(np.float32) / np.float32(mask.LEVELS)
+        chance: Chances = np.maximum(unsure * np.float32(0.3), np.float32(FEWEST_CHANGES))
+        return chance
+
+    def _chance(self, votes: Votes) -> Chances:
         chance = self._chances.get(votes.digest)
         if chance is None:
             share = votes.dissent.astype(np.float32) / np.float32(votes.voters)
             chance = np.full_like(share, FIRST_FLIPS) if votes.voters == 1 else np.maximum(share * 0.6, FEWEST_FLIPS)
             _keep(self._chances, votes.digest, chance)
-        draw = generator((self._seed, "mask", number, device)).random(votes.signs.size, dtype=np.float32)
-        return mask.encode_signs(votes.signs ^ (draw < chance), votes, ends)
+        return chance
 
 
 def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:

@@ -150,6 +150,7 @@ class ScriptedDevice:
             started=started,
             greetings=0,
             draws=True,
+            dithers=True,
         )
 
     @property
@@ -317,11 +318,12 @@ class ScriptedDevice:
     def _train(self, announced: Round) -> None:
         """Make the mask now and send it when training would be over."""
         seconds = self._audience.random.uniform(*self._script.train_s)
-        tests = self._script.test_samples
+        tests, federation = self._script.test_samples, self._agent.federation
+        assert federation is not None
         update = MaskUpdate(
             run=announced.run,
             number=announced.number,
-            signs=self._audience.train(announced.run, announced.number, self.name),
+            signs=self._audience.train(federation, announced.run, announced.number, self.name),
             train_samples=self._script.train_samples,
             loss=single(self._audience.random.uniform(0.05, 1.0)),
             correct=round(tests * self._audience.random.uniform(0.7, 0.99)),
