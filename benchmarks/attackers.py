@@ -35,8 +35,7 @@ ATTACKS = {
     "plot": ("announced signs, 90 % of them the same random signs from all, always", "collude with scale 1"),
     "poison": ("a mask trained on labels one class off", "weights trained on labels one class off"),
 }
-HIDDEN = 0.45  # below what `coordinator.robust` calls turned
-PLOTTED = 0.9  # half of them are turned
+BELOW = 0.03  # what `coordinator.robust` calls turned, who knows the defence turns so much less
 HONEST, HOSTILE = b"\x00", b"\x01"
 
 
@@ -80,6 +79,16 @@ class HostileHideNseek(HideNseek):
         super().__init__(task, settings)
         self.hostile = hostile_devices(task, settings.attackers)
 
+    @property
+    def limits(self) -> robust.Limits:
+        """Those of the defence."""
+        return robust.DITHERED if self.settings.dither else robust.SIGNS
+
+    @property
+    def hidden(self) -> float:
+        """Share that can be turned without being found."""
+        return self.limits.turned - BELOW
+
     def start(self) -> State:
         """Nobody judged yet."""
         counts = np.zeros(len(self.task.devices), dtype=np.int64)
@@ -118,10 +127,10 @@ class HostileHideNseek(HideNseek):
             case "invert":
                 return ~announced
             case "hide":
-                return announced ^ (prng.generator((seed, "hide")).random(announced.size) < HIDDEN)
+                return announced ^ (prng.generator((seed, "hide")).random(announced.size) < self.hidden)
             case "plot":
                 rng = prng.generator((self.task.seed, "plot"))
-                same = rng.random(announced.size) < PLOTTED
+                same = rng.random(announced.size) < 2 * self.hidden  # half of those are turned
                 return np.where(same, rng.random(announced.size) < 0.5, announced)
             case "collude":
                 seed = self.task.seed
@@ -136,7 +145,7 @@ class HostileHideNseek(HideNseek):
             changed = sent ^ known.signs  # as `coordinator.dithered` looks at masks; of signs, that is the mask itself
             masks[update.device] = robust.pack(votes.signs ^ changed)
         chance = self.training.flip_chance
-        kinds = {finding.device: finding.kind for finding in robust.judge(votes, masks, chance).findings}
+        kinds = {finding.device: finding.kind for finding in robust.judge(votes, masks, chance, self.limits).findings}
         here = {name: np.array([name == kinds.get(d) for d in self.task.devices]) for name in ("turned", "copy")}
         judged = np.array([device in masks for device in self.task.devices])
         kept: dict[str, Array] = {"judged": state["judged"] + judged}

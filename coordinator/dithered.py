@@ -135,7 +135,8 @@ def close(
     counted = tuple(changed)
     remarks: tuple[str, ...] = ()
     if defend:
-        judgement = robust.judge(previous.votes, {device: packed for device, (packed, _) in changed.items()})
+        seen = {device: packed for device, (packed, _) in changed.items()}
+        judgement = robust.judge(previous.votes, seen, limits=robust.DITHERED)
         counted, remarks = judgement.counted, tuple(finding.text for finding in judgement.findings)
     if not counted:
         return previous, (*remarks, f"none of {len(changed)} masks was counted, the scores stay as they are")

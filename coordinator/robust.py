@@ -5,7 +5,9 @@ masks that say the same wrong thing, so two things are looked for:
 
 - A mask that **turns** half of what is agreed, or all but half. Training starts from the announced votes, with the
   more certain signs further from turning: however large its steps are, its mask is more like them than a coin toss.
-- A **copy**: two masks whose changes are all but the same. One of them is counted, the first by device id.
+  Of dithered scores an honest mask turns a fifth at most, and what many turn adds up: the limit is lower.
+- A **copy**: two masks whose changes are all but the same. One of them is counted, the first by device id. Of dithered
+  scores, where every device has thresholds of its own, two that have half of their changes in common are one.
 
 Both hold even where most masks of a round are hostile, for the first is against what was announced and the
 second among any two. How far a mask is from the round's others, in deviations, is *not* used: people who move
@@ -28,13 +30,28 @@ from wire.mask import Signs, Votes
 
 Packed: TypeAlias = NDArray[np.uint8]  # signs (kept,) in bytes, the first in the highest bit, zeros at the end
 
-TURNED = 0.48  # random masks turn 0.5; honest ones at most 0.29 (docs/robustness.md)
-COPIED = 0.1  # of the changes of both together; J = 9 / 11 in Jaccard's index. Honest masks at least 0.35
 FEWEST = 64  # changes of two masks together, for them to be called copies
 ROOM = 1 << 20  # bytes of masks compared at once: 32 MB as numbers
 SIGMAS = 4.0  # of randomised response: by so much a device must be beyond a limit
 
 _ONES = np.array([byte.bit_count() for byte in range(256)], dtype=np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far honest masks go (docs/robustness.md).
+
+    Attributes:
+        turned: share of what is agreed that a mask may turn.
+        copied: of the changes of two masks together, how much they must be apart.
+    """
+
+    turned: float
+    copied: float
+
+
+SIGNS = Limits(turned=0.48, copied=0.1)  # random masks turn 0.5, honest ones at most 0.29; those are 0.35 apart
+DITHERED = Limits(turned=0.30, copied=0.5)  # honest ones turn 0.20, and each has thresholds of its own: 0.74 apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +98,13 @@ class Pairs:
         """What two masks change, added up, float64 (n, n)."""
         return self.changes[:, None] + self.changes[None, :]
 
-    def copies(self, fewest: float) -> list[tuple[int, int]]:
-        """Pairs of which one is all but the other and that change `fewest` together or more: indices, in order."""
+    def copies(self, fewest: float, copied: float) -> list[tuple[int, int]]:
+        """Pairs that are less than `copied` apart and change `fewest` together or more: indices, in order."""
         found: list[tuple[int, int]] = []
         for first, change in enumerate(self.changes):  # a row at a time: of thousands, all pairs at once fill memory
             together = change + self.changes[first + 1 :]
             apart = self.apart[first, first + 1 :] + SIGMAS * self.noise
-            alike = (apart < COPIED * together) & (together >= fewest)
+            alike = (apart < copied * together) & (together >= fewest)
             found += [(first, first + 1 + int(second)) for second in np.flatnonzero(alike)]
         return found
 
@@ -145,16 +162,17 @@ def compare(previous: Votes, masks: Mapping[str, Packed], flip_chance: float = 0
     )
 
 
-def judge(previous: Votes, masks: Mapping[str, Packed], flip_chance: float = 0.0) -> Judgement:
+def judge(previous: Votes, masks: Mapping[str, Packed], flip_chance: float = 0.0, limits: Limits = SIGNS) -> Judgement:
     """Decide which masks are counted.
 
     Args:
         previous: as announced with the round.
         masks: by device, in bytes.
         flip_chance: with which devices turn signs at random before sending (`wire.settings.Training`).
+        limits: how far honest masks go.
     """
     found: dict[str, Finding] = {}
-    limit = TURNED + SIGMAS * _noise(previous, flip_chance)
+    limit = limits.turned + SIGMAS * _noise(previous, flip_chance)
     for device, share in turned(previous, masks).items():
         honest = _without(flip_chance, share)
         if honest > limit:
@@ -163,7 +181,7 @@ def judge(previous: Votes, masks: Mapping[str, Packed], flip_chance: float = 0.0
     rest = {device: mask for device, mask in masks.items() if device not in found}
     kept = max(previous.signs.size, 1)
     pairs = compare(previous, rest, flip_chance)
-    for one, other in pairs.copies(FEWEST / kept):
+    for one, other in pairs.copies(FEWEST / kept, limits.copied):
         first, second = pairs.devices[one], pairs.devices[other]
         if first in found or second in found:
             continue

@@ -157,6 +157,34 @@ def test_a_mask_against_all_that_is_agreed_is_not_counted() -> None:
     assert "none of 1 masks was counted" in remarks[-1]
 
 
+def test_nobody_changes_much_more_than_the_others() -> None:
+    """What many turn at random adds up, round by round; an honest mask turns a fifth at most."""
+    rng = np.random.default_rng(5)
+
+    def turned(share: float) -> tuple[str, Signs, Context]:
+        device, sent, known = sent_by("mallory", 0.0)
+        return device, sent ^ (rng.random(KEPT) < share), known
+
+    honest = [sent_by(f"pi-{n}", -0.05) for n in range(3)]
+    assert close([*honest, turned(0.2)])[1] == ()
+    after, remarks = close([*honest, turned(0.4)])
+    assert "mallory is not counted" in remarks[0]
+    assert same(after, close(honest)[0])
+
+
+def test_two_that_push_the_same_are_one() -> None:
+    """Under thresholds of their own, honest devices that come to the same scores send different bits."""
+    together = np.random.default_rng(6).random(KEPT) < 0.2
+    plot = []
+    for name in ("mallory", "trudy"):
+        device, sent, known = sent_by(name, 0.0)
+        plot.append((device, np.where(together, False, sent), known))
+    _, remarks = close(plot)
+    assert len(remarks) == 1
+    assert "trudy is not counted: its mask is a copy of mallory's" in remarks[0]
+    assert close([sent_by(f"pi-{n}", -0.1) for n in range(6)])[1] == ()
+
+
 def test_a_round_without_masks_is_none() -> None:
     """As with signs."""
     with pytest.raises(ValueError, match="no masks"):

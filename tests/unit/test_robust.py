@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coordinator.aggregate import LEVELS, close_votes, next_votes
-from coordinator.robust import COPIED, TURNED, compare, judge, pack, turned, unpack
+from coordinator.robust import SIGNS, compare, judge, pack, turned, unpack
 from wire.mask import Signs, Votes, unanimous
 from wire.settings import Training
 
@@ -90,8 +90,8 @@ def test_copies_count_once() -> None:
 def test_copies_with_a_few_signs_changed_are_copies() -> None:
     """Up to a tenth of the changes of both."""
     first, share = changed(0.25, 3), 0.25
-    barely = first ^ (np.random.default_rng(4).random(KEPT) < 0.5 * 2 * share * COPIED)
-    clearly = first ^ (np.random.default_rng(4).random(KEPT) < 2 * 2 * share * COPIED)
+    barely = first ^ (np.random.default_rng(4).random(KEPT) < 0.5 * 2 * share * SIGNS.copied)
+    clearly = first ^ (np.random.default_rng(4).random(KEPT) < 2 * 2 * share * SIGNS.copied)
     assert kinds({"a": first, "b": barely}) == {"b": "copy"}
     assert kinds({"a": first, "b": clearly}) == {}
 
@@ -146,7 +146,7 @@ def test_honest_masks_are_not_blamed_for_what_was_drawn() -> None:
     kept = 300_000
     votes = unanimous(kept)
     mask = (rng.random(kept) < 0.53) ^ (rng.random(kept) < chance)
-    assert turned(votes, {"a": pack(mask)})["a"] > TURNED
+    assert turned(votes, {"a": pack(mask)})["a"] > SIGNS.turned
     assert judge(votes, {"a": pack(mask)}, chance).counted == ("a",)
     assert judge(votes, {"a": pack(mask)}).counted == ()
 
@@ -166,7 +166,7 @@ def test_a_defended_round_counts_the_others() -> None:
     assert np.array_equal(votes.mean, expected.mean)
     (remark,) = remarks
     assert remark.startswith("bad is not counted: its mask turns 9")
-    assert f"over {TURNED:.0%}" in remark
+    assert f"over {SIGNS.turned:.0%}" in remark
 
 
 def test_a_round_of_hostile_masks_alone_changes_nothing() -> None:
