@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from coordinator.aggregate import MEMORY, next_votes
 from tests.integration.fleet import rows
+from tests.recount import Recount
 from wire import mask, personal
 from wire.errors import HidenseekError
 from wire.mask import Votes
 from wire.state_folder import PERSONAL
-from wire.ticket import Ticket, decode_ticket
+from wire.ticket import decode_ticket
 
 SENT = re.compile(r"round (\d+): mask ([0-9a-f]{16}) sent")
 CONFIRMED = re.compile(r"round (\d+): mask confirmed")
@@ -82,12 +82,12 @@ def audit(database: Path, logs: Mapping[str, str], states: Mapping[str, Path], r
         return ledger
     ledger.broken += _masks(ledger)
     ledger.broken += _rounds(ledger, quorum)
-    (encoded,) = rows(database, "SELECT ticket FROM run")[0]
+    encoded, settings = rows(database, "SELECT ticket, settings FROM run")[0]
     assert isinstance(encoded, bytes)
-    ticket = decode_ticket(encoded)
+    recount = Recount.of(decode_ticket(encoded), str(settings))
     try:
-        ledger.broken += _votes(ledger, ticket)
-        ledger.broken += _learned(ledger, ticket, states)
+        ledger.broken += _votes(ledger, recount)
+        ledger.broken += _learned(ledger, recount, states)
     except HidenseekError as error:
         ledger.broken.append(f"the database holds what does not decode: {error}")
     return ledger
@@ -142,24 +142,28 @@ def _rounds(ledger: Ledger, quorum: int) -> Iterator[str]:
             yield f"round {number}, {device}: its mask is counted, and it was not asked"
 
 
-def _votes(ledger: Ledger, ticket: Ticket) -> Iterator[str]:
+def _votes(ledger: Ledger, recount: Recount) -> Iterator[str]:
     """Every round's announced votes are those of its stored masks, each counted once."""
-    announced = {number: mask.decode_votes(one.votes, ticket.ends) for number, one in ledger.rounds.items()}
-    if not _same(announced[1], mask.unanimous(ticket.kept)):
+    ends = recount.ticket.ends
+    announced = {number: mask.decode_votes(one.votes, ends) for number, one in ledger.rounds.items()}
+    scores = recount.start()
+    if not _same(announced[1], scores.votes):
         yield "round 1: the votes announced with it are not the ones every run starts with"
     for number in sorted(ledger.rounds)[:-1]:
-        before, after = announced[number], announced[number + 1]
-        masks = ledger.rounds[number].masks.items()
-        signs = {device: mask.decode_signs(coded, before, ticket.ends) for device, coded in masks}
-        if not signs or _same(next_votes(before, signs.values(), MEMORY), after):
+        before, after = replace(scores, votes=announced[number]), announced[number + 1]
+        masks = sorted(ledger.rounds[number].masks.items())
+        if not masks:
             continue
-        yield f"round {number}: the votes announced after it are not those of its {len(signs)} stored masks"
-        for device, own in signs.items():
-            if _same(next_votes(before, [*signs.values(), own], MEMORY), after):
+        scores = recount.close(number, before, masks)
+        if _same(scores.votes, after):
+            continue
+        yield f"round {number}: the votes announced after it are not those of its {len(masks)} stored masks"
+        for device, coded in masks:
+            if _same(recount.close(number, before, [*masks, (device, coded)]).votes, after):
                 ledger.doubled.add((number, device))
                 yield f"round {number}, {device}: its mask is counted twice"
-            others = [other for name, other in signs.items() if name != device]
-            if others and _same(next_votes(before, others, MEMORY), after):
+            others = [(name, other) for name, other in masks if name != device]
+            if others and _same(recount.close(number, before, others).votes, after):
                 yield f"round {number}, {device}: its mask is stored and not counted"
 
 
@@ -167,8 +171,9 @@ def _same(one: Votes, other: Votes) -> bool:
     return np.array_equal(one.signs, other.signs) and np.array_equal(one.mean, other.mean)
 
 
-def _learned(ledger: Ledger, ticket: Ticket, states: Mapping[str, Path]) -> Iterator[str]:
-    """The signs a device last ended with are those the coordinator reads out of its mask: both knew the same votes."""
+def _learned(ledger: Ledger, recount: Recount, states: Mapping[str, Path]) -> Iterator[str]:
+    """What a device last ended with goes with what the coordinator reads out of its mask: both knew the same votes."""
+    ticket = recount.ticket
     for device, folder in states.items():
         path = folder / PERSONAL
         if not path.exists():
@@ -177,7 +182,7 @@ def _learned(ledger: Ledger, ticket: Ticket, states: Mapping[str, Path]) -> Iter
         one = ledger.rounds.get(learned.number)
         if one is None or device not in one.masks:
             continue
-        read = mask.decode_signs(one.masks[device], mask.decode_votes(one.votes, ticket.ends), ticket.ends)
-        if not np.array_equal(read, learned.signs):
-            wrong = int((read != learned.signs).sum())
+        votes = mask.decode_votes(one.votes, ticket.ends)
+        wrong = recount.contradicted(learned.number, votes, device, one.masks[device], learned.signs)
+        if wrong:
             yield f"round {learned.number}, {device}: {wrong} of {ticket.kept} signs differ between card and mask"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.aggregate import MEMORY, next_votes
 from tests.chaos.fleet import copy_database
 from tests.chaos.trial import judge, records, trial
+from tests.recount import Recount
 from wire import mask
 from wire.ticket import decode_ticket
 
@@ -45,11 +45,14 @@ def _skip(db: sqlite3.Connection) -> None:
 
 def _announce(db: sqlite3.Connection, voters: list[str]) -> None:
     """Put the votes of these devices' masks in the place of those announced after the round."""
-    ends = decode_ticket(db.execute("SELECT ticket FROM run").fetchone()[0]).ends
-    before = mask.decode_votes(db.execute("SELECT votes FROM round WHERE number = ?", (NUMBER,)).fetchone()[0], ends)
-    coded = dict(db.execute("SELECT device, signs FROM mask WHERE number = ?", (NUMBER,)).fetchall())
-    masks = [mask.decode_signs(coded[device], before, ends) for device in voters]
-    votes = mask.encode_votes(next_votes(before, masks, MEMORY), ends)
+    encoded, settings = db.execute("SELECT ticket, settings FROM run").fetchone()
+    recount = Recount.of(decode_ticket(encoded), settings)
+    scores = recount.start()
+    for number in range(1, NUMBER + 1):
+        coded = dict(db.execute("SELECT device, signs FROM mask WHERE number = ?", (number,)).fetchall())
+        names = voters if number == NUMBER else sorted(coded)
+        scores = recount.close(number, scores, [(name, coded[name]) for name in names])
+    votes = mask.encode_votes(scores.votes, recount.ticket.ends)
     db.execute("UPDATE round SET votes = ? WHERE number = ?", (votes, NUMBER + 1))
 
 

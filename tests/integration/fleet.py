@@ -12,19 +12,21 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from coordinator.aggregate import MEMORY, next_votes
+from coordinator.aggregate import MEMORY
 from coordinator.asynchronous import Group, close_step
 from coordinator.place import Place, Server
 from coordinator.steps import DECAY
 from coordinator.store import Store
+from tests.recount import Recount
 from wire import mask
 from wire.errors import DataError, StateError
-from wire.ticket import decode_ticket
+from wire.mask import Votes
+from wire.ticket import Ticket, decode_ticket
 
 CLASSES = 6
 SAMPLES = 96
@@ -159,30 +161,46 @@ def rows(database: Place, sql: str) -> list[tuple[object, ...]]:
         db.close()
 
 
+def _step(number: int, announced: dict[int, Votes], masks: list[tuple[int, str, bytes]], ticket: Ticket) -> Votes:
+    """What an asynchronous step comes to."""
+    groups = [
+        Group(
+            staleness=number - began,
+            began=announced[began],
+            masks=[
+                (device, mask.decode_signs(coded, announced[began], ticket.ends))
+                for late, device, coded in masks
+                if late == began
+            ],
+        )
+        for began in {began for began, _, _ in masks}
+    ]
+    return close_step(announced[number], groups, decay=DECAY, memory=MEMORY)[0]
+
+
 def assert_every_mask_counted_once(processes: Processes, rounds: int) -> None:
     """Recount every round from the stored masks; compare with what was announced and what devices were told."""
     database = processes.database
-    ((ticket_bytes,),) = rows(database, "SELECT ticket FROM run")
+    ((ticket_bytes, settings),) = rows(database, "SELECT ticket, settings FROM run")
     ticket = decode_ticket(ticket_bytes)  # type: ignore[arg-type]
-    announced = dict(rows(database, "SELECT number, votes FROM round ORDER BY number"))
+    recount = Recount.of(ticket, str(settings))
+    announced: dict[int, Votes] = {
+        int(number): mask.decode_votes(votes, ticket.ends)  # type: ignore[call-overload, arg-type]
+        for number, votes in rows(database, "SELECT number, votes FROM round")
+    }
     assert sorted(announced) == list(range(1, rounds + 2)), "one round after the other, and the final announcement"
+    scores = recount.start()
     for number in range(1, rounds + 1):
-        before = mask.decode_votes(announced[number], ticket.ends)  # type: ignore[arg-type]
-        masks = rows(database, f"SELECT number, signs FROM mask WHERE counted = {number} ORDER BY device")
+        sql = f"SELECT number, device, signs FROM mask WHERE counted = {number} ORDER BY device"
+        masks: list[tuple[int, str, bytes]] = rows(database, sql)  # type: ignore[assignment]
         assert masks, f"round {number} has no masks"
-        began = {late: mask.decode_votes(announced[late], ticket.ends) for late, _ in masks}  # type: ignore[arg-type, index]
-        signs = [(late, mask.decode_signs(m, began[late], ticket.ends)) for late, m in masks]  # type: ignore[arg-type]
-        if set(began) == {number}:
-            recount = next_votes(before, (one for _, one in signs), MEMORY)
+        if {began for began, _, _ in masks} == {number}:
+            scores = recount.close(number, scores, [(device, coded) for _, device, coded in masks])
         else:  # some came late, in an asynchronous run
-            groups = [
-                Group(staleness=number - late, began=votes, masks=[("", one) for at, one in signs if at == late])  # type: ignore[operator]
-                for late, votes in began.items()
-            ]
-            recount, _ = close_step(before, groups, decay=DECAY, memory=MEMORY)
-        after = mask.decode_votes(announced[number + 1], ticket.ends)  # type: ignore[arg-type]
-        assert np.array_equal(recount.signs, after.signs), f"round {number}: every stored mask is counted, once"
-        assert np.array_equal(recount.dissent, after.dissent)
+            scores = replace(scores, votes=_step(number, announced, masks, ticket))
+        after = announced[number + 1]
+        assert np.array_equal(scores.votes.signs, after.signs), f"round {number}: every stored mask is counted, once"
+        assert np.array_equal(scores.votes.dissent, after.dissent)
     stored = {(device, number) for device, number in rows(database, "SELECT device, number FROM mask")}
     for name in processes.running:
         for number in re.findall(r"round (\d+): mask confirmed", processes.log(name)):
