@@ -211,7 +211,7 @@ def test_the_wheel_works_without_the_source_tree(tmp_path: Path) -> None:
     # The phones' page, where it was built, has a limit of its own (test_web_command.py).
     page_bytes = sum(entry.compress_size for entry in entries if entry.filename.startswith("edge_client/web/dist/"))
     assert bool(page_bytes) == (source / "edge_client/web/dist/index.html").exists()
-    assert wheel.stat().st_size - page_bytes < 1_250_000
+    assert wheel.stat().st_size - page_bytes < 1_300_000
     pip("install", "--no-deps", "--target", tmp_path / "site", wheel)
     done = _run(ONE_STEP, tmp_path / "site", tmp_path)
     assert done.returncode == 0, done.stderr
