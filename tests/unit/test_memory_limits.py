@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coordinator import here
 from coordinator.models import build_plan
 from coordinator.prune import prune
 from edge_client import data, memory_limits
@@ -109,9 +110,9 @@ def ticket(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def profiled(path: Path, before: str) -> subprocess.CompletedProcess[str]:
+def profiled(path: Path, before: str, *options: str) -> subprocess.CompletedProcess[str]:
     """`hidenseek-edge profile` in a shell that was limited."""
-    words = f"exec {sys.executable} -m edge_client.cli profile {path} --seconds 0.1"
+    words = f"exec {sys.executable} -m edge_client.cli profile {path} --seconds 0.1 {' '.join(options)}"
     return subprocess.run(
         ["sh", "-c", f"{before}\n{words}"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
         env={name: value for name, value in os.environ.items() if name != memory_limits.THREADS_VARIABLE},
@@ -141,19 +142,57 @@ def group() -> Iterator[Path]:
     folder.rmdir()
 
 
+# A limit in MiB, a network, its runtime, and whether it trains inside. ExecuTorch's program is one that comes with us.
+LIMITED = (
+    (64, "har-cnn", "sparse", True),
+    (64, "conv4", "sparse", True),
+    (64, "wide", "executorch", True),
+    (64, "har-cnn", "onnx", False),
+    (64, "conv4", "onnx", False),
+    (128, "conv4", "sparse", True),
+    (128, "har-cnn", "onnx", True),
+    (128, "conv2", "onnx", False),
+)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the bundles of LIMITED."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for name, runtime in {(name, runtime) for _, name, runtime, _ in LIMITED}:
+        path = folder / f"{name}-{runtime}.hnsb"
+        if runtime == "executorch":
+            path.write_bytes((here.PROGRAMS / path.name).read_bytes())
+        else:
+            network = prune(build_plan(name), density=0.1, seed=0, method="uniform")
+            path.write_bytes(make_bundle(network, runtime, Training()).encoded)
+    return folder
+
+
 @pytest.mark.slow
-def test_a_real_control_group_is_enough_or_refused(ticket: Path, group: Path) -> None:
-    """64 MiB: the sparse runtime trains inside, and what would not fit is refused, not killed."""
+@pytest.mark.parametrize(("mib", "name", "runtime", "trains"), LIMITED)
+def test_a_real_control_group_is_enough_or_refused(
+    bundles: Path, group: Path, mib: int, name: str, runtime: str, trains: bool
+) -> None:
+    """It trains inside and says what it took, or is refused before it starts, with the reason; it is never killed."""
+    if runtime not in registry.available():
+        pytest.skip(f"{runtime} is not installed")
     limit = group / ("memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes")
     if not limit.exists():
         pytest.skip("control groups have no memory controller here")
-    limit.write_text(str(64 * MIB))
-    join = f"echo $$ > {group}/cgroup.procs"
-    trained = profiled(ticket, join)
-    assert trained.returncode == 0, trained.stderr
-    bundle = ticket.with_name("conv4.hnsb")
-    network = prune(build_plan("conv4"), density=0.1, seed=0, method="uniform")
-    bundle.write_bytes(make_bundle(network, "onnx", Training()).encoded)
-    refused = profiled(bundle, join)
-    assert refused.returncode == 29, refused.stderr
-    assert "left of the control group" in refused.stderr
+    limit.write_text(str(mib * MIB))
+    done = profiled(bundles / f"{name}-{runtime}.hnsb", f"echo $$ > {group}/cgroup.procs", "--runtime", runtime)
+    assert done.returncode == (0 if trains else 29), done.stderr
+    if trains:
+        assert "steps after 3 to warm up" in done.stdout
+    else:
+        assert f"are left of the control group {group.parent.name}/{group.name} ({mib * MIB / 1e6:.1f} MB)" in said(
+            done.stderr
+        )
+        assert "or raise the limit (MemoryMax of a service" in said(done.stderr)
+        assert not done.stdout, "nothing had begun"
+
+
+def said(stderr: str) -> str:
+    """An error in one line, however wide the terminal."""
+    return " ".join(stderr.split())
