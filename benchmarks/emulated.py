@@ -73,7 +73,8 @@ def _most(pid: int, output: int, heap_end: int) -> int:
 
         def resident(first: int, last: int) -> int:
             entries = os.pread(pages.fileno(), (last - first) // PAGE * 8, first // PAGE * 8)
-            return PAGE * sum(entry >> 63 for (entry,) in struct.iter_unpack("<Q", entries))
+            found: list[int] = [entry >> 63 for (entry,) in struct.iter_unpack("<Q", entries)]
+            return PAGE * sum(found)
 
         while heap_end and not select.select([output], [], [], EVERY_S)[0]:
             end = int.from_bytes(os.pread(memory.fileno(), 8, heap_end), "little")

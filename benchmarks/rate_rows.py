@@ -9,34 +9,37 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.planner import BATCH, DENSITY
+from benchmarks.rate_nets import network
 from coordinator import sparse_work
 from coordinator.blocks import block_sizes
 from coordinator.models import MODELS, build_plan
 from edge_client.runtimes.base import Runtime
 from edge_client.runtimes.executorch import ExecutorchRuntime
 from edge_client.runtimes.onnx import OnnxRuntime
+from edge_client.runtimes.registry import open_runtime
 from edge_client.runtimes.sparse import SparseRuntime
 from export import executorch_work, onnx_work
+from export.bundle import make_bundle
 from export.onnx_graph import training_graph
-from export.work import Work
-from wire.bundle import Bundle, decode_bundle
-from wire.layers import Gelu, Hardswish, Relu, Relu6
+from export.work import Work, total
+from wire.bundle import Bundle
 from wire.plan import Plan
 from wire.settings import Training
 from wire.ticket import Keep, Ticket
 
 Floats = NDArray[np.float64]
-DENSITIES, BATCHES = (0.03, 0.1, 0.3), (4, 16, 32)
-SECONDS, TURNS = 0.2, 2  # of steps, for each ticket and batch; how often
-OPERATOR_STEPS = 12  # the first of which is not counted
-LONGEST_S = 0.01  # an operator that takes longer, with executorch its network, is left out: interrupted every time
+DRAWN, DRAWN_EXECUTORCH = 40, 20  # networks drawn at random; a program of one takes a minute to make
+CASES = ((0.1, 16), (0.03, 16), (0.3, 8))  # densities and batches
+SECONDS, TURNS = 0.08, 3  # of steps, for each ticket and batch; how often
+OPERATOR_STEPS, GRAPH_STEPS = 14, 30  # the first of which is not counted
+CALM = 0.1  # the quantile of times that counts: other programs are in the others
+LONGEST_S = 0.05  # an operator that takes longer is left out: interrupted every time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +59,14 @@ class Row:
     weight: float = 1.0
 
 
+def plans(drawn: int) -> list[Plan]:
+    """Networks drawn at random, and those with a name."""
+    return [*(network(number) for number in range(drawn)), *(build_plan(name) for name in MODELS)]
+
+
 def sparse_rows() -> list[Row]:
-    """Steps of every network at several densities and batches, and the operations in them, all trained twice here."""
-    tickets = [
-        (name, _uniform(plan, density), batch)
-        for name, plan in _plans().items()
-        for density in (DENSITIES if name in MODELS else (DENSITY,))
-        for batch in BATCHES
-    ]
+    """Steps of every network at several densities and batches, and the operations in them, all trained thrice here."""
+    tickets = [(plan.name, _uniform(plan, density), batch) for plan in plans(DRAWN) for density, batch in CASES]
     timed = [[_times(ticket, batch) for _, ticket, batch in tickets] for _ in range(TURNS)]
     rows = []
     for (name, ticket, batch), *found in zip(tickets, *timed, strict=True):
@@ -75,16 +78,6 @@ def sparse_rows() -> list[Row]:
             for work, seconds in zip(parts, operations, strict=True)
         ]
     return rows
-
-
-def _plans() -> dict[str, Plan]:
-    """The ten networks, and two of them with other activations in place of their ReLUs."""
-    plans = {name: build_plan(name) for name in MODELS}
-    for name in ("har-cnn", "resnet8"):
-        for other in (Relu6(), Hardswish(), Gelu()):
-            layers = tuple(other if isinstance(layer, Relu) else layer for layer in plans[name].layers)
-            plans[f"{name} {type(other).__name__}"] = replace(plans[name], layers=layers)
-    return plans
 
 
 def _uniform(plan: Plan, density: float) -> Ticket:
@@ -122,51 +115,54 @@ def _times(ticket: Ticket, batch: int) -> tuple[float, Floats]:
         runtime.reset_layer_clock()
         steps.append(_step(runtime, ticket, batch))
         parts.append(runtime.operation_seconds())
-    calm: Floats = np.quantile(parts, 0.25, axis=0)
-    return float(np.quantile(steps, 0.25)), calm
+    calm: Floats = np.quantile(parts, CALM, axis=0)
+    return float(np.quantile(steps, CALM)), calm
 
 
-def operator_rows(runtime: str, bundles: Path) -> list[Row]:
-    """Operators of the training step of every network, of its nodes with onnx, of all of a kind with executorch."""
+def graph_rows(runtime: str) -> list[Row]:
+    """Steps of every network, and their operators: nodes with onnx, all of a kind with executorch."""
     rows = []
-    for name in MODELS:
-        path = bundles / f"{name}-{DENSITY}-{runtime}.hnsb"
-        bundle = decode_bundle(path.read_bytes(), expected_id=Path(f"{path}.id").read_bytes())
-        parts = {"onnx": _nodes, "executorch": _kinds}[runtime](bundle)
-        whole = sum(seconds for _, seconds in parts)
-        rows += [
-            Row(net=name, work=work, seconds=seconds, weight=math.sqrt(seconds / whole)) for work, seconds in parts
-        ]
-        print(f"{name}: {whole * 1e3:.2f} ms in operators", flush=True)
+    for plan in plans(DRAWN if runtime == "onnx" else DRAWN_EXECUTORCH):
+        bundle = make_bundle(_uniform(plan, DENSITY), runtime, Training(batch=BATCH))
+        work, parts = {"onnx": _nodes, "executorch": _kinds}[runtime](bundle)
+        opened = open_runtime(bundle, Training(batch=BATCH), threads=1)
+        steps = [_step(opened, bundle.ticket) for _ in range(GRAPH_STEPS)][1:]
+        step_s, operators_s = float(np.quantile(steps, CALM)), sum(seconds for _, seconds in parts)
+        rows.append(Row(net=plan.name, work=work, seconds=step_s))
+        rows += [  # together as long as the step: they are timed by the clock
+            Row(
+                net=plan.name, work=one, seconds=seconds * step_s / operators_s, weight=math.sqrt(seconds / operators_s)
+            )
+            for one, seconds in parts
+        ]  # fmt: skip
+        print(f"{plan.name}: {step_s * 1e3:.2f} ms", flush=True)
     return rows
 
 
-def _nodes(bundle: Bundle) -> list[tuple[Mapping[str, Work], float]]:
+def _nodes(bundle: Bundle) -> tuple[Mapping[str, Work], list[tuple[Mapping[str, Work], float]]]:
     training = Training(batch=BATCH)
     runtime = OnnxRuntime(bundle, training, timed=True)
     for _ in range(OPERATOR_STEPS):
         _step(runtime, bundle.ticket)
-    calm = {int(one.name.rpartition("_")[2]): one.shortest for one in runtime.operators()}
+    numbered = [(one.name.rpartition("_")[2], one.shortest) for one in runtime.operators()]
+    calm = {int(number): seconds for number, seconds in numbered if number.isdigit()}  # others onnxruntime put in
     steps, _ = onnx_work.graph_steps(training_graph(bundle.ticket, training), BATCH)
-    return [
-        ({step.kind: step.work}, seconds) for step in steps if LONGEST_S > (seconds := calm.get(step.number) or 0) > 0
-    ]
+    parts = [(onnx_work.work_of(step), calm.get(step.number) or 0.0) for step in steps]
+    return total(work for work, _ in parts), [(work, seconds) for work, seconds in parts if LONGEST_S > seconds > 0]
 
 
-def _kinds(bundle: Bundle) -> list[tuple[Mapping[str, Work], float]]:
+def _kinds(bundle: Bundle) -> tuple[Mapping[str, Work], list[tuple[Mapping[str, Work], float]]]:
     runtime = ExecutorchRuntime(bundle, Training(batch=BATCH), timed=True)
     so_far = []
     for _ in range(OPERATOR_STEPS):
         _step(runtime, bundle.ticket)
         so_far.append([one.seconds for one in runtime.operators()])
     calm = np.diff(so_far, axis=0).min(axis=0)
-    if calm.max() > LONGEST_S:
-        return []
     spent: dict[str, float] = defaultdict(float)
     for operator, seconds in zip(runtime.operators(), calm, strict=True):
         spent[executorch_work.kind_of(operator.kind)] += float(seconds)
     work = executorch_work.count(bundle.ticket.plan, bundle.ticket.kept, BATCH).work
-    return [({kind: work[kind]}, seconds) for kind, seconds in spent.items() if kind in work]
+    return work, [({kind: work[kind]}, seconds) for kind, seconds in spent.items() if kind in work]
 
 
 def _step(runtime: Runtime, ticket: Ticket, batch: int = BATCH) -> float:

@@ -1,13 +1,13 @@
-"""Fits the rates of `coordinator.rates`: seconds of every kind of work, from what was measured.
+"""Fits the rates of `coordinator.rates`: seconds of every kind of work, from what is measured here.
 
-    python -m benchmarks.rates --sparse                               # all networks here, some three minutes
-    python -m benchmarks.rates --runtime onnx --bundles DIR RESULTS   # DIR, RESULTS of benchmarks.planner
-    python -m benchmarks.rates --test --bundles DIR RESULTS           # how good today's rates are for them
+    python -m benchmarks.rates --runtime sparse               # some minutes; onnx; executorch: half an hour
+    python -m benchmarks.rates --test --bundles DIR RESULTS   # how good today's rates are; both of benchmarks.planner
 
-Fits to the time of every operation in a step, measured here, so that no kind makes up for another, and to that of whole
-steps: for `sparse` measured here, else those of RESULTS, which may be other machines'. Least squares of the relative
-error, no rate below what the reference core can do at best (its peak; four times its copy bandwidth, for what is in a
-cache). Beside every fit: its errors, and those for each network when the fit leaves it out.
+Fits to networks drawn at random (`benchmarks.rate_nets`): to their steps, and to the operations in them, which count a
+tenth, so that no kind makes up for another. Errors are shown for those networks and for all with a name, which no fit
+has seen, and for each of these of a fit to all others. Least squares of the error relative to the mean of what is
+measured and predicted, no rate below what the reference core can do at best (its peak; eight times its copy bandwidth,
+for what is in a cache).
 
 `--test` fits nothing but one factor for all networks on a machine and runtime, as `hidenseek plan --here` finds one.
 """
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.planner import BATCH, DENSITY
-from benchmarks.rate_rows import Floats, Row, operator_rows, sparse_rows
+from benchmarks.rate_rows import Floats, Row, graph_rows, sparse_rows
 from coordinator import sparse_work
 from coordinator.models import MODELS
 from coordinator.rates import RATES, REFERENCE, Core, seconds, slowness
@@ -38,21 +38,23 @@ FEATURES: Mapping[str, Sequence[Feature]] = {
         ("convolution", "flops"), ("convolution", "moved"), ("convolution", "calls"), ("linear", "flops"),
         ("linear", "moved"), ("linear", "calls"), ("max pool", "values"), ("average pool", "values"),
         ("phases", "values"), ("norm", "values"), ("norm", "calls"), ("pointwise", "values"), ("gelu", "values"),
-        ("stream", "moved"), ("input", "values"), ("update", "moved"), ("step", "calls"),
+        ("stream", "moved"), ("input", "values"), ("update", "moved"), ("step", "calls"), ("far", "moved"),
     ],
     "onnx": [
         ("convolution", "flops"), ("convolution", "values"), ("grouped convolution", "flops"),
         ("grouped convolution", "values"), ("matmul", "flops"),
         ("matmul", "moved"), ("elementwise", "moved"), ("index", "moved"), ("pool", "flops"), ("copy", "moved"),
-        ("copy", "values"), ("strided copy", "values"), ("reduction", "moved"), ("reduction", "values"), ("", "calls"),
+        ("copy", "values"), ("strided copy", "values"), ("reduction", "moved"), ("reduction", "values"),
+        ("far", "moved"), ("", "calls"),
     ],
     "executorch": [
         ("matmul", "flops"), ("batched matmul", "flops"), ("copy", "moved"), ("copy", "values"),
         ("elementwise", "moved"), ("one by one", "values"), ("sum", "values"), ("index", "values"), ("", "calls"),
     ],
 }  # fmt: skip
-LEAST = {"flops": 1 / REFERENCE.flops, "moved": 1 / (4 * REFERENCE.bandwidth), "values": 0.0, "calls": 0.0}
-ROUNDS = 3_000  # of coordinate descent
+LEAST = {"flops": 1 / REFERENCE.flops, "moved": 1 / (8 * REFERENCE.bandwidth), "values": 0.0, "calls": 0.0}
+ROUNDS, AGAIN = 1_500, 6  # of coordinate descent; with the errors relative to what the last one predicts
+OPERATION = 0.1  # what an operation's error counts of a step's
 
 
 def main() -> None:
@@ -60,36 +62,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="*", type=Path)
     parser.add_argument("--bundles", type=Path)
-    parser.add_argument("--runtime", choices=("onnx", "executorch"))
-    parser.add_argument("--sparse", action="store_true")
+    parser.add_argument("--runtime", choices=tuple(RATES), help="measure here and fit")
     parser.add_argument("--test", action="store_true")
     arguments = parser.parse_args()
-    if arguments.sparse:
-        show("sparse", sparse_rows())
+    if arguments.runtime:
+        show(arguments.runtime, sparse_rows() if arguments.runtime == "sparse" else graph_rows(arguments.runtime))
     elif arguments.test:
         for path in arguments.results:
             for runtime in RATES:
                 test(runtime, path, arguments.bundles)
-    elif arguments.results:
-        for runtime in (arguments.runtime,) if arguments.runtime else ("onnx", "executorch"):
-            steps = measured(runtime, arguments.results, arguments.bundles)
-            show(runtime, [*steps, *operator_rows(runtime, arguments.bundles)])
     else:
-        parser.error("name results, or --sparse")
+        parser.error("--runtime or --test")
 
 
 def show(runtime: str, rows: Sequence[Row]) -> None:
-    """Print a fit and its errors."""
+    """Print a fit to the networks drawn at random, and its errors for these and for those with a name."""
     features = FEATURES[runtime]
-    rates = fit(features, rows)
+    drawn = [row for row in rows if row.net not in MODELS]
+    rates = fit(features, drawn)
     for (kind, attribute), rate in zip(features, rates, strict=True):
         print(f"{runtime:11} {kind or 'all':20} {attribute:6} {rate:.3g} s")
     steps = [row for row in rows if row.weight == 1]
-    print(f"{runtime:11} {_said(_errors(features, steps, rates))}")
-    for net in dict.fromkeys(row.net for row in rows):
+    print(f"{runtime:11} fitted to: {_said(_errors(features, [row for row in steps if row in drawn], rates))}")
+    print(f"{runtime:11} unseen:    {_said(_errors(features, [row for row in steps if row not in drawn], rates))}")
+    for net in MODELS:
         own = [row for row in steps if row.net == net]
         without = fit(features, [row for row in rows if row.net != net])
-        print(f"{runtime:11} without {net:20} {_said(_errors(features, own, without))}")
+        unseen, left_out = (_errors(features, own, found) for found in (rates, without))
+        print(f"{runtime:11} {net:20} unseen {_each(unseen)}   left out of a fit to all {_each(left_out)}")
 
 
 def test(runtime: str, results: Path, bundles: Path) -> None:
@@ -101,18 +101,25 @@ def test(runtime: str, results: Path, bundles: Path) -> None:
 
 
 def fit(features: Sequence[Feature], rows: Sequence[Row]) -> Floats:
-    """Seconds per unit of every feature, each at least LEAST."""
+    """Seconds per unit of every feature, each at least LEAST.
+
+    Errors are relative to the geometric mean of what is measured and what the fit before predicted: relative to what is
+    measured alone, a prediction of nothing is never more than 100 % off, and all would come out too low.
+    """
     matrix, measured_s = _matrix(features, rows), np.array([row.seconds for row in rows])
-    weight = np.array([row.weight for row in rows])
+    weight = np.array([1.0 if row.weight == 1 else OPERATION * row.weight for row in rows])
     least = np.array([LEAST[attribute] for _, attribute in features])
     scale = np.maximum(matrix.max(axis=0), 1e-300)
-    relative = matrix / scale / measured_s[:, None] * weight[:, None]
-    gram, target = relative.T @ relative, relative.T @ (weight * (1 - matrix @ least / measured_s))
-    found = np.zeros(len(features))
-    for _ in range(ROUNDS):
-        for i in np.flatnonzero(np.diag(gram) > 0):
-            found[i] = max(0.0, found[i] + (target[i] - gram[i] @ found) / gram[i, i])
-    return found / scale + least
+    found, middle = np.zeros(len(features)), measured_s
+    for _ in range(AGAIN):
+        relative = matrix / scale / middle[:, None] * weight[:, None]
+        gram, target = relative.T @ relative, relative.T @ (weight * (measured_s - matrix @ least) / middle)
+        for _ in range(ROUNDS):
+            for i in np.flatnonzero(np.diag(gram) > 0):
+                found[i] = max(0.0, found[i] + (target[i] - gram[i] @ found) / gram[i, i])
+        middle = np.sqrt(measured_s * np.maximum(matrix @ (found / scale + least), measured_s / 20))
+    rates: Floats = found / scale + least
+    return rates
 
 
 def measured(runtime: str, results: Sequence[Path], bundles: Path) -> list[Row]:
@@ -152,6 +159,10 @@ def _matrix(features: Sequence[Feature], rows: Sequence[Row]) -> Floats:
 def _errors(features: Sequence[Feature], rows: Sequence[Row], rates: Floats) -> Floats:
     found: Floats = _matrix(features, rows) @ rates / np.array([row.seconds for row in rows]) - 1
     return found
+
+
+def _each(errors: Floats) -> str:
+    return " ".join(f"{error:+4.0%}" for error in errors)
 
 
 def _said(errors: Floats) -> str:

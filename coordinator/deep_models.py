@@ -43,7 +43,7 @@ def har_resnet(shape: Shape) -> list[Layer]:
 
 def mobilenet_v2_tiny(shape: Shape) -> list[Layer]:
     """Sandler et al. 2018 (arXiv 1801.04381), table 2, narrowed for images of 32 x 32."""
-    net = _Net(shape)
+    net = Net(shape)
     net.conv(16, 3)
     net.add(Relu6())
     for channels, expansion, stride in [(8, 1, 1), (16, 6, 2), (16, 6, 1), (24, 6, 2), (24, 6, 1), (48, 6, 2)]:
@@ -63,7 +63,7 @@ def mobilenet_v2_tiny(shape: Shape) -> list[Layer]:
 
 def ds_cnn(shape: Shape) -> list[Layer]:
     """Zhang et al. 2017 (arXiv 1711.07128), the small one, as MLPerf Tiny has it (arXiv 2106.07597)."""
-    net = _Net(shape)
+    net = Net(shape)
     net.add(Conv(out_channels=64, kernel=(10, 4), stride=(2, 2), padding=(5, 1)))
     net.add(Norm(groups=norm_groups(64)), Relu())
     for _ in range(4):
@@ -76,7 +76,7 @@ def ds_cnn(shape: Shape) -> list[Layer]:
 
 def _resnet(shape: Shape, *, stem: tuple[int, int], stages: Sequence[tuple[int, int]], kernel: int = 3) -> list[Layer]:
     """A stem (kernel, stride), then stages (channels, blocks), all but the first at half the size of the one before."""
-    net = _Net(shape)
+    net = Net(shape)
     net.conv(stages[0][0], stem[0], stride=stem[1])
     net.add(Relu())
     for number, (channels, blocks) in enumerate(stages):
@@ -97,7 +97,7 @@ def _resnet(shape: Shape, *, stem: tuple[int, int], stages: Sequence[tuple[int, 
     return net.pooled()
 
 
-class _Net:
+class Net:
     """Layers as they are added, and the shapes between them."""
 
     def __init__(self, shape: Shape) -> None:
@@ -110,10 +110,17 @@ class _Net:
         return len(self.layers)
 
     @property
+    def shape(self) -> Shape:
+        """Of that value."""
+        return self._shapes[-1]
+
+    @property
     def channels(self) -> int:
-        return self._shapes[-1][0]
+        """Of that value."""
+        return self.shape[0]
 
     def add(self, *layers: Layer) -> None:
+        """Layers, one after the other."""
         for layer in layers:
             self._shapes.append(output_shape(layer, self._shapes))
             self.layers.append(layer)

@@ -30,7 +30,7 @@ examples:
   hidenseek plan har.hns --profile pi-zero-2w --profile pi-5-8gb --samples 500
   hidenseek plan --model conv4 --density 0.05 --profile pi-400
   hidenseek plan har.hns --fleet devices.yaml --json plan.json --strict   # exit code 27 if a device cannot do it
-  hidenseek plan har.hns --here                               # on this machine: measures it first, two seconds or three
+  hidenseek plan har.hns --here                               # on this machine: measures it first, for two seconds
   hidenseek plan har.hns --here --save this-board             # and adds it to devices.yaml as a profile
 
 Everything shown is estimated, for one core. ◀ marks the runtime to use: the fastest that keeps all limits. A batch

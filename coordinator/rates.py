@@ -1,10 +1,11 @@
 """How long counted work takes on a core: a roofline for every kind of operation of every runtime.
 
 The time of a step is a sum over kinds: operations at a share of the core's peak, bytes at a multiple of its copy
-bandwidth (most are in a cache), and cycles for every value of a loop and for every call. The shares are fits to the
-processor time of training steps of every network here, and for `sparse` of every operation in them, on one core:
-REFERENCE (benchmarks/rates.py). They are carried over to other cores by the ratio of peaks, bandwidths and clocks,
-which on ARM is an assumption; `hidenseek plan --here` measures how far off it is. docs/profiling.md has the errors.
+bandwidth (most are in a cache; "far" is what no second-level cache of 2 MB holds), and cycles for every value of a loop
+and for every call. The shares are fits to the processor time of training steps of networks drawn at random, and of the
+operations in them, on one core: REFERENCE (benchmarks/rates.py); no network with a name is among them. They are carried
+over to other cores by the ratio of peaks, bandwidths and clocks, which on ARM is an assumption; `hidenseek plan --here`
+measures how far off it is. docs/profiling.md has the errors.
 """
 
 from __future__ import annotations
@@ -44,44 +45,45 @@ class Rate:
 WIDEST: Mapping[str, float] = {"executorch": 16.0}  # vectors of 128 bits, two of them a cycle, multiplied and added
 # The same of loops over values: those of the sparse runtime take vectors of 8, those of others a value at a time.
 LOOPS: Mapping[str, float] = {"sparse": 32.0}
-# An AMD EPYC of a cloud with AVX-512, 27 November 2026, as coordinator.device_worker measures it. Its clock is worked
-# out from 32 operations a cycle: the 2.6 GHz that its kernel tells of are not what it runs at.
-REFERENCE = Core(flops=118.0e9, bandwidth=22.6e9, clock=3.6875e9)
+# An Intel Xeon of a cloud (Sapphire Rapids, AVX-512), 27 November 2026, as coordinator.device_worker measures it.
+REFERENCE = Core(flops=240e9, bandwidth=14e9, clock=4.08e9)
 RATES: Mapping[str, Mapping[str, Rate]] = {
     "sparse": {
-        "convolution": Rate(flop=8.47e-12, byte=1.24e-11, call=1.32e-9),
-        "linear": Rate(flop=8.47e-12, byte=1.11e-11, call=5.98e-10),
-        "max pool": Rate(value=2.85e-10),
-        "average pool": Rate(value=9.43e-10),
-        "phases": Rate(value=1.34e-9),
-        "norm": Rate(value=1.71e-9, call=1.11e-8),
-        "pointwise": Rate(value=6.05e-10),
-        "gelu": Rate(value=2.0e-8),
-        "stream": Rate(byte=1.47e-11),
-        "input": Rate(value=4.2e-10),
-        "update": Rate(byte=2.26e-11),
-        "step": Rate(call=8.01e-6),
+        "convolution": Rate(flop=9.84e-12, byte=8.93e-12),
+        "linear": Rate(flop=4.17e-12, byte=1.99e-11, call=5.67e-10),
+        "max pool": Rate(value=2.06e-10),
+        "average pool": Rate(value=7.8e-10),
+        "phases": Rate(value=1.56e-09),
+        "norm": Rate(value=1.72e-09, call=4.56e-08),
+        "pointwise": Rate(value=7.37e-10),
+        "gelu": Rate(value=1.25e-08),
+        "stream": Rate(byte=8.93e-12),
+        "input": Rate(value=1.39e-09),
+        "update": Rate(byte=2.84e-11),
+        "step": Rate(call=1.54e-05),
+        "far": Rate(byte=3.19e-11),
     },
     "onnx": {
-        "convolution": Rate(flop=1.33e-11, value=3.01e-9, call=2.27e-6),
-        "grouped convolution": Rate(flop=1.3e-10, value=2.79e-9, call=2.27e-6),
-        "matmul": Rate(flop=1.04e-11, byte=1.11e-11, call=2.27e-6),
-        "pool": Rate(flop=1.54e-9, call=2.27e-6),
-        "index": Rate(byte=6.62e-11, call=2.27e-6),
-        "elementwise": Rate(byte=1.94e-11, call=2.27e-6),
-        "copy": Rate(byte=2.71e-11, value=2.01e-9, call=2.27e-6),
-        "strided copy": Rate(value=1.37e-9, call=2.27e-6),
-        "reduction": Rate(byte=2.77e-11, value=2.11e-7, call=2.27e-6),
-        "view": Rate(call=2.27e-6),
+        "convolution": Rate(flop=9.98e-12, value=4.28e-09, call=4.77e-07),
+        "grouped convolution": Rate(flop=1.81e-10, call=4.77e-07),
+        "matmul": Rate(flop=1.43e-11, byte=8.93e-12, call=4.77e-07),
+        "elementwise": Rate(byte=3.29e-11, call=4.77e-07),
+        "index": Rate(byte=1.7e-10, call=4.77e-07),
+        "pool": Rate(flop=1.53e-09, call=4.77e-07),
+        "copy": Rate(byte=4.67e-11, value=2.24e-09, call=4.77e-07),
+        "strided copy": Rate(value=3.26e-09, call=4.77e-07),
+        "reduction": Rate(byte=3.19e-11, value=5.66e-07, call=4.77e-07),
+        "far": Rate(byte=3.11e-11),
+        "view": Rate(call=4.77e-07),
     },
     "executorch": {
-        "matmul": Rate(flop=3.45e-11, call=6.38e-7),
-        "batched matmul": Rate(flop=2.23e-10, call=6.38e-7),
-        "copy": Rate(byte=1.74e-11, value=1.39e-9, call=6.38e-7),
-        "elementwise": Rate(byte=3.03e-11, call=6.38e-7),
-        "one by one": Rate(value=1.42e-9, call=6.38e-7),
-        "sum": Rate(value=5.89e-10, call=6.38e-7),
-        "index": Rate(value=6.25e-9, call=6.38e-7),
+        "matmul": Rate(flop=4.4e-11),
+        "batched matmul": Rate(flop=3.33e-10),
+        "copy": Rate(byte=3.02e-11, value=2.78e-09),
+        "elementwise": Rate(byte=3.45e-11),
+        "one by one": Rate(value=1.5e-09),
+        "sum": Rate(value=2.38e-10),
+        "index": Rate(value=6.53e-09),
     },
 }
 

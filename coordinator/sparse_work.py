@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from export.work import Counted, Work, total
+from export.work import Counted, Work, far, total
 from wire.arena import plan_workspace
 from wire.layers import AvgPool, Gelu, MaxPool
 from wire.lowering import make_schedule
@@ -23,6 +23,7 @@ ROWS = 4  # output rows the kernels share an index between
 CODE_BYTES = 5  # an index and its signs
 UPDATE_BYTES = 32  # of a kept weight: score, gradient and Adam's two moments, read and written
 VECTOR = 4  # floats: NEON's; wider ones change a few rows' padding
+NEAR = 1e6  # bytes of values and gradients that an operation finds in a cache: half of 2 MB, for others were there too
 # Of operations without weights: loops that take some cycles for every value. All others, "stream", only move them.
 # "gelu" is a pointwise one of its own: 30 times the cycles.
 LOOPS = {
@@ -85,7 +86,10 @@ def plan_work(plan: Plan, blocks: Sequence[int], batch: int) -> PlanWork:
     schedule, shapes = schedule_of(plan, batch), plan.weight_layers()
     rounds = -(-batch // schedule.lanes)
     step = {"input": Work(values=batch * prod(plan.input_shape)), "step": Work(calls=1)}
-    operations = tuple(_whatever_is_kept(operation, shapes, schedule, rounds) for operation in schedule.operations)
+    operations = tuple(
+        total([_whatever_is_kept(operation, shapes, schedule, rounds), _far(operation, schedule, rounds)])
+        for operation in schedule.operations
+    )
     block: list[Mapping[str, Work]] = []
     for operation in schedule.operations:
         if operation.weights is not None:
@@ -117,6 +121,14 @@ def _whatever_is_kept(
     rows = geometry.channels * geometry.height
     kind = "gelu" if isinstance(operation.layer, Gelu) else LOOPS[operation.kind]
     return {kind: Work(values=lanes * rows * geometry.width * window, calls=rounds * rows)}
+
+
+def _far(operation: Operation, schedule: Schedule, rounds: int) -> dict[str, Work]:
+    """What an operation's micro-batches read and write beyond the caches: values forward, gradients too backward."""
+    numbers = {*operation.reads, operation.output}
+    passed = FLOAT * schedule.lanes * sum(schedule.tensors[number].geometry.positions for number in numbers)
+    passes = rounds * (2 if operation.weights is None else 3)
+    return scaled(far(2 * passed, NEAR), passes / 2)
 
 
 def _kind(shape: LayerShape) -> str:

@@ -12,7 +12,7 @@ from onnx import numpy_helper, shape_inference
 
 from export.onnx_arena import SAME_BYTES, filled
 from export.onnx_graph import inference_graph, training_graph
-from export.work import Counted, Step, Work, total
+from export.work import Counted, Step, Work, far, total
 from wire.onnx_arena import HANDLES, region_bytes
 from wire.settings import Training
 from wire.ticket import Ticket
@@ -36,6 +36,8 @@ KINDS = {
     "Concat": "copy",
 } | dict.fromkeys(SAME_BYTES, "view")
 
+NEAR = 2e6  # bytes of its tensors that an operation finds in a cache
+
 Shape: TypeAlias = tuple[int, ...]
 Tensor: TypeAlias = onnx.TensorProto
 
@@ -50,11 +52,16 @@ def count(ticket: Ticket, training: Training, infer_batch: int) -> Counted:
     """
     steps, results = graph_steps(training_graph(ticket, training), training.batch)
     return Counted(
-        work=total({step.kind: step.work} for step in steps),
+        work=total(work_of(step) for step in steps),
         alive=filled(steps, results),
         infer_alive=filled(*graph_steps(inference_graph(ticket), infer_batch)),
         held=int(HANDLES * region_bytes(ticket.plan, training.batch, infer_batch)),
     )
+
+
+def work_of(step: Step) -> dict[str, Work]:
+    """What an operation takes: its own kind of work, and what comes from beyond the caches."""
+    return {step.kind: step.work} | far(step.work.moved, NEAR)
 
 
 def graph_steps(graph: bytes, batch: int) -> tuple[list[Step], list[str]]:

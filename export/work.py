@@ -86,6 +86,17 @@ def total(parts: Iterable[Mapping[str, Work]]) -> dict[str, Work]:
     return found
 
 
+def far(nbytes: float, near: float) -> dict[str, Work]:
+    """The work of bytes that come from beyond a core's caches, beside what is done with them; empty: all are near.
+
+    Args:
+        nbytes: that an operation reads and writes.
+        near: bytes that the caches hold of them; of twice as many, none is left there when it is needed again.
+    """
+    share = min(1.0, max(0.0, nbytes / near - 1))
+    return {"far": Work(moved=nbytes * share)} if share else {}
+
+
 def most_alive(steps: Sequence[Step], results: Iterable[str]) -> int:
     """The most bytes alive at once, if every tensor is freed after its last reader.
 

@@ -25,7 +25,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
     """Keep examples as they are written, and show defaults."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, "", argparse.SUPPRESS):
+        if action.default in (None, False, "", [], argparse.SUPPRESS):
             return action.help
         return super()._get_help_string(action)
 

@@ -222,7 +222,11 @@ def test_a_profile_alone_means_its_budget(
         peaks.append(memory.of(part) / 1e6)
     low, high = peaks
     assert low < high
-    for budget in (f"step_ms: 3, peak_mb: {high:.2f}", "step_ms: 3, peak_mb: 90", f"step_ms: 900, peak_mb: {low:.2f}"):
+    for budget in (
+        f"step_ms: 1.5, peak_mb: {high:.2f}",
+        "step_ms: 1.5, peak_mb: 90",
+        f"step_ms: 900, peak_mb: {low:.2f}",
+    ):
         Path("devices.yaml").write_text(f"profiles: {{ours: {{extends: pi-zero-2w, budget: {{{budget}}}}}}}\n")
         assert main(options) == 0, capsys.readouterr().err
         ticket = read_ticket(Path("t.hns"))
