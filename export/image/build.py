@@ -19,7 +19,7 @@ import signal
 import subprocess
 import tarfile
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from export.image import pack, recipe, tools
 from export.image.progress import Progress
@@ -27,6 +27,10 @@ from wire.errors import ImageError, RuntimeMissing
 
 PROGRAMS = ("mmdebstrap", "arch-test", *pack.PROGRAMS)
 OVERLAY = "overlay.part"
+DPKG_INSIDE = (
+    "APT::Install-Recommends=false", "Dir::Bin::dpkg=env", "DPkg::Options::=--unset=TMPDIR", "DPkg::Options::=dpkg",
+    "DPkg::Use-Pty=false",
+)  # fmt: skip
 SUBORDINATE = (Path("/etc/subuid"), Path("/etc/subgid"))
 IDS = 65536  # as many as a Debian system has
 STOPS_S = 30.0  # mmdebstrap takes its folder away when it is told to stop
@@ -132,7 +136,7 @@ def _layers(folder: Path, progress: Progress) -> Path:
         draft = paths[number].with_suffix(".part")
         words = _first(draft) if number == 0 else _further(folder, paths[number - 1], draft, layer)
         try:
-            _run(words, folder / f"{number + 1}-{recipe.key(number + 1)}.log", title, layer.packages_about, progress)
+            _run(words, folder / f"{number + 1}-{recipe.key(number + 1)}.log", title, layer.effort_about, progress)
             draft.replace(paths[number])
         finally:
             for one in (draft, folder / OVERLAY):
@@ -161,21 +165,20 @@ def _further(folder: Path, earlier: Path, draft: Path, layer: recipe.Layer) -> l
     """On what is there; mmdebstrap only mounts, and takes everything away again."""
     overlay = folder / OVERLAY
     pack.tar(recipe.before(), overlay)
-    listed = shlex.quote(recipe.PACKAGES)
-    names = "dpkg-query --show --showformat='${binary:Package}=${Version}\\n'"
-    fields = "grep -E '^(Package|Version|Architecture|SHA256):'"
-    inside = [
-        f"apt-get install --yes {' '.join(layer.packages)}",
-        *([f"systemctl enable {' '.join(layer.enable)}"] if layer.enable else []),
-        f"mkdir -p {Path(recipe.PACKAGES).parent}",
-        f"{names} | xargs apt-cache show --no-all-versions | {fields} >{listed}",
-    ]
     words = [*_mmdebstrap(), "--variant=custom", "--skip=output/dev"]
     words += [f"--setup-hook=tar-in {shlex.quote(str(one))} /" for one in (earlier, overlay)]
-    # systemd-resolved has made it a link to what only runs on the board.
-    words += ['--customize-hook=rm -f "$1/etc/resolv.conf"; cp /etc/resolv.conf "$1/etc/resolv.conf"']
-    words += [f'--customize-hook=chroot "$1" sh -ec {shlex.quote(one)}' for one in inside]
-    # It asks the archives what there is by this machine's own apt, which is not emulated.
+    # By this machine's own apt, as mmdebstrap does it: emulated it takes a minute to read its lists.
+    apt = "APT_CONFIG=$MMDEBSTRAP_APT_CONFIG"
+    into = " ".join(f"-o{one}" for one in (*DPKG_INSIDE, 'DPkg::Chroot-Directory="$1"'))
+    steps = [
+        f"{apt} apt-get {into} --yes install {' '.join(layer.packages)}",
+        *([f'chroot "$1" systemctl enable {" ".join(layer.enable)}'] if layer.enable else []),
+        f'mkdir -p "$1{PurePosixPath(recipe.PACKAGES).parent}"',
+        "chroot \"$1\" dpkg-query --show --showformat='${binary:Package}=${Version}\\n' "
+        f"| {apt} xargs apt-cache show --no-all-versions "
+        f"| grep -E '^(Package|Version|Architecture|SHA256):' >\"$1{recipe.PACKAGES}\"",
+    ]
+    words += [f"--customize-hook={one}" for one in steps]
     return [*words, recipe.SUITE, str(draft), *recipe.sources().splitlines()]
 
 
@@ -184,7 +187,7 @@ def _run(words: list[str], log: Path, title: str, about: int, progress: Progress
     environment = {name: os.environ[name] for name in ("HOME", "TMPDIR", "http_proxy") if name in os.environ}
     programs = os.pathsep.join([os.environ.get("PATH", ""), *tools.FOLDERS])
     environment |= {"PATH": programs, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-    done, trouble = 0, ""
+    done, owed, trouble = 0, 0, ""
     with (
         log.open("w", buffering=1) as file,
         subprocess.Popen(
@@ -198,13 +201,15 @@ def _run(words: list[str], log: Path, title: str, about: int, progress: Progress
     ):
         assert process.stdout is not None
         try:
-            progress(title, 0, 2 * about)
+            progress(title, 0, about)
             for raw in process.stdout:
                 line = raw.decode(errors="replace").rstrip().rpartition("\r")[2]
                 file.write(line + "\n")
                 if step := STEP.match(line):
-                    done += not line.startswith("Processing")  # each package is unpacked, and then set up
-                    progress(title, done, max(2 * about, done), f"{step[1][0].lower()}{step[1][1:]} {step[2]}")
+                    if step[1] == "Setting up":  # is said when it begins; unpacking is nothing beside it
+                        much = recipe.effort(step[2])
+                        done, owed = done + owed + much // 2, much - much // 2
+                    progress(title, done, max(about, done), f"{step[1][0].lower()}{step[1][1:]} {step[2]}")
                 if not trouble and TROUBLE.match(line):  # what comes after it comes of it
                     trouble = line
         except BaseException:

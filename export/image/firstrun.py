@@ -27,8 +27,8 @@ Before=ssh.service
 
 [Service]
 Type=oneshot
-# Its keys for SSH take a slow board a minute, in which the device can join.
-Nice=15
+# Its keys for SSH and a locale take a slow board minutes, in which the device can join.
+CPUWeight=idle
 ExecStart={SCRIPT}
 """
 ARGUMENTS = (

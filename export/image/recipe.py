@@ -45,6 +45,10 @@ EARLY_MODULES = (
 )  # fmt: skip
 
 
+# What takes long to be set up while emulated, in packages of the ordinary kind, which take a second or two.
+SLOW = {"linux-image-6": 120, "ca-certificates": 60, "udev": 40, "locales": 40, "python3.13": 35}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """What is installed in one go, and kept: an interrupted build loses no more than that.
@@ -53,13 +57,13 @@ class Layer:
         title: for people.
         packages: Debian's names.
         enable: units that are switched on.
-        packages_about: how many come with them, for progress.
+        effort_about: of all that comes with them, see `effort`.
     """
 
     title: str
     packages: tuple[str, ...]
     enable: tuple[str, ...] = ()
-    packages_about: int
+    effort_about: int
 
 
 LAYERS = (
@@ -68,17 +72,16 @@ LAYERS = (
         packages=(
             "systemd", "systemd-sysv", "systemd-timesyncd", "systemd-resolved", "udev", "dbus", "kmod", "python3",
             "ca-certificates", "iproute2", "procps", "sudo", "openssh-server", "wpasupplicant", "iw", "rfkill",
-            "wireless-regdb", "tzdata", "e2fsprogs", "dosfstools", "netbase",
+            "wireless-regdb", "tzdata", "locales", "e2fsprogs", "dosfstools", "fdisk", "netbase",
+            "initramfs-tools", "zstd",
         ),
-        packages_about=150,
+        effort_about=375,
     ),
     Layer(
         title="kernel and firmware",
-        packages=(
-            "linux-image-arm64", "raspi-firmware", "firmware-brcm80211", "initramfs-tools", "zstd", "fdisk", "locales",
-        ),
+        packages=("linux-image-arm64", "raspi-firmware", "firmware-brcm80211"),
         enable=("systemd-networkd.service", "systemd-resolved.service", "systemd-timesyncd.service", "ssh.service"),
-        packages_about=25,
+        effort_about=125,
     ),
 )  # fmt: skip
 
@@ -102,8 +105,11 @@ ConditionPathExists=!/var/lib/hidenseek-grown
 
 [Service]
 Type=oneshot
+CPUWeight=idle
 ExecStart=/usr/local/lib/hidenseek/grow-root
 """
+# Nothing else is to be done here: what starts beside it can wait.
+FIRST = "[Service]\nStartupCPUWeight=1000\n"
 NETWORK = """\
 [Match]
 Type=ether wlan
@@ -122,17 +128,30 @@ ExecStart=
 ExecStart=/usr/lib/systemd/systemd-networkd-wait-online --any
 """
 JOURNAL = "[Journal]\nSystemMaxUse=32M\nSyncIntervalSec=10min\n"  # few writes: cards wear out
+# The latter when somebody looks at it: a boot needs nothing of it, and a power cut does it no harm then.
 FSTAB = f"""\
 LABEL={ROOT_LABEL} / ext4 defaults,noatime,errors=remount-ro 0 1
-LABEL={BOOT_LABEL} /boot/firmware vfat defaults,nofail,x-systemd.device-timeout=180 0 2
+LABEL={BOOT_LABEL} /boot/firmware vfat defaults,noauto,x-systemd.automount,x-systemd.device-timeout=180 0 2
 """
+# The kernel checks each module's signature, a second of an emulated processor, and nothing here uses these: they speed
+# up encrypted disks, and sockets between virtual machines. Programs have their own.
+NO_AUTOLOAD = (
+    "aes_ce_blk", "aes_ce_cipher", "aes_neon_blk", "crct10dif_ce", "ghash_ce", "gf128mul", "polyval_ce", "sha1_ce",
+    "sha2_ce", "sha256_arm64", "sha3_ce", "sha512_ce", "sm3_ce", "sm4_ce_cipher", "vsock", "vsock_loopback",
+)  # fmt: skip
 # They fetch lists of packages, look after what a card does not have, or mount what nothing here reads, while the board
 # should train.
 MASKED = (
-    "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "systemd-pstore.service",
-    "systemd-binfmt.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-fs-fuse-connections.mount",
-    "dev-hugepages.mount",
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
+    "systemd-pstore.service", "systemd-binfmt.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
+    "sys-kernel-config.mount", "sys-fs-fuse-connections.mount", "dev-hugepages.mount", "dev-mqueue.mount",
+    "modprobe@drm.service", "wpa_supplicant.service",  # a radio has wpa_supplicant@wlan0
 )  # fmt: skip
+
+
+def effort(package: str) -> int:
+    """How long it takes to set a package up, for what is told of a build's progress."""
+    return next((much for name, much in SLOW.items() if package.startswith(name)), 1)
 
 
 def sources() -> str:
@@ -148,7 +167,6 @@ def before() -> Tree:
     tree = Tree()
     tree.folders["/dev"] = 0o755  # mmdebstrap leaves it out with what is in it, and fills none that is not there
     tree.add("/etc/apt/sources.list", sources())
-    tree.add("/etc/fstab", FSTAB)  # which initramfs-tools reads
     tree.add("/etc/default/raspi-firmware", f'ROOTPART=LABEL={ROOT_LABEL}\nCONSOLES="auto"\n')
     # The type, or initramfs-tools looks for the disk of this label on the machine that builds, and takes no fsck along.
     tree.add("/etc/initramfs-tools/conf.d/hidenseek", "MODULES=list\nCOMPRESS=zstd\nFSTYPE=ext4\n")
@@ -168,10 +186,14 @@ def after() -> Tree:
     tree = Tree()
     tree.folders["/dev"] = 0o755
     tree.add("/etc/hostname", "hidenseek\n")
+    tree.add("/etc/fstab", FSTAB)
     tree.add("/etc/machine-id", "")
     tree.add("/etc/systemd/network/80-hidenseek.network", NETWORK)
     tree.add("/etc/systemd/system/systemd-networkd-wait-online.service.d/hidenseek.conf", ONLINE)
     tree.add("/etc/systemd/journald.conf.d/hidenseek.conf", JOURNAL)
+    tree.add("/etc/systemd/system/hidenseek.service.d/first.conf", FIRST)
+    tree.add("/etc/modprobe.d/hidenseek.conf", "".join(f"blacklist {one}\n" for one in NO_AUTOLOAD))
+    tree.links["/etc/systemd/system-generators/systemd-ssh-generator"] = "/dev/null"  # for those sockets
     tree.add("/usr/local/lib/hidenseek/grow-root", GROW, 0o755)
     tree.add("/etc/systemd/system/hidenseek-grow-root.service", GROW_UNIT)
     tree.add(firstrun.UNIT, firstrun.UNIT_TEXT)

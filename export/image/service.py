@@ -23,8 +23,8 @@ UNIT_TEXT = """\
 [Unit]
 Description=hidenseek: trains signs of a shared network on this device's data
 Documentation=https://github.com/hidenseek/hidenseek/blob/main/docs/flash.md
-Wants=network-online.target
-After=network-online.target time-sync.target
+# Not network-online.target: loading takes as long as the network does, and the program tries again twice a second.
+After=network.target time-sync.target
 StartLimitIntervalSec=0
 
 [Service]

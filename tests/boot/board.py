@@ -1,8 +1,8 @@
-"""A card in an emulated board: QEMU's `virt` machine with an ARM processor, started as a Raspberry Pi's firmware would.
+"""A card in an emulated board: QEMU's `virt` machine or its Raspberry Pi 3B, started as a Pi's firmware would.
 
 Firmware reads config.txt and hands over to the kernel named there; QEMU has no such firmware, so kernel, initial RAM
-disk and command line are copied out of the card before each boot. The card is a virtual disk, the network one that
-sees this machine as 10.0.2.2.
+disk, command line (and the Pi's device tree) are copied out of the card before each boot. In `virt` the card is a
+virtual disk, in the Pi an SD card in its own slot. The network, a USB one there, sees this machine as 10.0.2.2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from export.image.fat import Fat
 from export.image.layout import partitions
 
 HOST = "10.0.2.2"
-CORES, MEMORY_MB = 2, 512  # a Raspberry Pi Zero 2 W has 4, and 512
+VIRT = ("-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "512")  # a Raspberry Pi Zero 2 W has 4 cores, and 512
+PI = ("-M", "raspi3b", "-m", "1G", "-smp", "4")  # which has no other number of either
+PI_TREE = "bcm2837-rpi-3-b.dtb"
 SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=20", "-q")
 
 
@@ -32,13 +34,14 @@ class Board:
         folder: for its console, and what is copied out.
         user: who may log in.
         key: with this key.
+        pi: whether it is a Raspberry Pi 3B; its card's size has to be a power of two.
     """
 
     card: Path
     folder: Path
     user: str
     key: Path
-    processor: str = "cortex-a53"
+    pi: bool = False
     _running: subprocess.Popen[bytes] | None = None
     _boots: int = field(default=0)
     _port: int = field(default=0)
@@ -62,13 +65,27 @@ class Board:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
-        command = ["qemu-system-aarch64", "-M", "virt", "-cpu", self.processor, "-smp", str(CORES)]
-        command += ["-m", str(MEMORY_MB), "-accel", "tcg,thread=multi", "-nodefaults", "-display", "none", "-no-reboot"]
-        command += ["-kernel", str(self.folder / "kernel"), "-initrd", str(self.folder / "initrd")]
-        command += ["-append", f"{line} console=ttyAMA0", "-serial", f"file:{self.folder}/console-{self._boots}.log"]
-        command += ["-drive", f"if=none,id=card,format=raw,file={self.card}", "-device", "virtio-blk-pci,drive=card"]
-        command += ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self._port}-:22"]
-        command += ["-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"]
+        command = ["qemu-system-aarch64", *(PI if self.pi else VIRT), "-accel", "tcg,thread=multi", "-nodefaults"]
+        command += ["-kernel", str(self.folder / "kernel"), "-initrd", str(self.folder / "initrd"), "-no-reboot"]
+        command += ["-display", "none", "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self._port}-:22"]
+        console, card = f"file:{self.folder}/console-{self._boots}.log", f"format=raw,file={self.card}"
+        if self.pi:
+            (self.folder / PI_TREE).write_bytes(boot.read(PI_TREE) or b"")
+            command += ["-dtb", str(self.folder / PI_TREE), "-append", f"{line} console=ttyS1,115200"]
+            command += [
+                "-serial",
+                "null",
+                "-serial",
+                console,
+                "-drive",
+                f"if=sd,{card}",
+                "-device",
+                "usb-net,netdev=net",
+            ]
+        else:
+            command += ["-append", f"{line} console=ttyAMA0", "-serial", console, "-drive", f"if=none,id=card,{card}"]
+            command += ["-device", "virtio-blk-pci,drive=card", "-device", "virtio-rng-pci"]
+            command += ["-device", "virtio-net-pci,netdev=net,romfile="]
         with (self.folder / "qemu.log").open("ab") as log:
             self._running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

@@ -1,7 +1,7 @@
 """`hidenseek flash --build`, the ARM image itself: its kernel, boot files and services, in an emulated board.
 
 From a blank card to signs of the demo's network: firstrun.sh and the root partition grown, enrolment over TLS, rounds
-by the sparse kernels, a power cut in the middle of one, and the same run to its end.
+by the sparse kernels, a power cut in the middle of one, the same run to its end; and a file system that is repaired.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 from coordinator import cli
 from coordinator.datasets.cache import cache_dir
-from export.image import build, recipe, system
+from export.image import build, recipe, system, tools
 from export.image.ext4 import Ext4
 from tests.boot import board as boards
 from tests.boot.board import Board
@@ -28,6 +28,7 @@ from tests.integration.deployed import Deployed, deployed
 from tests.integration.fleet import Processes, wait_until, write_person
 from tests.integration.updating import closed
 from tests.wheels import build_wheel, copy_tree
+from wire.errors import ImageError
 
 NEEDED = {
     "qemu-system-aarch64": "qemu-system-arm",
@@ -48,12 +49,13 @@ ROUNDS, CARDS, SAMPLES = 5, 20, 96
 CARD_MB = 4000
 CONFIG = f"""\
 federation: {{name: t, model: har-cnn, rounds: {ROUNDS}, per_round: 1, quorum: 1, start_devices: 1, deadline_s: 120}}
-flash: {{user: ada, ssh_key: ssh.pub, timezone: Europe/Berlin, data: data/pi-1}}
+flash: {{user: ada, ssh_key: ssh.pub, timezone: Europe/Berlin, locale: de_DE.UTF-8, data: data/pi-1}}
 devices: {{{", ".join(f"pi-{number}: {{}}" for number in range(1, CARDS + 1))}}}
 """
 JOINED_S = 150
 SETTLED_S = 5.0
-PATIENCE_S = 600  # of one boot: the machine may be busy
+PATIENCE_S = 900  # of one boot: the machine may be busy
+CHECKED = "/run/initramfs/fsck.log"
 NAME = f"own-{recipe.SUITE}-{recipe.ARCHITECTURE}"
 
 
@@ -119,6 +121,9 @@ def test_a_blank_card_to_trained_signs(home: Path, capsys: pytest.CaptureFixture
                 as_told(board)
                 with timed(times, "switching off"):
                     board.switch_off(PATIENCE_S)
+                with timed(times, "power on to a repaired file system"):
+                    repaired(board)
+                board.switch_off(PATIENCE_S)
             assert f"round {ROUNDS}/{ROUNDS}" in processes.log("coordinator")
         finally:
             processes.stop()
@@ -156,9 +161,11 @@ def note_memory(board: Board, times: dict[str, float]) -> None:
 
 
 def as_told(board: Board) -> None:
-    """Name, zone, identity; the partition as large as the card; the kernels that the device trains with."""
+    """Name, zone, locale, identity; the partition as large as the card; the kernels that the device trains with."""
     assert board.inside("cat", "/etc/hostname").strip() == "pi-1"
     assert board.inside("readlink", "/etc/localtime").strip().endswith("zoneinfo/Europe/Berlin")
+    assert board.inside("cat", "/etc/default/locale").splitlines()[-1] == "LANG=de_DE.UTF-8"
+    assert "de_DE.utf8" in board.inside("locale", "-a").split()
     assert re.fullmatch(r"[0-9a-f]{32}", board.inside("cat", "/etc/machine-id").strip())
     size_kb = int(board.inside("df", "--output=size", "/").split()[-1])
     assert size_kb * 1024 > CARD_MB * 0.85e6
@@ -178,4 +185,16 @@ def power_cut(board: Board, processes: Processes, times: dict[str, float]) -> No
         wait_until(lambda: closed(processes) > before, PATIENCE_S, "a round after the power cut")
         times["power on to the next round's mask"] = round(time.monotonic() - began_s, 1)
         assert processes.wait("coordinator", PATIENCE_S) == 0
+    assert "recovering journal" in board.inside("cat", CHECKED)
     times["resident memory at most, second boot, MB"] = resident(board.inside).both
+
+
+def repaired(board: Board) -> None:
+    """A number in its root file system is wrong, and it is marked as the kernel marks one where it met an error."""
+    root = system.inspect(board.card).root
+    for one in ("set_super_value state 2", "set_inode_field /etc/fstab links_count 7"):
+        tools.run("debugfs", "-w", "-R", one, f"{board.card}?offset={root.start_bytes}")
+    with pytest.raises(ImageError):
+        Ext4(board.card, root.start_bytes).fsck()
+    board.boot()
+    wait_until(lambda: "check forced" in board.inside("cat", CHECKED), PATIENCE_S, "the check of the root file system")

@@ -99,7 +99,7 @@ def calls(folder: Path) -> str:
 def test_a_packed_image_is_one_that_can_be_customised(stand_in: Path) -> None:
     """Partitions, rights and boot files; told as a system of our own; nothing in it that boards must not share."""
     packed, told = built(stand_in)
-    assert ("1 of 2, system", 1, 2 * recipe.LAYERS[0].packages_about, "setting up dash") in told
+    assert ("1 of 2, system", 0, recipe.LAYERS[0].effort_about, "setting up dash") in told
     image = stand_in / "x.img"
     source.unpack(packed, image)
     found = system.inspect(image)
