@@ -15,9 +15,9 @@ from tests.integration.arm_cases import LENET, STRAY_SIGNS, exact_samples, exact
 from tests.integration.arm_debian import AARCH64
 from tests.integration.arm_root import Root, installed
 from tests.integration.fleet import Processes, assert_every_mask_counted_once, rows
-from wire import mask
+from wire import dither, mask
 from wire.mask import Signs
-from wire.prng import mix
+from wire.prng import training_seed
 from wire.settings import Training
 from wire.state_folder import read_learned
 
@@ -115,6 +115,7 @@ def _assert_same_signs_here(processes: Processes, device: str, number: int) -> N
     announced = mask.decode_votes(votes, bundle.ticket.ends)
     every = json.loads(settings)
     training = Training(**every["training"])
+    seed = training_seed(every["schedule"]["seed"], number, device)
     samples = data.load(processes.home / "data" / device)
     steps = train(
         registry.open_runtime(bundle, training),
@@ -122,11 +123,12 @@ def _assert_same_signs_here(processes: Processes, device: str, number: int) -> N
         samples.y_train,
         prior=log_prior(samples.y_train, bundle.ticket.plan.classes),
         training=training,
-        start=announced.start_scores(training.start),
-        seed=mix(every["schedule"]["seed"], number, device),
+        start=dither.start_scores(announced, training),
+        seed=seed,
     )
     (here,) = [trained for trained in steps if trained is not None]
-    sent: Signs = mask.decode_signs(signs, announced, bundle.ticket.ends)
-    assert np.mean(sent != announced.signs) > 0.005, "there is something to agree on"
-    strays = float(np.mean(sent != here.signs))
-    assert strays <= STRAY_SIGNS, f"{device}, round {number}: {strays:.2%} of its signs are not those trained here"
+    known = dither.context(announced, training, seed)
+    sent: Signs = mask.decode_signs(signs, known, bundle.ticket.ends)
+    assert np.mean(sent != known.signs) > 0.005, "there is something to agree on"
+    strays = float(np.mean(sent != dither.signs_of(here.scores, training, seed)))
+    assert strays <= STRAY_SIGNS, f"{device}, round {number}: {strays:.2%} of its bits are not those trained here"
