@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from wire import claim, command
+from wire import command
 from wire.errors import HidenseekError
 
 CONNECT_S = 60.0
@@ -33,6 +33,7 @@ def add_card(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def _card(arguments: argparse.Namespace) -> int:
     from edge_client import card, cli
+    from wire import claim  # which needs PyNaCl; a board that is only profiled may have none
 
     command.log_to_terminal(verbose=False)
     settings, state = card.read(arguments.card), card.state_folder()
@@ -58,6 +59,7 @@ def _renewed(settings: dict[str, str | float], state: Path) -> bool:
     """
     from edge_client import card, renewal
     from edge_client.store import certificate_name
+    from wire import claim
 
     if not card.is_certified(settings, state):
         return False

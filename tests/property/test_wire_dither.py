@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator import dithered
+from coordinator.dithered import Scores
 from tests.property.wire_strategies import QUICK
 from wire import dither, mask
 from wire.errors import ConfigError
@@ -88,22 +90,27 @@ def test_the_likeliest_to_differ_are_the_least_sure() -> None:
 @QUICK
 @given(scores(), st.integers(1, 1000), st.integers(0, 2**32))
 def test_next_scores_are_within_their_levels(votes: Votes, devices: int, seed: int) -> None:
-    """And the same for the same masks; what nobody moved stays where it was."""
+    """And the same for the same masks; what nobody moved stays where it was, and so does what moved a little."""
     moved = np.random.default_rng(seed).integers(-devices, devices + 1, votes.signs.size).astype(np.int32)
-    after = dither.next_votes(votes, moved, devices)
-    assert after.voters == 15
-    assert after.digest == dither.next_votes(votes, moved, devices).digest
+    before = Scores(votes=votes, remainder=np.zeros(votes.signs.size, dtype=np.int16))
+    after, again = (dithered.move(before, moved, devices, 1) for _ in range(2))
+    assert after.votes.voters == 15
+    assert after.votes.digest == again.votes.digest
+    assert np.array_equal(after.remainder, again.remainder)
     exact = np.clip(votes.levels + moved * (15 / devices), 0, 15)
-    assert (np.abs(after.levels - exact) < 1).all()
-    assert np.array_equal(after.levels[moved == 0], votes.levels[moved == 0])
+    assert np.allclose(after.votes.levels + after.remainder / dithered.UNITS, exact, atol=1 / dithered.UNITS)
+    near = np.abs(exact - votes.levels) < dithered.RULE.hold - 1 / dithered.UNITS
+    assert np.array_equal(after.votes.levels[near], votes.levels[near])
 
 
-def test_rounding_loses_nothing_on_average() -> None:
+def test_rounding_loses_nothing() -> None:
     """One device of a hundred moves a weight by less than a sixth of a level; after many rounds it is all there."""
-    kept, votes = 4_000, Votes(signs=np.ones(4_000, bool), dissent=np.full(4_000, 7, np.uint16), voters=15)
+    votes = dither.announce(np.full(4, 8, dtype=np.uint8))
+    scores = Scores(votes=votes, remainder=np.zeros(4, dtype=np.int16))
     for _ in range(20):
-        votes = dither.next_votes(votes, np.ones(kept, np.int32), 100)
-    assert votes.levels.mean() == pytest.approx(8 + 20 * 15 / 100, abs=0.1)
+        scores = dithered.move(scores, np.ones(4, np.int32), 100, 1)
+    now = scores.votes.levels + scores.remainder / dithered.UNITS
+    assert now == pytest.approx(np.full(4, 8 + 20 * 15 / 100), abs=20 / 2 / dithered.UNITS)
 
 
 def test_without_dither_all_is_as_it_was() -> None:
@@ -118,7 +125,7 @@ def test_without_dither_all_is_as_it_was() -> None:
 
 def test_devices_have_thresholds_of_their_own() -> None:
     """What one device's noise hides another's does not."""
-    one, other = (dither.thresholds(mix(7, 3, device), dither.SENT, 8_000) for device in ("pi-1", "pi-2"))
+    one, other = (dither.thresholds(mix(7, 3, device), 8_000) for device in ("pi-1", "pi-2"))
     assert abs(float(np.corrcoef(one.astype(float), other.astype(float))[0, 1])) < 0.05
     assert np.bincount(one, minlength=256).max() < 80
 

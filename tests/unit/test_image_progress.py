@@ -28,8 +28,9 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None
     assert all(line.startswith("1 of 2, system: setting up libc6 (25%, 0:0") for line in lines)
 
 
-def test_a_terminal_gets_a_bar_with_the_same_words() -> None:
+def test_a_terminal_gets_a_bar_with_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """And is left as it was."""
+    monkeypatch.setenv("TERM", "xterm")  # of a dumb one nothing is drawn
     out = io.StringIO()
     with progress.shown(Console(file=out, force_terminal=True, width=120)) as tell:
         tell("writing", 5_000_000, 10_000_000)

@@ -11,6 +11,7 @@ from edge_client import card, data, files, renewal
 from edge_client.agent import Device
 from edge_client.client import Client
 from edge_client.store import Store, certificate_name
+from edge_client.workshop import Workshop
 from tests.helpers import introduce
 from tests.integration.fleet import write_person
 from wire import pkcs10, signing
@@ -63,13 +64,13 @@ def test_a_device_at_work_leaves_once_it_is_time(certificate: Path, monkeypatch:
 def test_a_client_that_leaves_ends_without_an_error(tmp_path: Path) -> None:
     """Its service starts it again, and then asks; until it is time it stays."""
     bus, answers = MemoryBus(), iter([False, False, True])
-    store = Store(tmp_path / "state")
+    store, samples = Store(tmp_path / "state"), data.load(write_person(tmp_path / "data", seed=1))
     Client(
         device=Device(name="pi-01", hello=introduce("pi-01", "onnx", store.key(), started=1), stay=True),
         channel=Channel(bus.connect(), store.key()),
         topics=Topics("t"),
-        data=data.load(write_person(tmp_path / "data", seed=1)),
         store=store,
+        work=Workshop(device="pi-01", load=lambda: samples),
         leave=lambda: next(answers),
     ).run()
     assert list(answers) == []
