@@ -86,7 +86,7 @@ class Enrolment:
             transport.close()
 
     def _claim(self, channel: Channel, said: Claim, key: bytes, tls_key: bytes | None) -> None:
-        began_s, asked_s = time.monotonic(), float("-inf")
+        began_s = asked_s = time.monotonic()  # asked at the first `Connected`: a claim made twice has two certificates
         while time.monotonic() - began_s < GIVE_UP_S:
             self.alive()
             if time.monotonic() - asked_s > AGAIN_S:
