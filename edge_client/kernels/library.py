@@ -110,12 +110,16 @@ def load() -> ctypes.CDLL:
     library = _open(path)
     for which, mirror in enumerate((Tensor, Operation, Network, Result)):
         if library.hs_struct_bytes(which) != ctypes.sizeof(mirror):
-            raise RuntimeMissing(
-                f"built from other sources ({mirror.__name__} differs)",
-                where=str(path),
-                hint="Build it again: python -m edge_client.kernels.build",
-            )
+            raise _of_other_sources(path, f"{mirror.__name__} differs")
     return library
+
+
+def _of_other_sources(path: Path, why: str) -> RuntimeMissing:
+    return RuntimeMissing(
+        f"built from other sources ({why})",
+        where=str(path),
+        hint="Build it again: python -m edge_client.kernels.build",
+    )
 
 
 def _open(path: Path) -> ctypes.CDLL:
@@ -127,11 +131,7 @@ def _open(path: Path) -> ctypes.CDLL:
         for name in COUNTS:
             getattr(library, name).restype = c_int64
     except AttributeError as error:
-        raise RuntimeMissing(
-            f"built from other sources ({error})",
-            where=str(path),
-            hint="Build it again: python -m edge_client.kernels.build",
-        ) from None
+        raise _of_other_sources(path, str(error)) from None
     library.hs_struct_bytes.argtypes = [c_int64]
     library.hs_multiply_adds.argtypes = [c_int64, POINTER(c_float)]
     library.hs_cycles.argtypes = [c_int64]
