@@ -49,7 +49,7 @@ PLAN = Plan(
 )
 DEVICES = ("pi-1", "pi-2", "pi-3")
 SETTINGS: dict[str, dict[str, Any]] = {  # with which five rounds on 144 weights show that they learn
-    "hidenseek": {"density": 0.5, "block": 1, "passes": 5, "learning_rate": 0.1, "epochs": 10},
+    "hidenseek": {"density": 0.5, "block": 1, "passes": 5, "learning_rate": 0.06, "epochs": 2},
     "hidenseek-signs": {"density": 0.5, "block": 1, "passes": 5, "learning_rate": 0.03},
     "hidenseek-paper": {"density": 0.5, "learning_rate": 0.03},
     "local-only": {},
@@ -154,8 +154,7 @@ def test_a_method_learns_and_its_bytes_are_counted(name: str, tmp_path: Path) ->
     rows = simulated(maker(name, recording), tmp_path, plan(5, 3), reported.append)
     assert reported == rows
     assert [row["round"] for row in rows] == [1, 2, 3, 4, 5]
-    most = 0.95 if name == "hidenseek" else 0.8  # with ten epochs the first round comes far already
-    assert rows[-1]["loss"] < most * rows[0]["loss"]
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
     assert rows[-1]["personalised"] > 0.7
     assert len(sent) == 15
     for row in rows:
