@@ -172,7 +172,7 @@ def _further(folder: Path, earlier: Path, draft: Path, layer: recipe.Layer) -> l
     into = " ".join(f"-o{one}" for one in (*DPKG_INSIDE, 'DPkg::Chroot-Directory="$1"'))
     steps = [
         f"{apt} apt-get {into} --yes install {' '.join(layer.packages)}",
-        *([f'chroot "$1" systemctl enable {" ".join(layer.enable)}'] if layer.enable else []),
+        *(f'chroot "$1" {shlex.join(command)}' for command in layer.commands),
         f'mkdir -p "$1{PurePosixPath(recipe.PACKAGES).parent}"',
         "chroot \"$1\" dpkg-query --show --showformat='${binary:Package}=${Version}\\n' "
         f"| {apt} xargs apt-cache show --no-all-versions "

@@ -10,7 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.image.service import HOME
+from export.image.service import HOME, PYCACHE
 from export.image.system import System
 from export.image.tree import Tree
 from wire import __version__
@@ -25,9 +25,9 @@ LAUNCHER = """\
 #!/usr/bin/python3 -ISOO
 import sys
 
-release = {release!r}
+release = "{release}"
 sys.path.insert(0, release + "/lib")
-sys.pycache_prefix = "/var/cache/hidenseek/pycache"  # the service may write nowhere else, and starts faster with it
+sys.pycache_prefix = "{pycache}"  # the service may write nowhere else, and starts faster with it
 
 from edge_client.cli import main
 
@@ -129,7 +129,7 @@ def unpack(found: list[Path], scratch: Path) -> Client:
     tree = Tree()
     for name, path in contents.items():
         tree.add(f"{home}/lib/{name}", path)
-    tree.add(f"{home}/bin/hidenseek-edge", LAUNCHER.format(release=home), 0o755)
+    tree.add(f"{home}/bin/hidenseek-edge", LAUNCHER.format(release=home, pycache=PYCACHE), 0o755)
     tree.links[f"{HOME}/current"] = f"releases/{release}"
     tree.links["/usr/local/bin/hidenseek-edge"] = f"{HOME}/current/bin/hidenseek-edge"
     return Client(files=tree, release=release, size_bytes=tree.size_bytes)

@@ -12,6 +12,7 @@ HOME = "/opt/hidenseek"
 CARD = "/etc/hidenseek/card.json"
 CA = "/etc/hidenseek/ca.crt"
 STATE = "/var/lib/private/hidenseek"  # systemd's StateDirectory of a DynamicUser
+PYCACHE = "/var/cache/private/hidenseek/pycache"  # below its CacheDirectory
 DATA = "/srv/hidenseek/data"
 UNIT = "/etc/systemd/system/hidenseek.service"
 # Without a clock that runs on a board starts at the newer of these files' times, and no certificate is to be newer.
