@@ -37,7 +37,7 @@ from tests.integration.updating import closed
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/service-memory.json"
-NEEDED = ("numpy", "cbor2", "paho", "nacl", "cffi", "_cffi_backend", "dnslib")
+NEEDED = ("numpy", "paho", "nacl", "cffi", "_cffi_backend", "dnslib")
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 SAMPLES, ROUNDS, SETTLE_S, SAMPLE_S = 400, 10, 3.0, 0.02
 LINGER_S = 30.0 + SETTLE_S  # of the process that trains, `edge_client.apart.LINGER_S`
@@ -80,6 +80,7 @@ def measure(home: Path, tree: Path, python: Path) -> dict[str, Any]:
         processes.serve(CONFIG, *url, password=made.password("coordinator"))
         command = [str(python), *flags, str(launcher), "card", str(_card(home, made))]
         environment = {"PATH": os.environ["PATH"], "STATE_DIRECTORY": str(home / "state"), "OPENBLAS_NUM_THREADS": "1"}
+        environment |= {"MALLOC_ARENA_MAX": "1"}
         try:
             found: dict[str, dict[str, float]] = {}
             with _started(command, environment, home / "pi-1.log") as pid:

@@ -16,7 +16,7 @@ from pathlib import Path
 from wire.errors import ConfigError, DataError, RuntimeMissing
 
 OURS = ("wire", "edge_client")
-DEPENDENCIES = {"sparse": ("numpy", "cbor2"), "onnx": ("numpy", "cbor2", "onnxruntime")}  # by runtime; with `join` more
+DEPENDENCIES = {"sparse": ("numpy",), "onnx": ("numpy", "onnxruntime")}  # by runtime; with `join` more
 LEAST_PYTHON = (3, 11)
 GLIBC = ("2_28", "2_27", "2_17")  # of wheels that old and new systems take
 DIST = Path("dist")  # where `make wheels` puts them

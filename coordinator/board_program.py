@@ -21,7 +21,7 @@ import tempfile
 import threading
 
 MARK = "hidenseek-board:"
-WANTED = ("numpy", "cbor2", "onnxruntime")
+WANTED = ("numpy", "onnxruntime")
 
 
 def say(facts: dict[str, object]) -> None:

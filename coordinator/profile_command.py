@@ -19,8 +19,8 @@ examples:
   hidenseek profile har.hns --ssh pi@10.0.0.7 --ssh-option=-p2222 --ssh-option=-ibench_key
   hidenseek profile har.hns --ssh pi@10.0.0.7 --wheel dist/hidenseek-0.1.0-py3-none-manylinux_2_34_aarch64.whl
 
-The board needs ssh and Python 3.11 or newer, nothing else: numpy and cbor2 are sent along where they are missing. All
-lies in one temporary folder, which is removed at the end, after Ctrl-C, and when the connection breaks.
+The board needs ssh and Python 3.11 or newer, nothing else: numpy is sent along where it is missing. All lies in
+one temporary folder, which is removed at the end, after Ctrl-C, and when the connection breaks.
 On the board itself: hidenseek-edge profile. The JSON goes into a report: hidenseek report DIR --profile FILE
 """
 

@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 
-import cbor2
-
 from wire.errors import Mismatch, TicketError, WireError
-from wire.safecbor import load_cbor
+from wire.safecbor import dump_cbor, load_cbor
 from wire.ticket import Ticket, decode_ticket
 
 MAGIC = b"HNSB"
@@ -41,7 +39,7 @@ class Bundle:
     @cached_property
     def encoded(self) -> bytes:
         """The bundle's bytes."""
-        body = cbor2.dumps([self.runtime, self.ticket.encoded, dict(self.files)], canonical=True)
+        body = dump_cbor([self.runtime, self.ticket.encoded, dict(self.files)])
         return MAGIC + bytes([VERSION]) + body
 
     @cached_property

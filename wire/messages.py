@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import cbor2
-
 from wire.claim import Claim, Grant
 from wire.errors import TooLarge, Truncated, WireError
 from wire.fields import RUN_BYTES as RUN_BYTES
 from wire.fields import at, body, optional, readers
-from wire.safecbor import MAX_VALUES, load_cbor
+from wire.safecbor import MAX_VALUES, dump_cbor, load_cbor
 from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKeys, SealedShares, Survivors
 from wire.settings import Training
 from wire.signing import KEY_BYTES
@@ -344,7 +342,7 @@ def single(value: float) -> float:
 
 def encode(message: Message) -> bytes:
     """Message -> bytes."""
-    return MAGIC + bytes([VERSION, _NUMBER_OF[type(message)]]) + cbor2.dumps(body(message), canonical=True)
+    return MAGIC + bytes([VERSION, _NUMBER_OF[type(message)]]) + dump_cbor(body(message))
 
 
 def decode(data: bytes, max_values: int = MAX_VALUES) -> Message:

@@ -17,12 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from wire.lazy import load_later
 
+load_later("ipaddress")  # only for addresses in brackets, and 0.4 MB
+from urllib.parse import unquote, urlsplit  # noqa: E402
+
 # paho looks for HTTP proxies with it, and otherwise never; with all it imports it is 3 MB of a Pi Zero's memory.
 load_later("urllib.request")
+load_later("uuid")  # paho names clients with it that have no name; 0.1 MB
 
 import paho.mqtt.client as paho  # noqa: E402
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode  # noqa: E402

@@ -1,16 +1,16 @@
-"""CBOR (RFC 8949) from strangers: the plain part of it, read within bounds, or `WireError` and nothing else.
+"""CBOR (RFC 8949): the plain part of it, written canonically, and read from strangers within bounds or not at all.
 
 What hidenseek writes needs whole numbers of at most 64 bits, floats, texts, byte strings, lists, maps,
 true, false and null, all of definite length. A general decoder reads far more from the same bytes:
 tags that compile patterns or build a 10**12-digit number, lists that contain themselves, map keys
-that are neither text nor number. Here they are refused before anything is built.
+that are neither text nor number. Here they are refused before anything is built. Nor does writing so little
+need a library: cbor2 takes 1 MB of a device's memory.
 """
 
 from __future__ import annotations
 
 import struct
-
-import cbor2
+from contextlib import suppress
 
 from wire.errors import TooLarge, Truncated, WireError
 
@@ -19,6 +19,7 @@ MAX_VALUES = 200_000  # a value costs up to 100 bytes of memory and 1 on the wir
 _ARGUMENT_BYTES = {24: 1, 25: 2, 26: 4, 27: 8}
 _FLOATS = {25: struct.Struct(">e"), 26: struct.Struct(">f"), 27: struct.Struct(">d")}
 _CONSTANTS = {20: False, 21: True, 22: None}
+_SIMPLE = {value: bytes([7 << 5 | short]) for short, value in _CONSTANTS.items()}
 
 
 def load_cbor(data: bytes, max_values: int = MAX_VALUES) -> object:
@@ -36,8 +37,15 @@ def load_cbor(data: bytes, max_values: int = MAX_VALUES) -> object:
 
 
 def dump_cbor(value: object) -> bytes:
-    """The same CBOR for the same value, every time."""
-    return cbor2.dumps(value, canonical=True)
+    """The same CBOR for the same value, every time: "canonical CBOR" of RFC 7049, section 3.9.
+
+    Raises:
+        TypeError: if there is something in it that `load_cbor` does not read.
+        OverflowError: if a whole number takes more than 64 bits.
+    """
+    parts: list[bytes] = []
+    _write(value, parts)
+    return b"".join(parts)
 
 
 def describe(value: object) -> str:
@@ -47,6 +55,54 @@ def describe(value: object) -> str:
     if isinstance(value, list | dict):
         return f"a {'list' if isinstance(value, list) else 'map'} of {len(value)}"
     return repr(value[:40] if isinstance(value, str) else value)
+
+
+def _write(value: object, parts: list[bytes]) -> None:
+    if isinstance(value, str):
+        text = value.encode()
+        parts += _head(3, len(text)), text
+    elif isinstance(value, bytes):
+        parts += _head(2, len(value)), value
+    elif value is None or isinstance(value, bool):  # which is an int, too
+        parts.append(_SIMPLE[value])
+    elif isinstance(value, int):
+        parts.append(_head(0, value) if value >= 0 else _head(1, -1 - value))
+    elif isinstance(value, float):
+        parts.append(_float(value))
+    elif isinstance(value, list | tuple):
+        parts.append(_head(4, len(value)))
+        for one in value:
+            _write(one, parts)
+    elif isinstance(value, dict):
+        parts.append(_head(5, len(value)))
+        keys = {dump_cbor(key): one for key, one in value.items()}
+        for key in sorted(keys, key=lambda encoded: (len(encoded), encoded)):
+            parts.append(key)
+            _write(keys[key], parts)
+    else:
+        raise TypeError(f"{type(value).__name__} found, plain data expected")
+
+
+def _head(major: int, number: int) -> bytes:
+    """A type and its number, in as few bytes as it takes."""
+    if number < 24:
+        return bytes((major << 5 | number,))
+    for short, size in _ARGUMENT_BYTES.items():
+        if number < 1 << 8 * size:
+            return bytes((major << 5 | short,)) + number.to_bytes(size, "big")
+    raise OverflowError(f"a whole number of {number.bit_length()} bits, at most 64 expected")
+
+
+def _float(value: float) -> bytes:
+    """In the narrowest format that keeps it as it is."""
+    if value != value:
+        return b"\xf9\x7e\x00"  # one NaN for all of them
+    for short, form in _FLOATS.items():
+        with suppress(OverflowError):
+            data = form.pack(value)
+            if form.unpack(data) == (value,):
+                return bytes((7 << 5 | short,)) + data
+    raise AssertionError("eight bytes keep every float")
 
 
 class _Reader:

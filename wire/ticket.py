@@ -24,14 +24,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
-import cbor2
 import numpy as np
 from numpy.typing import NDArray
 
 from wire import bits, prng
 from wire.errors import PlanError, TicketError, WireError
 from wire.plan import LayerShape, Plan, plan_from_data, plan_to_data
-from wire.safecbor import load_cbor
+from wire.safecbor import dump_cbor, load_cbor
 
 MAGIC = b"HNST"
 VERSION = 1
@@ -229,7 +228,7 @@ class Ticket:
             [[keep.block, keep.mask, keep.scale] for keep in self.layers],
             dict(self.made),
         ]
-        head = MAGIC + bytes([VERSION]) + cbor2.dumps(body, canonical=True)
+        head = MAGIC + bytes([VERSION]) + dump_cbor(body)
         return head + sha256(head).digest()
 
     @property

@@ -1,6 +1,6 @@
 """Runs in an ARM system: opens runtimes and does what `arm_remote.Remote` asks of them over stdin and stdout.
 
-Needs what a device has and nothing else: numpy, cbor2, `wire` and `edge_client`; no torch, no pytest.
+Needs what a device has and nothing else: numpy, `wire` and `edge_client`; no torch, no pytest.
 
     python arm_worker.py
 
@@ -17,19 +17,19 @@ import traceback
 from hashlib import sha256
 from typing import Any, BinaryIO
 
-import cbor2
 import numpy as np
 
 from edge_client.kernels import library
 from edge_client.readings import peak_memory_kb
 from edge_client.runtimes import registry
 from wire.bundle import decode_bundle
+from wire.safecbor import dump_cbor, load_cbor
 from wire.settings import Training
 
 
 def send(pipe: BinaryIO, message: list[Any]) -> None:
     """Write one message."""
-    data = cbor2.dumps(_packed(message))
+    data = dump_cbor(_packed(message))
     pipe.write(struct.pack("!I", len(data)) + data)
     pipe.flush()
 
@@ -39,7 +39,7 @@ def receive(pipe: BinaryIO) -> list[Any] | None:
     head = pipe.read(4)
     if len(head) < 4:
         return None
-    found: list[Any] = _unpacked(cbor2.loads(pipe.read(struct.unpack("!I", head)[0])))
+    found: list[Any] = _unpacked(load_cbor(pipe.read(struct.unpack("!I", head)[0])))
     return found
 
 

@@ -105,7 +105,7 @@ def test_a_board_is_profiled_and_left_as_it_was(
 
 
 def test_what_the_board_lacks_is_sent_along(server: Server, ticket: Path, tmp_path: Path) -> None:
-    """A Python without numpy and cbor2 has them for as long as it takes; pip fetches them here."""
+    """A Python without numpy has it for as long as it takes; pip fetches them here."""
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
     python = str(bare / "bin" / "python")

@@ -1,4 +1,4 @@
-"""CBOR from strangers: the plain part decodes as cbor2 decodes it; tags, cycles and bombs raise WireError."""
+"""CBOR: the plain part is written and read as cbor2 does it; from strangers tags, cycles and bombs raise WireError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.property.wire_strategies import QUICK, mutated
 from wire import safecbor
 from wire.errors import TooLarge, Truncated, WireError
-from wire.safecbor import describe, load_cbor
+from wire.safecbor import describe, dump_cbor, load_cbor
 
 PLAIN = st.recursive(
     st.none()
@@ -39,6 +39,34 @@ def test_plain_data_comes_back(value: object, canonical: bool) -> None:
     back = load_cbor(cbor2.dumps(value, canonical=canonical))
     assert back == value
     assert repr(back) == repr(value) or isinstance(value, dict | list | float)
+
+
+@QUICK
+@given(PLAIN | st.lists(st.floats(width=32) | st.floats(width=16), max_size=5).map(tuple))
+def test_what_is_written_is_canonical(value: object) -> None:
+    """Byte for byte as cbor2 writes it: the order of keys, the shortest numbers and floats, one NaN."""
+    assert dump_cbor(value) == cbor2.dumps(value, canonical=True)
+
+
+@pytest.mark.parametrize("size", [23, 24, 255, 256, 65_535, 65_536])
+def test_lengths_take_as_few_bytes_as_they_can(size: int) -> None:
+    """On both sides of where a longer form begins; of bytes, texts, lists and maps."""
+    for value in (bytes(size), "ü" * (size // 2), [None] * size, dict.fromkeys(range(size)), size, -size):
+        assert dump_cbor(value) == cbor2.dumps(value, canonical=True)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, 1j, [object()], {1: bytearray(b"a")}, {b"a": {(): ...}}])
+def test_what_would_not_be_read_is_not_written(value: object) -> None:
+    """Whoever sends it hears of it, not whoever it is sent to."""
+    with pytest.raises(TypeError, match="plain data expected"):
+        dump_cbor(value)
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**64) - 1])
+def test_whole_numbers_beyond_64_bits_are_not_written(value: int) -> None:
+    """They would be tagged."""
+    with pytest.raises(OverflowError, match="65 bits"):
+        dump_cbor(value)
 
 
 @settings(QUICK, max_examples=30)
