@@ -41,10 +41,10 @@ class Rate:
     call: float = 0
 
 
-# Operations of a cycle that a runtime's own code is compiled for; others choose theirs by what the core has.
-WIDEST: Mapping[str, float] = {"executorch": 16.0}  # vectors of 128 bits, two of them a cycle, multiplied and added
-# The same of loops over values: those of the sparse runtime take vectors of 8, those of others a value at a time.
-LOOPS: Mapping[str, float] = {"sparse": 32.0}
+# Operations of a cycle that are of use: two vectors of 256 bits, multiplied and added. A core with wider ones trains no
+# more in a cycle, for it waits for what it loads (docs/profiling.md). ExecuTorch's code is compiled for half of them.
+WIDEST: Mapping[str, float] = {"sparse": 32.0, "onnx": 32.0, "executorch": 16.0}
+LOOPS_IN_VECTORS = ("sparse",)  # over values, which others take one at a time
 # An Intel Xeon of a cloud (Sapphire Rapids, AVX-512), 27 November 2026, as coordinator.device_worker measures it.
 REFERENCE = Core(flops=240e9, bandwidth=14e9, clock=4.08e9)
 RATES: Mapping[str, Mapping[str, Rate]] = {
@@ -117,9 +117,11 @@ def seconds(work: Mapping[str, Work], runtime: str, core: Core) -> float:
 
 def slowness(runtime: str, core: Core) -> Rate:
     """How many times as long as on REFERENCE an operation, a byte, a loop's value and a call take on a core."""
-    widest = WIDEST.get(runtime, float("inf"))
-    peak, reference = (min(one.flops, widest * one.clock) for one in (core, REFERENCE))
-    cycle, vectors = REFERENCE.clock / core.clock, 1.0
-    if runtime in LOOPS:
-        vectors = min(REFERENCE.width, LOOPS[runtime]) / min(core.width, LOOPS[runtime])
-    return Rate(flop=reference / peak, byte=REFERENCE.bandwidth / core.bandwidth, value=cycle * vectors, call=cycle)
+    reference, width = (min(one.width, WIDEST[runtime]) for one in (REFERENCE, core))
+    cycle, vector = REFERENCE.clock / core.clock, reference / width
+    return Rate(
+        flop=cycle * vector,
+        byte=REFERENCE.bandwidth / core.bandwidth,
+        value=cycle * vector if runtime in LOOPS_IN_VECTORS else cycle,
+        call=cycle,
+    )
