@@ -14,7 +14,8 @@ from unittest import mock
 
 import numpy as np
 
-from coordinator import server
+from coordinator import arrivals, executor, server
+from coordinator.evaluate import Evaluator
 from coordinator.federation import Federation, prepare
 from coordinator.keys import federation_key
 from coordinator.observer import Observer
@@ -197,7 +198,7 @@ class Scene:
     store: Store
     watcher: Watcher
     fleet: Sleepers
-    evaluator: server.Evaluator | None = None
+    evaluator: Evaluator | None = None
 
     def coordinator(self) -> Coordinator:
         """One that starts a run, or takes up what another one has left."""
@@ -219,7 +220,7 @@ def sleepers(
     *,
     tick_s: float = 1.0,
     runtime: str = "sparse",
-    evaluator: server.Evaluator | None = None,
+    evaluator: Evaluator | None = None,
 ) -> Iterator[Scene]:
     """A federation whose devices sleep.
 
@@ -234,8 +235,9 @@ def sleepers(
     """
     clock, bus = Clock(), MemoryBus()
     with ExitStack() as stack:
-        for module in (server, client):
+        for module in (server, arrivals, executor, client):
             stack.enter_context(mock.patch.object(module, "monotonic_s", clock))
+        for module in (arrivals, client):
             stack.enter_context(mock.patch.object(module, "TICK_S", 0.0))
         stack.enter_context(mock.patch.object(client, "QUIET_S", 0.0))
         store = stack.enter_context(closing(Store(folder / "coordinator.db")))

@@ -15,7 +15,7 @@ from wire.messages import BundleBytes, Federation, Missed
 from wire.topics import Topics
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Announcer:
     """Speaks to all devices of one run.
 
@@ -48,6 +48,11 @@ class Announcer:
     def speak(self) -> None:
         """Say what is being trained, without what is downloaded for it."""
         self.outbox.send(self.topics.announcement, self.federation, retain=True)
+
+    def amend(self, rounds: int) -> None:
+        """There are to be so many rounds from now on; say so."""
+        self.federation = replace(self.federation, rounds=rounds)
+        self.speak()
 
     def open(self, number: int, selected: tuple[str, ...]) -> None:
         """Announce a round, or again; after the last one the result.

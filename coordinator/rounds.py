@@ -1,7 +1,7 @@
 """When a round opens, who is selected, when it closes: a function of events and time.
 
 No sockets, clocks, database or network weights in here: `handle` takes an event into a run's state and returns the
-actions for `coordinator.server` to carry out. Of a device that comes or goes, or whose mask is stored, it costs the
+actions for `coordinator.executor` to carry out. Of a device that comes or goes, or whose mask is stored, it costs the
 same in every fleet.
 """
 

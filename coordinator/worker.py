@@ -35,7 +35,7 @@ from wire.worker_messages import Report, Settled, Shift, Tally
 TICK_S = 0.25
 REPORT_S = 1.0
 TELL_AGAIN_S = 3.0  # a tally that is not settled
-TALLY = 200  # masks of one, so that the coordinator takes it for a message (`coordinator.server.MAX_VALUES`)
+TALLY = 200  # masks of one, so that the coordinator takes it for a message (`coordinator.arrivals.MAX_VALUES`)
 TALLIES = 32  # told before the first of them is settled: fewer, and a round ends with waiting for answers
 TALLY_BYTES = 256 * 1024
 

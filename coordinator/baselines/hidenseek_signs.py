@@ -173,7 +173,7 @@ class HideNseekSigns(Method[SignsSettings]):
         return log_prior(samples.y, classes) if self.settings.restrict else np.zeros(classes, dtype=np.float32)
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
-        """As `coordinator.server` does."""
+        """As `coordinator.modes` does."""
         return self._close(state, updates)[0]
 
     def remarks(self, state: State, updates: Sequence[Update]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.sleepers import Clock, Habits, Scene, Sleeper, Watcher, sleepers
-from coordinator import server
+from coordinator import arrivals
 from coordinator.announced import Announced
 from coordinator.federation import Federation, prepare
 from coordinator.keys import federation_key
@@ -169,7 +169,7 @@ def test_masks_that_are_not_wanted_are_refused_and_no_device_votes_twice_in_a_st
         if transport.inbox.empty():
             next(events)
 
-    with closing(Store(tmp_path / "db")) as store, mock.patch.object(server, "TICK_S", 0.0):
+    with closing(Store(tmp_path / "db")) as store, mock.patch.object(arrivals, "TICK_S", 0.0):
         channel = Channel(transport, federation_key())
         coordinator = prepare(settings, store=store, channel=channel, observer=watcher)
         coordinator.watch = watch

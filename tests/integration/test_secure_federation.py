@@ -136,7 +136,7 @@ def test_a_device_that_hides_leaves_a_federation_that_does_not(tmp_path: Path) -
     """It is told to before it has trained, with what to do."""
     bus = MemoryBus()
     coordinator = prepare(FEDERATION, store=Store(tmp_path / "db"), channel=federation_channel(bus), observer=Watcher())
-    coordinator._listen()  # that it is connected
+    coordinator.attend(iter((False, True)).__next__)  # it hears that it is connected
     samples = data.load(write_person(tmp_path / "data", seed=1))
     with closing(DeviceStore(tmp_path / "state")) as store:
         hello = introduce("pi-1", "onnx", store.key(), secure_aggregation=True)

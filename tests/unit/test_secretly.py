@@ -102,7 +102,7 @@ class Fleet:
             self.say(name, edge.answer(self.devices[name]))
 
     def apply(self, actions: list[rounds.Action]) -> None:
-        """As `coordinator.server` does."""
+        """As `coordinator.executor` does."""
         for action in actions:
             match action:
                 case rounds.Announce():
