@@ -200,7 +200,7 @@ def test_a_smaller_batch_where_only_that_fits(ticket: Ticket) -> None:
 def test_the_density_named_fits_and_more_does_not() -> None:
     """A ticket of that density meets the budget; of a tenth more it does not."""
     plan = build_plan("lenet")
-    budget = Budget(step_ms=4.0)
+    budget = Budget(step_ms=3.0)
 
     def planned(density: float) -> Planner:
         return Planner(ticket=prune(plan, density=density, seed=0, method="uniform"), load=Load(), runtimes=("sparse",))
