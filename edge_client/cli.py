@@ -13,9 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_client import card_command, memory_limits, web_command
-from edge_client.profile_command import add_profile
-from wire import command
+from wire import command, lazy
+
+lazy.load_dataclasses_alone()
+
+from edge_client import card_command, memory_limits, web_command  # noqa: E402
+from edge_client.profile_command import add_profile  # noqa: E402
 
 if TYPE_CHECKING:
     from edge_client.workshop import Workshop

@@ -67,3 +67,36 @@ sys.exit(" ".join(seldom & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-c", PATH + code], capture_output=True, text=True, check=False)
     assert done.stderr.split() == []
+
+
+WAITS = """
+import sys
+import edge_client.cli
+from edge_client import agent, apart, client, counts, renewal, staging, store, updates
+from wire import channel, mqtt
+
+seldom = {"ast", "cbor2", "dis", "inspect", "numpy", "uuid"}
+if sys.version_info >= (3, 13):  # before, pathlib had it
+    seldom.add("ipaddress")
+print(*(name for name in seldom & set(sys.modules) if getattr(sys.modules[name], "__spec__", None)))
+
+from dataclasses import dataclass
+import inspect
+
+@dataclass(frozen=True)
+class One:
+    a: int
+    b: str = ""
+
+assert str(inspect.signature(One.__init__)) == "(self, a: int, b: str = '') -> None"
+assert inspect.getmodule(One) is sys.modules["__main__"]
+assert repr(One(1)) == "One(a=1, b='')"
+assert One.__match_args__ == ("a", "b")
+"""
+
+
+def test_what_waits_has_none_of_what_its_packages_bring_along() -> None:
+    """3 MB of them; and who asks for `inspect` gets all of it."""
+    code = PATH + WAITS
+    done = subprocess.run([sys.executable, "-I", "-S", "-OO", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.stderr) == ([], "")
