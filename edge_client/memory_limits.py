@@ -84,21 +84,20 @@ def require(nbytes: int, what: str, *, virtual: int | None = None, hint: str = "
 
 def limits(root: Path = ROOT) -> Iterator[Limit]:
     """Every limit on this process's memory that is known."""
-    status = root / "proc/self/status"
+    status, machine = labelled(root / "proc/self/status"), labelled(root / "proc/meminfo")
     for name, which, option, label in (
         ("the address space of this process", resource.RLIMIT_AS, "-v", "VmSize"),
         ("the data segment of this process", resource.RLIMIT_DATA, "-d", "VmData"),
     ):
-        soft, used = resource.getrlimit(which)[0], labelled(status, label)
+        soft, used = resource.getrlimit(which)[0], status.get(label)
         if soft != resource.RLIM_INFINITY and used is not None:
             mend = f"raise ulimit {option}"
             yield Limit(name=name, nbytes=soft, left=max(soft - used * KIB, 0), virtual=True, mend=mend)
     yield from _groups(root)
-    total, free = (labelled(root / "proc/meminfo", name) for name in ("MemTotal", "MemAvailable"))
-    if total is not None and free is not None:
-        swap = labelled(root / "proc/meminfo", "SwapFree") or 0
+    if {"MemTotal", "MemAvailable"} <= machine.keys():
+        left = machine["MemAvailable"] + machine.get("SwapFree", 0)
         yield Limit(
-            name="this machine's memory", nbytes=total * KIB, left=(free + swap) * KIB, virtual=False,
+            name="this machine's memory", nbytes=machine["MemTotal"] * KIB, left=left * KIB, virtual=False,
             mend="stop other programs",
         )  # fmt: skip
 

@@ -296,7 +296,7 @@ def random_data(bundle: Bundle, training: Training) -> tuple[Floats, Labels]:
 
 def board(root: Path = ROOT) -> Board:
     """What this process runs on."""
-    ram_kib = readings.labelled(root / "proc/meminfo", "MemTotal")
+    ram_kib = readings.labelled(root / "proc/meminfo").get("MemTotal")
     return Board(
         name=socket.gethostname(),
         model=readings.model(root),

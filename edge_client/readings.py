@@ -11,7 +11,7 @@ import ctypes
 import mmap
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -65,16 +65,14 @@ def usage() -> Usage:
 
 def written_bytes(root: Path = ROOT) -> int | None:
     """Bytes that this process has made the system write to storage; None if it does not say."""
-    return labelled(root / "proc/self/io", "write_bytes")
+    return labelled(root / "proc/self/io").get("write_bytes")
 
 
 def memory(root: Path = ROOT) -> Memory:
     """See `Memory`."""
-    rollup = root / "proc/self/smaps_rollup"
-    rss = labelled(rollup, "Rss")
-    if rss is None:
-        rss = labelled(root / "proc/self/status", "VmRSS")
-    return Memory(rss_kib=rss, pss_kib=labelled(rollup, "Pss"), peak_kib=peak_memory_kb(root))
+    rollup, status = labelled(root / "proc/self/smaps_rollup"), labelled(root / "proc/self/status")
+    resident = rollup.get("Rss", status.get("VmRSS"))
+    return Memory(rss_kib=resident, pss_kib=rollup.get("Pss"), peak_kib=_peak_kib(status))
 
 
 def board(root: Path = ROOT) -> Board:
@@ -87,9 +85,12 @@ def peak_memory_kb(root: Path = ROOT) -> int:
 
     On Linux from /proc: ru_maxrss there starts with the size of the process that started this one.
     """
-    found = labelled(root / "proc/self/status", "VmHWM")
-    if found is not None:
-        return found
+    return _peak_kib(labelled(root / "proc/self/status"))
+
+
+def _peak_kib(status: Mapping[str, int]) -> int:
+    if "VmHWM" in status:
+        return status["VmHWM"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // 1024 if sys.platform == "darwin" else peak  # bytes on macOS, KiB on Linux
 
@@ -174,13 +175,11 @@ def vcgencmd(*arguments: str) -> str | None:
     return done.stdout
 
 
-def labelled(path: Path, label: str) -> int | None:
-    """The whole number after `label:` in a file of the kernel, or None."""
-    for line in (read_text(path) or "").splitlines():
-        name, _, rest = line.partition(":")
-        if name == label and rest.split()[:1] and rest.split()[0].isdigit():
-            return int(rest.split()[0])
-    return None
+def labelled(path: Path) -> dict[str, int]:
+    """Whole numbers of a file of the kernel by the labels before them, `label: number`; none if it cannot be read."""
+    rows = (line.partition(":") for line in (read_text(path) or "").splitlines())
+    numbers = ((label, (rest.split() or [""])[0]) for label, _, rest in rows)
+    return {label: int(number) for label, number in numbers if number.isdigit()}
 
 
 def model(root: Path = ROOT) -> str:
