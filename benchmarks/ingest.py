@@ -47,7 +47,7 @@ from coordinator.terminal import Board
 from tests.integration.conftest import started_mosquitto
 from tests.postgres import ACCOUNT, PASSWORD, programs, started_postgres
 from wire import signing
-from wire.mqtt import parse_url
+from wire.broker import parse_url
 from wire.settings import Training
 
 NAME = "ingest"

@@ -125,8 +125,8 @@ def _deployed(arguments: argparse.Namespace) -> Target:
     from coordinator.brokers import deployment as deployments
     from coordinator.brokers.access import COORDINATOR
     from coordinator.brokers.checks.rows import Target
+    from wire.broker import parse_url
     from wire.errors import UnknownName, did_you_mean
-    from wire.mqtt import parse_url
 
     deployment = deployments.load(arguments.deploy)
     nodes = {node.name: node for node in deployment.broker_nodes() if node.site is None}
@@ -161,7 +161,7 @@ def _named(arguments: argparse.Namespace) -> Target:
     from coordinator.brokers.access import COORDINATOR
     from coordinator.brokers.checks.rows import Target, with_hosts
     from coordinator.monitoring.discovery import check_prefix
-    from wire.mqtt import parse_url
+    from wire.broker import parse_url
     from wire.topics import check_name
 
     passwords: dict[str, str] = {}

@@ -18,9 +18,11 @@ from collections.abc import Callable
 
 from coordinator import mqtt_packets as packets
 from coordinator.mqtt_packets import Login, Reader
+from wire.broker import SECURE, Broker
 from wire.errors import BrokerRefused, BrokerUnreachable, WireError
-from wire.mqtt import KEEPALIVE_S, RETRY_HINT, SECURE, Broker, tls_context, unanswered, why
+from wire.mqtt import KEEPALIVE_S, RETRY_HINT
 from wire.routes import Routes
+from wire.tls import tls_context, unanswered, why
 from wire.transport import Connected, Disconnected, Event, Packet, monotonic_s
 
 READ_BYTES = 1 << 18

@@ -25,9 +25,9 @@ from coordinator.page.options import PageSettings
 from coordinator.report.summary import Summary
 from coordinator.rounds import Schedule
 from coordinator.serving import reached, serving, showing
+from wire.broker import parse_url
 from wire.command import PASSWORD_VARIABLE
 from wire.errors import ConfigError, RoundFailed
-from wire.mqtt import parse_url
 
 NAME = "demo"
 CONNECT_S = 60.0

@@ -12,9 +12,9 @@ from coordinator.card_settings import FlashSettings
 from coordinator.config import DevicesFile
 from export.image.customise import Card
 from export.image.service import Service
+from wire.broker import parse_url
 from wire.claim import TOKEN_FILE
 from wire.errors import ConfigError
-from wire.mqtt import parse_url
 
 if TYPE_CHECKING:
     from coordinator.brokers.deployment import Deployment

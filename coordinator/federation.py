@@ -26,11 +26,12 @@ from coordinator.steps import Asynchrony
 from coordinator.store import Store
 from export.bundle import make_bundle
 from wire import messages, secure
+from wire.broker import Broker
 from wire.bundle import Bundle
 from wire.channel import Channel
 from wire.envelope import DEFAULT_PACKET_BYTES
 from wire.errors import StateError
-from wire.mqtt import Broker, MqttTransport
+from wire.mqtt import MqttTransport
 from wire.settings import Training
 from wire.ticket import Ticket, decode_ticket, read_ticket
 from wire.transport import Will

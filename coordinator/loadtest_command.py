@@ -16,7 +16,7 @@ from wire.errors import ConfigError
 if TYPE_CHECKING:
     from coordinator.loadtest.stand import Stand
     from coordinator.loadtest.worker import Share
-    from wire.mqtt import Broker
+    from wire.broker import Broker
 
 Subparsers = argparse._SubParsersAction
 FAULTY = 1  # exit code: it ran, and something was not as it should be

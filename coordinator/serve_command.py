@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from coordinator.monitoring.watch import Wanted
     from coordinator.orders import Changes
     from coordinator.serving import Service
-    from wire.mqtt import Broker
+    from wire.broker import Broker
     from wire.ticket import Ticket
 
 Subparsers = argparse._SubParsersAction

@@ -27,8 +27,8 @@ from coordinator.report.summary import Summary, summarise
 from coordinator.server import Coordinator
 from coordinator.store import Store
 from coordinator.terminal import Board
+from wire.broker import Broker, parse_url
 from wire.envelope import DEFAULT_PACKET_BYTES
-from wire.mqtt import Broker, parse_url
 
 if TYPE_CHECKING:
     from coordinator.page.server import PageServer

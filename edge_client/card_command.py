@@ -81,13 +81,13 @@ def _enrol(settings: dict[str, str | float], state: Path, user: str, secret: str
     from edge_client import card, enrol
     from edge_client.store import Store
     from edge_client.supervisor import Supervisor
-    from wire import mqtt
+    from wire.broker import discovering, parse_url
     from wire.topics import Topics, check_name
 
     device = check_name(str(settings["device"]), "device id")
     address = card.with_user(str(settings["broker"]), user + device)
-    broker = mqtt.parse_url(address, password=secret, ca=Path(str(settings["ca"])) if settings["ca"] else None)
-    broker = mqtt.discovering(broker) if card.may_discover(settings) else broker
+    broker = parse_url(address, password=secret, ca=Path(str(settings["ca"])) if settings["ca"] else None)
+    broker = discovering(broker) if card.may_discover(settings) else broker
     supervisor, topics = Supervisor(), Topics(str(settings["federation"]))
     supervisor.ready()
     certified = bool(settings["certificates"])

@@ -149,6 +149,7 @@ def _join(arguments: argparse.Namespace) -> int:
     from edge_client.supervisor import Supervisor
     from edge_client.updates import Updater
     from wire import messages, mqtt, signing
+    from wire.broker import discovering
     from wire.channel import Channel, seal
     from wire.errors import HidenseekError
     from wire.messages import Hello, State
@@ -163,7 +164,7 @@ def _join(arguments: argparse.Namespace) -> int:
         releases.hand_over()
     broker = command.read_broker(arguments)
     if arguments.discover:
-        broker = mqtt.discovering(broker)
+        broker = discovering(broker)
     runtime = registry.pick(arguments.runtime)
     peers = _read_peers(arguments) if arguments.peers else None
     trusted = signing.from_text(arguments.trust, where="--trust") if arguments.trust else None

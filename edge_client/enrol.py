@@ -16,6 +16,7 @@ from pathlib import Path
 from edge_client.card import AGAIN_HINT
 from edge_client.store import Store
 from wire import claim, mqtt, pkcs10, signing
+from wire.broker import Broker
 from wire.channel import Channel, Garbled, Received
 from wire.claim import Claim, Grant
 from wire.errors import BrokerRefused, BrokerUnreachable, JoinRefused, WireError
@@ -48,7 +49,7 @@ class Enrolment:
     alive: Callable[[], None] = lambda: None
     certified: bool = False
 
-    def run(self, broker: mqtt.Broker, connect_timeout_s: float) -> None:
+    def run(self, broker: Broker, connect_timeout_s: float) -> None:
         """Claim the account; its password is in the state folder afterwards, and the token is not.
 
         Args:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from wire.errors import ConfigError, HidenseekError, NotEnoughMemory
 
 if TYPE_CHECKING:
-    from wire.mqtt import Broker
+    from wire.broker import Broker
 
 INTERRUPTED = 130
 PASSWORD_VARIABLE = "HIDENSEEK_PASSWORD"  # noqa: S105  # the variable's name, not a password
@@ -135,7 +135,7 @@ def read_broker(arguments: argparse.Namespace) -> Broker:
     Raises:
         ConfigError: if the address is none, or a file cannot be read.
     """
-    from wire.mqtt import parse_url
+    from wire.broker import parse_url
 
     return parse_url(
         arguments.broker,

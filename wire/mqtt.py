@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import queue
 import random
-import re
-import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from wire.broker import SECURE, Broker  # before paho: it has a module of the standard library load later
 from wire.lazy import load_later
-
-load_later("ipaddress")  # only for addresses in brackets, and 0.4 MB
-from urllib.parse import unquote, urlsplit  # noqa: E402
 
 # paho looks for HTTP proxies with it, and otherwise never; with all it imports it is 3 MB of a Pi Zero's memory.
 load_later("urllib.request")
@@ -31,127 +25,18 @@ import paho.mqtt.client as paho  # noqa: E402
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode  # noqa: E402
 from paho.mqtt.reasoncodes import ReasonCode  # noqa: E402
 
-from wire.errors import BrokerRefused, BrokerUnreachable, ConfigError  # noqa: E402
+from wire.errors import BrokerRefused, BrokerUnreachable  # noqa: E402
 from wire.routes import Routes  # noqa: E402
+from wire.tls import certificate_of, refusal, tls_context, unanswered, why  # noqa: E402
 from wire.transport import Connected, Disconnected, Event, Packet, Will, monotonic_s  # noqa: E402
 
-SECURE = ("mqtts", "wss")
-PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 KEEPALIVE_S = 60  # 4 bytes each: 5.8 kB a day; a device that vanished is known for it after 90 s
 UNAVAILABLE = 0x88  # "Server unavailable": a cluster that elects a leader, a broker that starts
 MAX_QUEUED = 65_535  # as many as there are packet numbers
 IN_FLIGHT = 100  # sent and not acknowledged yet; what AWS IoT takes of a client, and five times paho's own
 ASK_WHY_S = 60.0  # between questions why a broker ends connections without a word
 FULL_S = 30.0  # publishing waits so long for room, once all numbers are taken
-SEPARATOR = re.compile(r",(?=\w+://)")  # of the addresses of a cluster's nodes; a password may hold commas
 RETRY_HINT = "Check that the broker runs and that the address is right: hidenseek-edge join --broker mqtt://HOST:PORT"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Broker:
-    """Where a broker is and how to log in. `repr` never shows the password.
-
-    `others` are further nodes of the same cluster, host and port: any of them will do. `discover`: if none of them
-    answers, the network is asked where one is (`wire.routes`).
-    """
-
-    scheme: str
-    host: str
-    port: int
-    user: str | None = None
-    password: str | None = None
-    path: str = "/mqtt"
-    ca: Path | None = None
-    certificate: Path | None = None
-    certificate_key: Path | None = None
-    others: tuple[tuple[str, int], ...] = ()
-    discover: bool = False
-
-    def __repr__(self) -> str:
-        return ",".join(f"{self.scheme}://{host}:{port}" for host, port in self.nodes)
-
-    @property
-    def nodes(self) -> tuple[tuple[str, int], ...]:
-        """Host and port of every node."""
-        return ((self.host, self.port), *self.others)
-
-
-def parse_url(
-    url: str,
-    *,
-    password: str | None = None,
-    ca: Path | None = None,
-    certificate: Path | None = None,
-    certificate_key: Path | None = None,
-) -> Broker:
-    """Read `mqtt[s]://[user[:password]@]host[:port]` (or ws[s]://...), or several with commas between them.
-
-    Args:
-        url: the address; of a cluster, those of its nodes. The first one's user is everyone's.
-        password: used if the address names none.
-        ca: certificate authority file for mqtts and wss; the system's if None.
-        certificate: shown to a broker that wants to know its clients by one; PEM.
-        certificate_key: its private key, if that is not in the same file.
-
-    Raises:
-        ConfigError: if the address is not of that form, a certificate is named where none can be shown, or the
-            addresses of a cluster differ in more than host and port.
-    """
-    first, *others = (
-        _parse_one(one, password=password, ca=ca, certificate=certificate, certificate_key=certificate_key)
-        for one in SEPARATOR.split(url)
-    )
-    for other in others:
-        if (other.scheme, other.path) != (first.scheme, first.path) or other.user not in (None, first.user):
-            raise ConfigError(
-                f"{first} and {other} differ in more than host and port",
-                where="--broker",
-                hint="Several addresses are nodes of one cluster: mqtts://USER@HOST1,mqtts://HOST2",
-            )
-    return replace(first, others=tuple((other.host, other.port) for other in others))
-
-
-def discovering(broker: Broker) -> Broker:
-    """The broker, whose network may be asked where it is.
-
-    Raises:
-        ConfigError: if its certificate would not show that it is the right one.
-    """
-    if broker.scheme != "mqtts" or broker.ca is None:
-        raise ConfigError(
-            f"{broker} found, a broker with TLS and its own certificate authority expected",
-            where="--discover",
-            hint="Whoever is in the network may answer, and nothing else tells them apart: mqtts://HOST and --ca FILE",
-        )
-    return replace(broker, discover=True)
-
-
-def _parse_one(
-    url: str, *, password: str | None, ca: Path | None, certificate: Path | None, certificate_key: Path | None
-) -> Broker:
-    hint = "Write it as mqtt://HOST, mqtt://HOST:1883 or mqtts://USER@HOST:8883"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"'{url}' is no address ({error})", where="--broker", hint=hint) from None
-    if parts.scheme not in PORTS or not parts.hostname:
-        raise ConfigError(f"'{url}' is no broker address", where="--broker", hint=hint)
-    if certificate and parts.scheme not in SECURE:
-        raise ConfigError(f"'{url}' is no TLS address", where="--cert", hint="A certificate needs mqtts:// or wss://")
-    if certificate_key and not certificate:
-        raise ConfigError("a key without a certificate", where="--cert-key", hint="Name the certificate with --cert")
-    return Broker(
-        scheme=parts.scheme,
-        host=parts.hostname,
-        port=port or PORTS[parts.scheme],
-        user=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password else password,
-        path=parts.path or "/mqtt",
-        ca=ca,
-        certificate=certificate,
-        certificate_key=certificate_key,
-    )
 
 
 class MqttTransport:
@@ -222,7 +107,7 @@ class MqttTransport:
             except (OSError, ValueError, paho.WebsocketConnectionError) as error:
                 reason = why(error)
                 if isinstance(error, ssl.SSLError) and not self._routes.is_hearsay:
-                    raise _of_certificate(self._broker, error) or BrokerRefused(
+                    raise refusal(self._broker, error) or BrokerRefused(
                         f"TLS with {self._broker} failed: {reason}", hint="Give the broker's CA with --ca FILE"
                     ) from error
                 if time.monotonic() + 0.5 > deadline:
@@ -307,13 +192,13 @@ class MqttTransport:
         self._client.disconnect()
         self._client.loop_stop()
 
-    # Callbacks run on paho's thread, which an exception would end in silence: they only fill the queue.
-
     @property
     def certificate_end_s(self) -> float | None:
         """When the certificate that the broker has shown ends, seconds since 1970; None without TLS."""
         shown = self._shown  # turned into a number only where somebody asks: devices do not
         return float(ssl.cert_time_to_seconds(str(shown["notAfter"]))) if shown else None
+
+    # Callbacks run on paho's thread, which an exception would end in silence: they only fill the queue.
 
     def _on_pre_connect(self, client: paho.Client, _u: Any) -> None:
         self._number += 1
@@ -328,7 +213,7 @@ class MqttTransport:
             self._unavailable = reason.value == UNAVAILABLE
             self._put(Disconnected(reason=str(reason), refused=not self._unavailable))
         else:
-            self._shown, self._greeted = _certificate_of(self._client.socket()), True
+            self._shown, self._greeted = certificate_of(self._client.socket()), True
             self._put(Connected(number=self._number))
 
     def _put(self, event: Event) -> None:
@@ -355,7 +240,7 @@ class MqttTransport:
         if not self._broker.certificate or self._greeted or time.monotonic() - self._asked_s < ASK_WHY_S:
             return None
         self._asked_s = time.monotonic()
-        said = _of_certificate(self._broker)
+        said = refusal(self._broker)
         return Disconnected(reason=said.what, refused=True) if said else None
 
     def _on_message(self, client: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
@@ -363,59 +248,3 @@ class MqttTransport:
             client.ack(message.mid, message.qos)
 
         self._put(Packet(topic=message.topic, payload=bytes(message.payload), acknowledge=acknowledge))
-
-
-def unanswered(broker: Broker) -> BrokerRefused:
-    """What to say of a broker that takes a TLS connection and then ends it."""
-    own = broker.certificate
-    return _of_certificate(broker) or BrokerRefused(
-        f"{broker} ends the connection without an answer",
-        hint=f"It may not know who has signed {own}"
-        if own
-        else "It may want to know its clients by certificates: --cert FILE",
-    )
-
-
-def _of_certificate(broker: Broker, error: ssl.SSLError | None = None) -> BrokerRefused | None:
-    from wire import refusals  # in no device's memory that is let in
-
-    return refusals.of_certificate(broker, tls_context(broker), error)
-
-
-def tls_context(broker: Broker) -> ssl.SSLContext:
-    """What a TLS connection to this broker needs.
-
-    Raises:
-        ConfigError: if a certificate or key cannot be read.
-    """
-    try:
-        context = ssl.create_default_context(cafile=str(broker.ca) if broker.ca else None)
-    except OSError as error:
-        raise ConfigError(f"CA file cannot be read ({why(error)})", where=str(broker.ca)) from error
-    if broker.certificate:
-        try:
-            context.load_cert_chain(broker.certificate, broker.certificate_key)
-        except OSError as error:
-            files = " and ".join(str(file) for file in (broker.certificate, broker.certificate_key) if file)
-            raise ConfigError(f"certificate and key cannot be read ({why(error)})", where=files) from error
-    return context
-
-
-def _certificate_of(connection: object) -> dict[str, Any]:
-    """The certificate that a server has shown, as `ssl` tells of it; empty if it has shown none."""
-    connection = getattr(connection, "_socket", connection)  # of paho's own wrapper for websockets
-    try:
-        return (connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None) or {}
-    except (OSError, ValueError):  # lost again already
-        return {}
-
-
-def why(error: Exception) -> str:
-    """What a connection failed of, in a few words."""
-    if isinstance(error, socket.gaierror):
-        return "the host name is not known"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from wire.errors import BrokerRefused
 
 if TYPE_CHECKING:
-    from wire.mqtt import Broker
+    from wire.broker import Broker
 
 WITHIN_S = 5.0
 REASONS = {

@@ -11,7 +11,7 @@ from coordinator.brokers.certificates import CERTIFICATES
 from coordinator.brokers.claims import Claims
 from coordinator.brokers.deployment import Deployment, Node
 from coordinator.brokers.files import Writer
-from wire.mqtt import Broker
+from wire.broker import Broker
 
 RELOADED_S = 0.5  # what a broker may take to read its accounts again
 

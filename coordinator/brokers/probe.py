@@ -17,7 +17,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from wire.mqtt import SECURE, Broker
+from wire.broker import SECURE, Broker
 
 KEEPALIVE_S = 30
 ANSWER_S = 5.0

@@ -16,8 +16,8 @@ from coordinator.loadtest.tally import Tally, merged
 from coordinator.loadtest.usage import Watched
 from coordinator.loadtest.view import View
 from coordinator.loadtest.worker import Share, work
+from wire.broker import Broker
 from wire.errors import BrokerRefused, BrokerUnreachable, RoundFailed
-from wire.mqtt import Broker
 from wire.transport import monotonic_s
 
 LOOK_S = 0.25

@@ -21,9 +21,9 @@ from coordinator.loadtest.usage import Watched
 from coordinator.store import Store
 from coordinator.store_options import VARIABLE as STORE_VARIABLE
 from wire import signing
+from wire.broker import Broker, parse_url
 from wire.command import PASSWORD_VARIABLE
 from wire.errors import BrokerUnreachable, RoundFailed
-from wire.mqtt import Broker, parse_url
 
 KINDS = ("mosquitto", "nats")
 HOST = "127.0.0.1"

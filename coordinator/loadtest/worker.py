@@ -16,8 +16,9 @@ from coordinator.loadtest.audience import Audience
 from coordinator.loadtest.device import Script, ScriptedDevice
 from coordinator.loadtest.link import Link, Place
 from coordinator.loadtest.tally import Tally
+from wire.broker import SECURE, Broker
 from wire.errors import BrokerUnreachable, HidenseekError
-from wire.mqtt import SECURE, Broker, tls_context
+from wire.tls import tls_context
 from wire.transport import monotonic_s
 
 TELL_S = 0.5

@@ -18,7 +18,7 @@ from coordinator.brokers import deployment as deployments
 from coordinator.brokers.probe import Probe
 from coordinator.brokers.up import running_nodes
 from tests.integration.fleet import wait_until
-from wire.mqtt import Broker, parse_url
+from wire.broker import Broker, parse_url
 
 PORTS_EACH = 4
 TAKEN: list[socket.socket] = []  # names of runs of ports that are this process's

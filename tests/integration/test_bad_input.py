@@ -248,8 +248,9 @@ class _Rogue:
 
 def test_embedded_broker_keeps_devices_to_their_own_topics(broker: EmbeddedBroker) -> None:
     """pi-1 cannot publish as pi-2; the coordinator hears only what pi-1 says as itself."""
+    from wire.broker import parse_url
     from wire.messages import Welcome
-    from wire.mqtt import MqttTransport, parse_url
+    from wire.mqtt import MqttTransport
 
     def connect(user: str) -> Channel:
         transport = MqttTransport(parse_url(broker.url(user), password=broker.passwords[user]), client_id=user)
@@ -284,7 +285,8 @@ def test_retained_round_survives_a_broker_restart(broker: EmbeddedBroker) -> Non
     import os
     import signal
 
-    from wire.mqtt import MqttTransport, parse_url
+    from wire.broker import parse_url
+    from wire.mqtt import MqttTransport
 
     def connect(user: str) -> Channel:
         transport = MqttTransport(parse_url(broker.url(user), password=broker.passwords[user]), client_id=user)

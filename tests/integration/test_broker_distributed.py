@@ -12,7 +12,8 @@ from coordinator.brokers.probe import Probe
 from tests.chaos.ledger import audit
 from tests.integration.deployed import MONITOR, Deployed, deployed
 from tests.integration.fleet import Processes, rows, wait_until
-from wire.mqtt import MqttTransport, parse_url
+from wire.broker import parse_url
+from wire.mqtt import MqttTransport
 
 pytestmark = [
     pytest.mark.broker,

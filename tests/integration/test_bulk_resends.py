@@ -15,7 +15,7 @@ import pytest
 
 from coordinator.bulk import BulkTransport
 from tests.integration.conftest import started_mosquitto
-from wire.mqtt import parse_url
+from wire.broker import parse_url
 from wire.transport import Connected, Disconnected, Packet, monotonic_s
 
 pytestmark = pytest.mark.broker

@@ -22,8 +22,10 @@ from tests.integration.deployed import Deployed, deployed
 from tests.integration.fleet import Processes, wait_until, write_person
 from tests.integration.test_enrolment import boot, flashed
 from wire import claim, pkcs10, signing
+from wire.broker import Broker, parse_url
 from wire.errors import BrokerRefused, JoinRefused
-from wire.mqtt import Broker, MqttTransport, parse_url, tls_context
+from wire.mqtt import MqttTransport
+from wire.tls import tls_context
 from wire.transport import Connected, Disconnected
 
 pytestmark = pytest.mark.broker

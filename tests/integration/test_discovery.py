@@ -11,8 +11,9 @@ import pytest
 
 from coordinator.brokers.announce import announced
 from tests.integration.deployed import Deployed, deployed
+from wire.broker import Broker
 from wire.errors import BrokerUnreachable
-from wire.mqtt import Broker, MqttTransport
+from wire.mqtt import MqttTransport
 
 pytest.importorskip("zeroconf")
 pytest.importorskip("dnslib")

@@ -16,8 +16,8 @@ from edge_client.store import PASSWORD, Store
 from tests.integration.deployed import Deployed, deployed
 from tests.integration.fleet import Processes, wait_until
 from wire import claim
+from wire.broker import parse_url
 from wire.errors import JoinRefused
-from wire.mqtt import parse_url
 from wire.topics import Topics
 
 

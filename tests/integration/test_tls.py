@@ -11,8 +11,9 @@ import pytest
 from coordinator.bulk import BulkTransport
 from tests.integration.conftest import started_mosquitto
 from tests.integration.fleet import wait_until
+from wire.broker import parse_url
 from wire.errors import BrokerRefused, ConfigError, HidenseekError
-from wire.mqtt import MqttTransport, parse_url
+from wire.mqtt import MqttTransport
 from wire.transport import Packet
 
 pytestmark = pytest.mark.broker

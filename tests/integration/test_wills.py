@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import started_mosquitto
-from wire.mqtt import MqttTransport, parse_url
+from wire.broker import parse_url
+from wire.mqtt import MqttTransport
 from wire.transport import Connected, Disconnected, Event, Packet
 
 TOPIC = "hns/t/up/pi/state"

@@ -16,9 +16,9 @@ from coordinator.worker_store import WorkerStore
 from tests.helpers import pooled_plan, random_ticket
 from tests.integration.conftest import started_mosquitto
 from wire import mask, signing
+from wire.broker import parse_url
 from wire.channel import Channel, Received
 from wire.messages import INSTANCE_BYTES, MaskUpdate, Receipt
-from wire.mqtt import parse_url
 from wire.topics import Topics
 from wire.transport import monotonic_s
 from wire.worker_messages import Shift

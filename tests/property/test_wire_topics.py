@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.property.wire_strategies import NAMES, QUICK
-from wire import mqtt
+from wire.broker import parse_url
 from wire.errors import ConfigError, WireError
 from wire.topics import UP_KINDS, Topics, check_name
 from wire.transport import matches
@@ -108,7 +108,7 @@ def test_patterns_cover_as_mqtt_says(pattern: str, topic: str, covered: bool) ->
 def test_any_address_parses_or_raises(url: str) -> None:
     """Any text is a broker's address or a ConfigError that shows how to write one."""
     try:
-        broker = mqtt.parse_url(url)
+        broker = parse_url(url)
     except ConfigError as error:
         found = error.hint
     else:
@@ -119,10 +119,10 @@ def test_any_address_parses_or_raises(url: str) -> None:
 
 def test_addresses_are_read_and_passwords_hidden() -> None:
     """User, password, host, port and path are taken from an address; the password is never shown."""
-    broker = mqtt.parse_url("wss://pi:s%40cret@hub.example.org/broker")
+    broker = parse_url("wss://pi:s%40cret@hub.example.org/broker")
     assert (broker.user, broker.password, broker.host, broker.port, broker.path) == (
         "pi", "s@cret", "hub.example.org", 443, "/broker",
     )  # fmt: skip
     assert "cret" not in repr(broker)
-    assert mqtt.parse_url("mqtt://h", password="p").password == "p"
-    assert mqtt.parse_url("mqtt://h:1").port == 1
+    assert parse_url("mqtt://h", password="p").password == "p"
+    assert parse_url("mqtt://h:1").port == 1

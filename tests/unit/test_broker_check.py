@@ -15,7 +15,7 @@ import pytest
 from coordinator.brokers import certificates
 from coordinator.brokers.checks.rows import attempt
 from coordinator.brokers.probe import context
-from wire.mqtt import Broker
+from wire.broker import Broker
 
 # Sockets that paho leaves open when TLS fails.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -25,6 +25,7 @@ from coordinator.loadtest.usage import Watched
 from coordinator.loadtest.worker import Share
 from tests.helpers import TINY_TICKET
 from wire import mask, messages, signing
+from wire.broker import parse_url
 from wire.bundle import Bundle
 from wire.channel import seal, unseal
 from wire.errors import ConfigError
@@ -40,7 +41,6 @@ from wire.messages import (
     State,
     Welcome,
 )
-from wire.mqtt import parse_url
 from wire.settings import Training
 from wire.topics import Topics
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from wire import mdns, routes
+from wire.broker import discovering, parse_url
 from wire.errors import ConfigError
 from wire.mdns import Found
-from wire.mqtt import discovering, parse_url
 from wire.routes import Routes
 
 dnslib = pytest.importorskip("dnslib")

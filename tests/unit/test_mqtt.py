@@ -9,9 +9,10 @@ import pytest
 
 from coordinator.bulk import BulkTransport
 from edge_client import cli
+from wire.broker import parse_url
 from wire.command import read_broker
 from wire.errors import ConfigError
-from wire.mqtt import MqttTransport, parse_url
+from wire.mqtt import MqttTransport
 from wire.transport import Connected, Disconnected, Packet
 
 HELD = 200  # messages

@@ -13,7 +13,8 @@ import pytest
 
 from coordinator.brokers import certificates, device_certificates
 from wire import pkcs10, refusals, signing
-from wire.mqtt import Broker, tls_context
+from wire.broker import Broker
+from wire.tls import tls_context
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 

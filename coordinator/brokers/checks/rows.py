@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from coordinator.brokers.probe import Probe
-from wire.mqtt import Broker, parse_url
+from wire.broker import Broker, parse_url
 from wire.topics import ROOT
 
 Verdict = Literal["ok", "FAIL", "not tried", "note"]

@@ -12,7 +12,8 @@ from coordinator.brokers.checks.rows import Table, Target, attempt, unique
 from coordinator.brokers.device_certificates import ALWAYS_TAKEN_BACK
 from coordinator.brokers.probe import Probe, context
 from wire import pkcs10, refusals, signing
-from wire.mqtt import Broker, tls_context
+from wire.broker import Broker
+from wire.tls import tls_context
 
 SIDE = "certificates"
 HOUR_DAYS = 1 / 24

@@ -12,7 +12,7 @@ from pathlib import Path
 from coordinator.brokers import certificates
 from coordinator.brokers.checks.rows import Table, Target, attempt, unique
 from coordinator.brokers.probe import Probe, context
-from wire.mqtt import SECURE
+from wire.broker import SECURE
 
 SIDE = "connection"
 SOON_DAYS = 30
