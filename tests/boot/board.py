@@ -22,6 +22,7 @@ HOST = "10.0.2.2"
 VIRT = ("-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "512")  # a Raspberry Pi Zero 2 W has 4 cores, and 512
 PI = ("-M", "raspi3b", "-m", "1G", "-smp", "4")  # which has no other number of either
 PI_TREE = "bcm2837-rpi-3-b.dtb"
+PI_NET = "modprobe.blacklist=cdc_subset"  # it takes QEMU's USB network before cdc_ether, and no packet comes through
 SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=20", "-q")
 
 
@@ -71,17 +72,9 @@ class Board:
         console, card = f"file:{self.folder}/console-{self._boots}.log", f"format=raw,file={self.card}"
         if self.pi:
             (self.folder / PI_TREE).write_bytes(boot.read(PI_TREE) or b"")
-            command += ["-dtb", str(self.folder / PI_TREE), "-append", f"{line} console=ttyS1,115200"]
-            command += [
-                "-serial",
-                "null",
-                "-serial",
-                console,
-                "-drive",
-                f"if=sd,{card}",
-                "-device",
-                "usb-net,netdev=net",
-            ]
+            command += ["-dtb", str(self.folder / PI_TREE), "-append", f"{line} console=ttyS1,115200 {PI_NET}"]
+            command += ["-serial", "null", "-serial", console, "-drive", f"if=sd,{card}"]
+            command += ["-device", "usb-net,netdev=net"]
         else:
             command += ["-append", f"{line} console=ttyAMA0", "-serial", console, "-drive", f"if=none,id=card,{card}"]
             command += ["-device", "virtio-blk-pci,drive=card", "-device", "virtio-rng-pci"]
