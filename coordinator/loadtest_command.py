@@ -204,7 +204,7 @@ def _broker(arguments: argparse.Namespace, names: tuple[str, ...]) -> Iterator[t
 
 def _share(arguments: argparse.Namespace, broker: Broker, passwords: dict[str, str]) -> Share:
     """What all devices are to do."""
-    from coordinator.loadtest.device import Script
+    from coordinator.loadtest.script import Script
     from coordinator.loadtest.worker import Share
     from wire import signing
     from wire.mqtt import KEEPALIVE_S

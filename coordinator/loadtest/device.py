@@ -6,26 +6,23 @@ thousands; state that a real device keeps on its card is kept in memory over a s
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from coordinator.loadtest.audience import Audience
 from coordinator.loadtest.link import Link, Place
+from coordinator.loadtest.script import Pretence, Script
 from coordinator.loadtest.tally import Tally
 from coordinator.mqtt_packets import Login
 from edge_client import agent, events
 from edge_client.outbox import Outbox
-from wire import __version__, messages, signing
+from wire import messages
 from wire.channel import pattern, seal
 from wire.envelope import Joiner, split
 from wire.errors import HidenseekError, WireError
 from wire.messages import (
     BundleBytes,
-    Evaluation,
     Federation,
-    Hello,
     MaskUpdate,
     Message,
     Refusal,
@@ -33,39 +30,10 @@ from wire.messages import (
     State,
     Telemetry,
     Welcome,
-    single,
 )
 from wire.prng import mix
-from wire.telemetry import RoundTelemetry
-from wire.topics import DEVICE_QOS, Topics
+from wire.topics import DEVICE_QOS
 from wire.transport import monotonic_s
-
-STEP_MS = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Script:
-    """What all devices do.
-
-    Attributes:
-        topics: of their federation.
-        runtime: which bundle they ask for.
-        train_s: shortest and longest training, seconds.
-        train_samples: that a device says it has.
-        test_samples: likewise.
-        stay: wait for another run when one is over.
-        packet_bytes: largest payload sent in one packet.
-        seed: of their keys and masks.
-    """
-
-    topics: Topics
-    runtime: str = "sparse"
-    train_s: tuple[float, float] = (0.0, 0.0)
-    train_samples: int = 300
-    test_samples: int = 100
-    stay: bool = False
-    packet_bytes: int = messages.MAX_MESSAGE_BYTES
-    seed: int = 0
 
 
 class ScriptedDevice:
@@ -92,11 +60,9 @@ class ScriptedDevice:
         "_joiner",
         "_key",
         "_outbox",
+        "_pretence",
         "_script",
-        "_sealed",
-        "_sent_s",
         "_tally",
-        "_timer",
         "link",
         "lost",
         "name",
@@ -118,18 +84,16 @@ class ScriptedDevice:
         self.name = name
         self._script, self._audience, self._tally = script, audience, tally
         self._key = mix("loadtest", script.seed, name).to_bytes(8, "little") * 4  # nothing to protect here
+        self._pretence = Pretence(name, script, self._key, audience, tally)
         self._greetings = self._connection = 0
         self._bundle: bytes | None = None
         self._events: deque[events.Event] = deque()
         self._joiner: Joiner | None = None
         self._outbox: Outbox | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._sealed: tuple[tuple[bytes, int], bytes] | None = None
-        self._sent_s = 0.0
         self._heard = 0
         self.stopped = self.refused = self.welcomed = False
         self.lost = False  # the connection, and it is to be made again
-        hello = self._introduction(started)
+        hello = script.hello(self._key, started)
         self._agent = agent.Device(name=name, hello=hello, stay=script.stay)
         login = Login(
             client_id=f"hns-{script.topics.federation}-{name}",
@@ -137,21 +101,6 @@ class ScriptedDevice:
             password=account[1],
         )
         self.link = Link(place, login, tally, self)
-
-    def _introduction(self, started: int) -> Hello:
-        return Hello(
-            instance=secrets.token_bytes(messages.INSTANCE_BYTES),
-            software=f"hidenseek-loadtest {__version__}",
-            runtime=self._script.runtime,
-            profile="",
-            train_samples=self._script.train_samples,
-            test_samples=self._script.test_samples,
-            key=signing.public_key(self._key),
-            started=started,
-            greetings=0,
-            draws=True,
-            dithers=True,
-        )
 
     @property
     def pending(self) -> bool:
@@ -171,12 +120,12 @@ class ScriptedDevice:
     def cut_power(self) -> None:
         """Vanish, and be another process when the connection is made again: what is on its card stays."""
         before = self._agent
-        hello = self._introduction(before.hello.started + 1)
+        hello = self._script.hello(self._key, before.hello.started + 1)
         self._agent = agent.Device(
             name=self.name, hello=hello, stay=self._script.stay, pending=before.pending, confirmed=before.confirmed
         )
         self._greetings, self._connection, self._outbox = 0, 0, None
-        self._cancel()
+        self._pretence.stop()
         self._events.clear()
         self.link.forget()
         self.link.drop()
@@ -184,7 +133,7 @@ class ScriptedDevice:
     def leave(self) -> None:
         """Say goodbye, as `hidenseek-edge` does when it is stopped."""
         self.stopped = True
-        self._cancel()
+        self._pretence.stop()
         if self.link.online:
             self._announce(online=False)
             self.link.close()
@@ -292,15 +241,19 @@ class ScriptedDevice:
                 self._tally.counts["asked for missed votes"] += 1
                 self._say("missed", action.missed)
             case events.Evaluate():
-                self._evaluate(action.announced)
+                self._say("evaluation", self._pretence.evaluate(action.announced))
             case events.Train():
-                self._train(action.announced)
+                assert self._agent.federation is not None
+                self._pretence.train(self._agent.federation, action.announced, self._trained)
             case events.StopTraining():
-                self._cancel()
+                self._pretence.stop()
             case events.SendMask():
                 self._send_mask(action.update, new=action.new)
             case events.DropPending():
-                self._dropped(action)
+                if action.confirmed is None:
+                    self._pretence.dropped()
+                else:
+                    self._pretence.confirmed(action.confirmed[1])
             case events.Log():
                 pass
             case events.Stop():
@@ -309,91 +262,18 @@ class ScriptedDevice:
     def _listen(self, topic: str) -> None:
         self.link.subscribe(pattern(topic), qos=DEVICE_QOS)
 
-    def _evaluate(self, announced: Round) -> None:
-        tests = self._script.test_samples
-        right = round(tests * self._audience.random.uniform(0.6, 0.95))
-        evaluation = Evaluation(run=announced.run, number=announced.number, correct=right, test_samples=tests)
-        self._say("evaluation", evaluation)
-
-    def _train(self, announced: Round) -> None:
-        """Make the mask now and send it when training would be over."""
-        seconds = self._audience.random.uniform(*self._script.train_s)
-        tests, federation = self._script.test_samples, self._agent.federation
-        assert federation is not None
-        update = MaskUpdate(
-            run=announced.run,
-            number=announced.number,
-            signs=self._audience.train(federation, announced.run, announced.number, self.name),
-            train_samples=self._script.train_samples,
-            loss=single(self._audience.random.uniform(0.05, 1.0)),
-            correct=round(tests * self._audience.random.uniform(0.7, 0.99)),
-            test_samples=tests,
-            train_s=single(seconds),
-            step_ms=single(STEP_MS),
-            peak_memory_kb=45_000,
-        )
-        self._sealed = (update.run, update.number), seal(self._key, self._mask_topic, update)
-        seen = self._tally.round(announced.number)
-        seen.trained += 1
-        seen.longest_s = max(seen.longest_s, seconds)
-        done = events.TrainingDone(update=update)
-        self._cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._happened, done)
-
-    @property
-    def _mask_topic(self) -> str:
-        return self._script.topics.up(self.name, "mask")
+    def _trained(self, update: MaskUpdate) -> None:
+        self._happened(events.TrainingDone(update=update))
 
     def _send_mask(self, update: MaskUpdate, *, new: bool) -> None:
-        key = (update.run, update.number)
-        if self._sealed is None or self._sealed[0] != key:
-            self._sealed = key, seal(self._key, self._mask_topic, update)
-        sealed, now_s, seen = self._sealed[1], monotonic_s(), self._tally.round(update.number)
-        self._publish(self._mask_topic, sealed)
-        seen.mask_bytes += len(sealed)
-        if not new:
-            self._tally.counts["resent"] += 1
-            return
-        self._sent_s = now_s
-        seen.sent, seen.sent_last_s = seen.sent + 1, now_s
+        self._publish(self._pretence.topic, self._pretence.send(update, new=new))
         federation = self._agent.federation
-        if federation is not None and federation.telemetry:
-            self._tell(update)
-
-    def _tell(self, update: MaskUpdate) -> None:
-        steps = max(round(update.train_s * 1000 / STEP_MS), 1)
+        if not new or federation is None or not federation.telemetry:
+            return
         self._outbox = self._outbox or Outbox()
-        self._outbox.add(
-            RoundTelemetry(
-                number=update.number,
-                steps=steps,
-                step_p50_us=round(STEP_MS * 1000),
-                step_p95_us=round(STEP_MS * 1100),
-                step_p99_us=round(STEP_MS * 1200),
-                step_max_us=round(STEP_MS * 1500),
-                first_bucket=53,
-                bucket_counts=(steps,),
-                train_ms=round(update.train_s * 1000),
-                rss_kib=40_000,
-                peak_kib=update.peak_memory_kb,
-                cpu_ms=round(update.train_s * 1000),
-                temperature_c=single(self._audience.random.uniform(40.0, 70.0)),
-                sent_bytes=len(update.signs),
-            )
-        )
+        self._outbox.add(self._pretence.spent(update))
         if rounds := self._outbox.take(monotonic_s()):
             self._say("telemetry", Telemetry(run=update.run, rounds=rounds), qos=0)
-
-    def _dropped(self, action: events.DropPending) -> None:
-        sealed, self._sealed = self._sealed, None
-        if action.confirmed is None:
-            if sealed is not None:
-                self._tally.round(sealed[0][1]).dropped += 1
-            return
-        now_s, seen = monotonic_s(), self._tally.round(action.confirmed[1])
-        seen.confirmed, seen.confirmed_last_s = seen.confirmed + 1, now_s
-        seen.confirmed_first_s = seen.confirmed_first_s or now_s
-        self._tally.latency.add(now_s - self._sent_s)
 
     def _stop(self, error: HidenseekError | None) -> None:
         if error is not None:
@@ -401,11 +281,6 @@ class ScriptedDevice:
             self._tally.counts["turned away"] += 1
             self._tally.remark(str(error))
         self.leave()
-
-    def _cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _announce(self, *, online: bool) -> None:
         self._say("state", self._state(online=online), retain=True)

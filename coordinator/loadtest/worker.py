@@ -13,8 +13,9 @@ from random import Random
 
 from coordinator.loadtest import room
 from coordinator.loadtest.audience import Audience
-from coordinator.loadtest.device import Script, ScriptedDevice
+from coordinator.loadtest.device import ScriptedDevice
 from coordinator.loadtest.link import Link, Place
+from coordinator.loadtest.script import Script
 from coordinator.loadtest.tally import Tally
 from wire.broker import SECURE, Broker
 from wire.errors import BrokerUnreachable, HidenseekError

@@ -16,10 +16,11 @@ from coordinator import cli
 from coordinator.loadtest import room
 from coordinator.loadtest.accounts import read_accounts
 from coordinator.loadtest.audience import Audience
-from coordinator.loadtest.device import Script, ScriptedDevice
+from coordinator.loadtest.device import ScriptedDevice
 from coordinator.loadtest.link import Place
 from coordinator.loadtest.result import Idle, Result, masks_of, rounds_of
 from coordinator.loadtest.run import share_out
+from coordinator.loadtest.script import Script
 from coordinator.loadtest.tally import Latencies, RoundTally, Tally, merged
 from coordinator.loadtest.usage import Watched
 from coordinator.loadtest.worker import Share
