@@ -27,6 +27,7 @@ class Source:
 
     Attributes:
         device: its id.
+        instance: its process.
         speaker: as `wire.topics.speaker` calls it.
         key: its public key.
         topic: of its masks.
@@ -34,6 +35,7 @@ class Source:
     """
 
     device: str
+    instance: bytes
     speaker: str
     key: bytes
     topic: bytes

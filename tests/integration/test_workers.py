@@ -141,8 +141,8 @@ def test_whole_tallies_are_told_from_memory(
     tmp_path: Path, tally: int, tally_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What makes a tally by itself comes to the same as what is put together in the database."""
-    monkeypatch.setattr("coordinator.worker.TALLY", tally)
-    monkeypatch.setattr("coordinator.worker.TALLY_BYTES", tally_bytes)
+    monkeypatch.setattr("coordinator.worker_tallies.TALLY", tally)
+    monkeypatch.setattr("coordinator.worker_tallies.TALLY_BYTES", tally_bytes)
     stage = Crewed(tmp_path, rounds=4)
     assert stage.play().digest == stage.expected().digest
     check(stage, 4)
@@ -195,7 +195,7 @@ def test_what_a_worker_and_the_coordinator_have_counts_once(tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", [Tally, Settled])
 def test_lost_messages_are_said_again(tmp_path: Path, kind: type[Message], monkeypatch: pytest.MonkeyPatch) -> None:
     """Every first tally, or answer to one, is lost; nothing is counted twice, and nothing never."""
-    monkeypatch.setattr("coordinator.worker.TELL_AGAIN_S", 0.05)
+    monkeypatch.setattr("coordinator.worker_tallies.TELL_AGAIN_S", 0.05)
     seen: set[bytes] = set()
 
     def lost(topic: str, message: Message) -> bool:
@@ -262,7 +262,7 @@ def test_a_share_whose_worker_is_gone_is_dealt_to_another(tmp_path: Path, monkey
 
 def test_masks_handed_on_after_the_round_are_reported_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sum for a round that is closed changes nothing, and both sides say so."""
-    monkeypatch.setattr("coordinator.worker.TELL_AGAIN_S", 0.05)
+    monkeypatch.setattr("coordinator.worker_tallies.TELL_AGAIN_S", 0.05)
 
     def lost(topic: str, message: Message) -> bool:
         return isinstance(message, Tally) and message.number == 2 and topic.split("/")[3] == "two" and 3 not in seen
