@@ -18,8 +18,9 @@ from tests.helpers import introduce
 from wire import mask, messages, prng, signing
 from wire.channel import seal
 from wire.envelope import Joiner
+from wire.federation_messages import MaskUpdate, Receipt, Round
 from wire.mask import Votes
-from wire.messages import MaskUpdate, Message, Receipt, Round
+from wire.messages import Message
 from wire.selection import asked
 from wire.ticket import Ticket
 from wire.topics import Topics

@@ -22,7 +22,7 @@ from coordinator.report.summary import summarise
 from coordinator.store import Store
 from coordinator.telemetry import Inbox
 from tests.helpers import introduce, pooled_plan, random_ticket
-from wire.messages import MaskUpdate, Telemetry
+from wire.federation_messages import MaskUpdate, Telemetry
 from wire.telemetry import RoundTelemetry, histogram
 
 RUN = bytes(range(8))

@@ -35,10 +35,12 @@ from coordinator.experiment import Experiment
 from coordinator.simulate_command import simulate_with_progress
 from edge_client import secure as edge
 from edge_client.secure import Answer, Participant
-from wire import mask, messages, signing
+from wire import mask, signing
 from wire.channel import seal
+from wire.federation_messages import MaskUpdate, Receipt
+from wire.fields import single
 from wire.mask import Signs
-from wire.messages import MaskUpdate, Message, Receipt
+from wire.messages import Message
 from wire.topics import Topics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,8 +111,8 @@ class Round:
 
 def _ballot(signs: Signs) -> MaskUpdate:
     return MaskUpdate(
-        run=RUN, number=1, signs=mask.ballot(signs), train_samples=300, loss=messages.single(0.1), correct=60,
-        test_samples=64, train_s=messages.single(0.1), step_ms=messages.single(0.1), peak_memory_kb=65_536,
+        run=RUN, number=1, signs=mask.ballot(signs), train_samples=300, loss=single(0.1), correct=60,
+        test_samples=64, train_s=single(0.1), step_ms=single(0.1), peak_memory_kb=65_536,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from edge_client.store import Store as DeviceStore
 from edge_client.workshop import Workshop
 from wire import prng
 from wire.channel import Channel
-from wire.messages import Hello, Round
+from wire.federation_messages import Hello, Round
 from wire.signing import public_key
 from wire.topics import Topics
 from wire.transport import MemoryBus, MemoryTransport

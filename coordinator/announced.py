@@ -7,8 +7,8 @@ from coordinator.dithered import Remainder, Scores
 from coordinator.store import Store
 from wire import dither, mask
 from wire.errors import WireError
+from wire.federation_messages import CatchUp, Missed, Round
 from wire.mask import Context, Votes
-from wire.messages import CatchUp, Missed, Round
 from wire.prng import training_seed
 from wire.settings import Training
 from wire.ticket import Ticket

@@ -11,7 +11,7 @@ from coordinator.fleet import Fleet
 from coordinator.outbox import Outbox
 from coordinator.store import Store
 from wire.bundle import Bundle
-from wire.messages import BundleBytes, Federation, Missed
+from wire.federation_messages import BundleBytes, Federation, Missed
 from wire.topics import Topics
 
 

@@ -23,7 +23,8 @@ from coordinator.telemetry import Inbox
 from coordinator.workforce import Workforce
 from wire.channel import Garbled, Happening, Received
 from wire.errors import BrokerRefused, Mismatch, WireError
-from wire.messages import Evaluation, Federation, Hello, MaskUpdate, Message, Missed, Receipt, State, Telemetry
+from wire.federation_messages import Evaluation, Federation, Hello, MaskUpdate, Missed, Receipt, State, Telemetry
+from wire.messages import Message
 from wire.secure_messages import FromDevice, Reveal, RoundKeys, SealedShares
 from wire.topics import UP_KINDS, Topics, speaker
 from wire.transport import Connected, Disconnected, monotonic_s

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from heapq import nsmallest
 
-from wire.messages import DRAW_BYTES
+from wire.federation_messages import DRAW_BYTES
 from wire.selection import lot
 
 NAMED = 100  # devices a round that are named; of rounds of more, devices find out by themselves

@@ -14,7 +14,7 @@ from pathlib import Path
 from coordinator.fleet import Fleet
 from coordinator.observer import Observer
 from wire.errors import ConfigError
-from wire.messages import Evaluation, MaskUpdate, Telemetry
+from wire.federation_messages import Evaluation, MaskUpdate, Telemetry
 
 TELEMETRY = ("train_ms", "cpu_ms", "rss_kib", "peak_kib", "temperature_c", "throttled", "energy_mj", "sent_bytes")
 

@@ -16,7 +16,8 @@ from itertools import chain, combinations, islice
 
 from wire import messages, secure, sharing
 from wire.errors import Mismatch, Truncated, WireError
-from wire.messages import MaskUpdate, Message
+from wire.federation_messages import MaskUpdate
+from wire.messages import Message
 from wire.secure import Counts, Member
 from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKeys, SealedShares, Survivors
 

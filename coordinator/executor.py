@@ -18,7 +18,7 @@ from coordinator.progress import Progress
 from coordinator.rounds import Action
 from coordinator.store import Store
 from coordinator.workforce import Workforce
-from wire.messages import EVERYONE, Receipt
+from wire.federation_messages import EVERYONE, Receipt
 from wire.topics import Topics
 from wire.transport import monotonic_s
 

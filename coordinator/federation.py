@@ -25,12 +25,13 @@ from coordinator.server import Coordinator
 from coordinator.steps import Asynchrony
 from coordinator.store import Store
 from export.bundle import make_bundle
-from wire import messages, secure
+from wire import secure
 from wire.broker import Broker
 from wire.bundle import Bundle
 from wire.channel import Channel
 from wire.envelope import DEFAULT_PACKET_BYTES
 from wire.errors import StateError
+from wire.fields import RUN_BYTES
 from wire.mqtt import MqttTransport
 from wire.settings import Training
 from wire.ticket import Ticket, decode_ticket, read_ticket
@@ -203,7 +204,7 @@ def prepare(
             )
         run = unfinished.id
     else:
-        run = secrets.token_bytes(messages.RUN_BYTES)
+        run = secrets.token_bytes(RUN_BYTES)
         with store.together():
             store.start_run(
                 run=run,

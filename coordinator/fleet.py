@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wire.errors import WireError
-from wire.messages import Hello, Message, Refusal, State, Welcome
+from wire.federation_messages import Hello, Refusal, State, Welcome
+from wire.messages import Message
 from wire.signing import fingerprint
 
 UNKNOWN, GREETED, GONE = range(3)  # how far a connection has come; no way back

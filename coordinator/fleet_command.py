@@ -18,7 +18,7 @@ from wire import command, signing
 from wire.errors import DataError
 
 if TYPE_CHECKING:
-    from wire.messages import Hello
+    from wire.federation_messages import Hello
 
 Subparsers = argparse._SubParsersAction
 

@@ -13,9 +13,9 @@ from coordinator.outbox import Outbox
 from coordinator.store import Store
 from wire import mask
 from wire.errors import Mismatch, WireError
+from wire.federation_messages import MaskUpdate, Receipt, Refusal
 from wire.fields import MAX_TEXT
 from wire.mask import Context, Signs
-from wire.messages import MaskUpdate, Receipt, Refusal
 from wire.ticket import Ticket
 from wire.topics import Topics
 

@@ -23,8 +23,8 @@ from coordinator.store_masks import StoredMask
 from coordinator.store_runs import StoredRound
 from wire import mask
 from wire.errors import Mismatch, WireError
+from wire.federation_messages import MaskUpdate
 from wire.mask import Context, Signs, Votes
-from wire.messages import MaskUpdate
 from wire.secure_messages import FromDevice
 from wire.ticket import Ticket
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.fleet import Fleet
 from coordinator.rounds import Schedule
-from wire.messages import Evaluation, MaskUpdate, Telemetry
+from wire.federation_messages import Evaluation, MaskUpdate, Telemetry
 
 
 class Observer:

@@ -10,7 +10,7 @@ from coordinator.observer import Observer
 from coordinator.outbox import Outbox
 from coordinator.rounds import Appeared, Vanished
 from coordinator.store import Store
-from wire.messages import Hello, Refusal, State, Welcome
+from wire.federation_messages import Hello, Refusal, State, Welcome
 from wire.topics import Topics
 
 REVOCATIONS_S = 1.0  # how often the database is asked for them

@@ -11,7 +11,8 @@ from coordinator.rollout import Rollout, Standing, name_of
 from coordinator.store import Store
 from wire.channel import Channel, Received
 from wire.errors import UpdateStopped, WireError
-from wire.messages import Hello, Message, State
+from wire.federation_messages import Hello, State
+from wire.messages import Message
 from wire.topics import Topics
 from wire.update import Update
 

@@ -22,8 +22,9 @@ from coordinator.steps import Asynchrony
 from coordinator.store_runs import StoredRound
 from wire import messages, secure
 from wire.errors import ConfigError, Mismatch, RoundFailed, WireError
+from wire.federation_messages import MaskUpdate, Receipt
 from wire.mask import votes_of
-from wire.messages import MaskUpdate, Message, Receipt
+from wire.messages import Message
 from wire.secure import Counts
 from wire.secure_messages import FromDevice
 from wire.signing import SIGNATURE_BYTES

@@ -39,7 +39,7 @@ from coordinator.workforce import Workforce
 from wire import mask, signing
 from wire.bundle import Bundle
 from wire.channel import Channel
-from wire.messages import Federation
+from wire.federation_messages import Federation
 from wire.settings import Training
 from wire.ticket import Ticket
 from wire.topics import Topics

@@ -27,19 +27,19 @@ from coordinator.datasets.dataset import FederatedData
 from coordinator.journal import Journal, Row
 from coordinator.rounds import Rounds, Schedule
 from coordinator.simulation_worker import Done, Job, count_correct, train, worker_pool
-from wire import messages, signing
+from wire import signing
 from wire.channel import Channel, Garbled, Received
 from wire.errors import ConfigError
-from wire.messages import MaskUpdate, Message, Receipt, Round
+from wire.federation_messages import VOTES_DIGEST_BYTES, MaskUpdate, Receipt, Round
+from wire.fields import RUN_BYTES, single
+from wire.messages import Message
 from wire.prng import mix, training_seed
 from wire.topics import Topics
 from wire.transport import MemoryBus
 
 LAST_ROUNDS = 5  # whose mean is reported
 NAME = "simulation"
-MEASURED = messages.single(
-    0.1
-)  # in messages stands for what was measured: as long on the wire, and the same every time
+MEASURED = single(0.1)  # in messages stands for what was measured: as long on the wire, and the same every time
 Report: TypeAlias = Callable[[Row], None]
 
 
@@ -122,7 +122,7 @@ class _Loop:
         self._server.subscribe(self.topics.all_up)
         for device in self.data.devices:
             self._edge.subscribe(self.topics.down(device))
-        self._run = mix(NAME, self.plan.schedule.seed).to_bytes(messages.RUN_BYTES, "little")
+        self._run = mix(NAME, self.plan.schedule.seed).to_bytes(RUN_BYTES, "little")
 
     def play(self, state: State, first: int) -> Iterator[Row]:
         """Play the rounds from number `first` on."""
@@ -150,7 +150,7 @@ class _Loop:
                 final=False,
                 votes=self.method.announce(state, device),
                 base=max(number - 1, 0),
-                digest=bytes(messages.VOTES_DIGEST_BYTES),
+                digest=bytes(VOTES_DIGEST_BYTES),
             )
             payload, size = self._carry(self._server, self._edge, self.topics.down(device), message)
             down_bytes += size
@@ -172,7 +172,7 @@ class _Loop:
                 number=number,
                 signs=done.up,
                 train_samples=data.y_train.size,
-                loss=messages.single(done.loss),
+                loss=single(done.loss),
                 correct=done.correct,
                 test_samples=data.y_test.size,
                 train_s=MEASURED,

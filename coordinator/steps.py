@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from coordinator.rounds import Action, Announce, Close, Finish
 from wire.errors import ConfigError, Mismatch, WireError
-from wire.messages import EVERYONE
+from wire.federation_messages import EVERYONE
 
 STALENESS = 4
 DECAY = 0.5

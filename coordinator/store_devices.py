@@ -8,7 +8,7 @@ from coordinator.database import replacing
 from coordinator.store_exchange import ExchangeStore
 from coordinator.store_runs import RunStore
 from wire.errors import StateError
-from wire.messages import Hello
+from wire.federation_messages import Hello
 
 OF_DEVICE = (  # tables and their columns with a device's id
     ("device", "name"),

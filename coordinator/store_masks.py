@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from coordinator.database import Database, marks, replacing
-from wire.messages import Evaluation, MaskUpdate
+from wire.federation_messages import Evaluation, MaskUpdate
 
 ASKED = 500  # devices at once: databases take so many values of a statement, and many more
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from coordinator.database import replacing
+from wire.federation_messages import Telemetry
 from wire.fields import kind_of
-from wire.messages import Telemetry
 from wire.telemetry import RoundTelemetry
 
 if TYPE_CHECKING:

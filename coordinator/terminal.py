@@ -17,7 +17,7 @@ from coordinator.fleet import Fleet
 from coordinator.live import LiveView
 from coordinator.observer import Observer
 from coordinator.rounds import Schedule
-from wire.messages import Evaluation, MaskUpdate
+from wire.federation_messages import Evaluation, MaskUpdate
 
 STYLES = {"offline": "dim", "idle": "cyan", "training": "yellow", "sent": "green"}
 SYMBOLS = {"offline": "·", "idle": "○", "training": "◐", "sent": "●"}

@@ -23,7 +23,8 @@ from coordinator.worker_tallies import Tallies
 from wire import batch, signing
 from wire.channel import Channel, Garbled, Happening, Received
 from wire.errors import BrokerRefused, Forged, Mismatch, WireError
-from wire.messages import INSTANCE_BYTES, MaskUpdate, Message, Receipt
+from wire.federation_messages import INSTANCE_BYTES, MaskUpdate, Receipt
+from wire.messages import Message
 from wire.ticket import decode_ticket
 from wire.topics import Topics, speaker
 from wire.transport import Connected, Disconnected, Event, Packet, monotonic_s

@@ -13,8 +13,8 @@ import numpy as np
 from wire import batch, messages, signing
 from wire.batch import Row
 from wire.channel import PURPOSE
+from wire.federation_messages import Receipt
 from wire.mask import Votes
-from wire.messages import Receipt
 from wire.ticket import Ticket
 from wire.transport import Packet
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from coordinator.worker_batch import Source
 from wire import mask, signing
 from wire.errors import WireError
+from wire.federation_messages import INSTANCE_BYTES
 from wire.mask import Votes
-from wire.messages import INSTANCE_BYTES
 from wire.ticket import Ticket
 from wire.topics import Topics, speaker
 from wire.worker_messages import Shift

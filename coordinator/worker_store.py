@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coordinator.database import Database
 from wire import messages
-from wire.messages import MaskUpdate
+from wire.federation_messages import MaskUpdate
 from wire.worker_messages import BATCH_BYTES, Shift
 
 DATABASE = "worker.db"

@@ -19,7 +19,7 @@ from coordinator.steps import Asynchrony
 from coordinator.store import Store
 from wire import batch, mask
 from wire.errors import ConfigError, Mismatch, WireError
-from wire.messages import MaskUpdate
+from wire.federation_messages import MaskUpdate
 from wire.ticket import Ticket
 from wire.topics import Topics
 from wire.worker_messages import Report, Settled, Shift, Tally

@@ -36,7 +36,7 @@ from edge_client.events import (
     VotesUnusable,
 )
 from wire.errors import DuplicateDevice, HidenseekError, JoinRefused, UnknownName
-from wire.messages import (
+from wire.federation_messages import (
     EVERYONE,
     BundleBytes,
     CatchUp,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from edge_client.events import VotesTaken, VotesUnusable
 from edge_client.work import Finished
 from wire.errors import HidenseekError, StateError, WireError
-from wire.messages import CatchUp, Evaluation, Federation, Round
+from wire.federation_messages import CatchUp, Evaluation, Federation, Round
 from wire.settings import Training
 
 if TYPE_CHECKING:

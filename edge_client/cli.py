@@ -148,11 +148,11 @@ def _join(arguments: argparse.Namespace) -> int:
     from edge_client.store import Store
     from edge_client.supervisor import Supervisor
     from edge_client.updates import Updater
-    from wire import messages, mqtt, signing
+    from wire import mqtt, signing
     from wire.broker import discovering
     from wire.channel import Channel, seal
     from wire.errors import HidenseekError
-    from wire.messages import Hello, State
+    from wire.federation_messages import INSTANCE_BYTES, Hello, State
     from wire.topics import Topics, check_name
 
     command.log_to_terminal(verbose=arguments.verbose)
@@ -168,7 +168,7 @@ def _join(arguments: argparse.Namespace) -> int:
     runtime = registry.pick(arguments.runtime)
     peers = _read_peers(arguments) if arguments.peers else None
     trusted = signing.from_text(arguments.trust, where="--trust") if arguments.trust else None
-    instance = secrets.token_bytes(messages.INSTANCE_BYTES)
+    instance = secrets.token_bytes(INSTANCE_BYTES)
     supervisor = Supervisor()
     work = Apart(partial(_workshop, arguments, device), alive=supervisor.alive)
     with closing(Store(state_folder)) as store, closing(work):

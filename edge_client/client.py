@@ -23,7 +23,8 @@ from wire import __version__, mask_kinds, signing
 from wire import update as rules
 from wire.channel import Channel, Garbled
 from wire.errors import BrokerRefused, HidenseekError, JoinRefused, WireError
-from wire.messages import Federation, MaskUpdate, Message, Round, State, Telemetry
+from wire.federation_messages import Federation, MaskUpdate, Round, State, Telemetry
+from wire.messages import Message
 from wire.secure_messages import Deliveries, Invitation, Roster, Survivors
 from wire.telemetry import RoundTelemetry
 from wire.topics import DEVICE_QOS, Topics

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from wire.errors import HidenseekError
-from wire.messages import CatchUp, Federation, MaskUpdate, Message, Missed, Round
+from wire.federation_messages import CatchUp, Federation, MaskUpdate, Missed, Round
+from wire.messages import Message
 
 # What can happen, beside the messages themselves.
 

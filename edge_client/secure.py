@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 
 from wire import mask, messages, secure, signing
 from wire.errors import Truncated, WireError
-from wire.fields import MAX_INT
-from wire.messages import MaskUpdate, Message
+from wire.federation_messages import MaskUpdate
+from wire.fields import MAX_INT, RUN_BYTES
+from wire.messages import Message
 from wire.safecbor import dump_cbor, load_cbor
 from wire.secure_messages import (
     Deliveries,
@@ -99,7 +100,7 @@ def read_exchange(data: bytes) -> Exchange:
             pass
         case _:
             raise WireError("no exchange that this program wrote")
-    if [len(run), len(ballot), len(root), len(told)] != [messages.RUN_BYTES, 32, ROOT_BYTES, 3]:
+    if [len(run), len(ballot), len(root), len(told)] != [RUN_BYTES, 32, ROOT_BYTES, 3]:
         raise WireError("an exchange of other sizes than this program writes")
     if not 0 <= number <= MAX_INT or not 1 <= attempt <= secure.MOST_ATTEMPTS:
         raise WireError(f"an exchange of round {number}, attempt {attempt}")

@@ -12,7 +12,7 @@ from edge_client.store import Store
 from wire import signing
 from wire.channel import Channel
 from wire.errors import WireError
-from wire.messages import MaskUpdate
+from wire.federation_messages import MaskUpdate
 from wire.secure_messages import FromCoordinator, Reveal, RoundKeys, SealedShares
 from wire.topics import Topics
 

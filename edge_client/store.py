@@ -13,8 +13,8 @@ from edge_client import files
 from wire import messages, personal, signing
 from wire.claim import TOKEN_FILE
 from wire.errors import StateError, WireError
-from wire.fields import MAX_INT
-from wire.messages import MaskUpdate
+from wire.federation_messages import MaskUpdate
+from wire.fields import MAX_INT, RUN_BYTES
 from wire.state_folder import BUNDLE_SUFFIX, PERSONAL, bundle_name
 
 PENDING = "pending.mask"
@@ -25,7 +25,7 @@ KEY = "device.key"
 STARTS = "starts"
 PASSWORD = "broker.password"  # noqa: S105  # a file's name
 FEDERATION = "federation.pub"
-ROUND = struct.Struct(f"<{messages.RUN_BYTES}sQ")
+ROUND = struct.Struct(f"<{RUN_BYTES}sQ")
 KNOWN = struct.Struct(f"<{signing.KEY_BYTES}sQ")
 
 

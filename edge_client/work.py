@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_client.events import VotesTaken, VotesUnusable
-from wire.messages import CatchUp, Evaluation, Federation, MaskUpdate, Round
+from wire.federation_messages import CatchUp, Evaluation, Federation, MaskUpdate, Round
 from wire.settings import Training
 from wire.telemetry import RoundTelemetry
 

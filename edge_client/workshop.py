@@ -19,7 +19,8 @@ from edge_client.work import Finished
 from wire import dither, mask, personal
 from wire.bundle import Bundle, decode_bundle
 from wire.errors import StateError, WireError
-from wire.messages import CatchUp, Evaluation, Federation, MaskUpdate, Round, single
+from wire.federation_messages import CatchUp, Evaluation, Federation, MaskUpdate, Round
+from wire.fields import single
 from wire.personal import Personal
 from wire.prng import training_seed
 from wire.settings import Training

@@ -18,6 +18,7 @@ from edge_client.store import Store
 from wire.bundle import Bundle
 from wire.channel import Channel
 from wire.envelope import DEFAULT_PACKET_BYTES
+from wire.federation_messages import Hello
 from wire.layers import (
     Add,
     Concat,
@@ -33,7 +34,6 @@ from wire.layers import (
     Relu6,
 )
 from wire.mask import Signs
-from wire.messages import Hello
 from wire.personal import Personal
 from wire.personal import encode as encode_personal
 from wire.plan import Plan

@@ -13,8 +13,9 @@ from edge_client import secure as edge
 from edge_client.secure import Answer, Participant
 from wire import mask, messages, signing
 from wire.errors import WireError
+from wire.federation_messages import MaskUpdate
 from wire.mask import Signs
-from wire.messages import MaskUpdate, Message
+from wire.messages import Message
 
 RUN = b"run-0001"
 

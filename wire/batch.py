@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from wire import messages, signing
 from wire.errors import WireError
+from wire.federation_messages import MaskUpdate
 from wire.fields import RUN_BYTES
 from wire.mask import Ends, Signs, Votes, count_votes, votes_of
 from wire.mask_kinds import FLIPS
-from wire.messages import HEADER_BYTES, MAGIC, VERSION, MaskUpdate, kind_number
+from wire.messages import HEADER_BYTES, MAGIC, VERSION, kind_number
 from wire.native.library import Native, Spans, native
 
 Row: TypeAlias = NDArray[np.uint64]  # a mask's signs (kept,) in words, the first in the lowest bit, zeros at the end

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from wire import messages, sharing, signing
 from wire.errors import Mismatch, Truncated, WireError
+from wire.fields import RUN_BYTES
 from wire.mask import MASKED, Signs
 from wire.secure_messages import Roster, RoundKeys
 
@@ -39,7 +40,7 @@ SECRET_BYTES = 32
 SEALED_BYTES = 2 * SECRET_BYTES + 16  # shares of two secrets, and what shows that they are whole
 MEMBER_BYTES = 3 * 32 + signing.SIGNATURE_BYTES
 PURPOSE = "round keys"
-_SIGNED = struct.Struct(f"<{messages.RUN_BYTES}sQQ")
+_SIGNED = struct.Struct(f"<{RUN_BYTES}sQQ")
 _NONCE = bytes(12)
 
 Counts = NDArray[np.uint8]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from wire.messages import Round
+from wire.federation_messages import Round
 
 LOT_BYTES = 6
 LOTS = 1 << 8 * LOT_BYTES

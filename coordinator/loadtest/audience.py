@@ -17,8 +17,9 @@ from wire import dither, mask, signing
 from wire.bundle import Bundle, decode_bundle
 from wire.channel import Garbled, unseal
 from wire.errors import WireError
+from wire.federation_messages import BundleBytes, CatchUp, Federation, Round
 from wire.mask import Context, Votes
-from wire.messages import BundleBytes, CatchUp, Federation, Message, Round
+from wire.messages import Message
 from wire.prng import generator, training_seed
 
 Chances = NDArray[np.float32]

@@ -20,17 +20,8 @@ from wire import messages
 from wire.channel import pattern, seal
 from wire.envelope import Joiner, split
 from wire.errors import HidenseekError, WireError
-from wire.messages import (
-    BundleBytes,
-    Federation,
-    MaskUpdate,
-    Message,
-    Refusal,
-    Round,
-    State,
-    Telemetry,
-    Welcome,
-)
+from wire.federation_messages import BundleBytes, Federation, MaskUpdate, Refusal, Round, State, Telemetry, Welcome
+from wire.messages import Message
 from wire.prng import mix
 from wire.topics import DEVICE_QOS
 from wire.transport import monotonic_s

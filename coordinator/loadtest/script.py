@@ -11,7 +11,8 @@ from coordinator.loadtest.audience import Audience
 from coordinator.loadtest.tally import Tally
 from wire import __version__, messages, signing
 from wire.channel import seal
-from wire.messages import Evaluation, Federation, Hello, MaskUpdate, Round, single
+from wire.federation_messages import INSTANCE_BYTES, Evaluation, Federation, Hello, MaskUpdate, Round
+from wire.fields import single
 from wire.telemetry import RoundTelemetry
 from wire.topics import Topics
 from wire.transport import monotonic_s
@@ -51,7 +52,7 @@ class Script:
             started: how often the device has started.
         """
         return Hello(
-            instance=secrets.token_bytes(messages.INSTANCE_BYTES),
+            instance=secrets.token_bytes(INSTANCE_BYTES),
             software=f"hidenseek-loadtest {__version__}",
             runtime=self.runtime,
             profile="",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from coordinator.fleet import Fleet
 from coordinator.observer import Observer
 from coordinator.store import Store
-from wire.messages import Evaluation, MaskUpdate, Telemetry
+from wire.federation_messages import Evaluation, MaskUpdate, Telemetry
 
 _LAST_MASKS = (
     "SELECT device, number, arrived_s, correct, test_samples FROM mask JOIN "

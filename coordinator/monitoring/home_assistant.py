@@ -17,7 +17,7 @@ from coordinator.monitoring import discovery
 from coordinator.monitoring.figures import Figures
 from coordinator.observer import Observer
 from wire.errors import ConfigError, StateError
-from wire.messages import MaskUpdate, Telemetry
+from wire.federation_messages import MaskUpdate, Telemetry
 from wire.topics import Topics
 from wire.transport import Transport, Will, monotonic_s
 

@@ -26,7 +26,7 @@ from coordinator.rounds import Schedule
 from coordinator.store import Store
 from wire import __version__
 from wire.channel import Channel
-from wire.messages import Evaluation, MaskUpdate
+from wire.federation_messages import Evaluation, MaskUpdate
 from wire.topics import UP_KINDS
 
 MOST_DEVICES = 500  # with series of their own: of a large fleet they would burden whoever collects them

@@ -25,7 +25,7 @@ from wire.bundle import decode_bundle
 from wire.channel import Channel, Garbled, unseal
 from wire.envelope import Joiner
 from wire.errors import ConfigError, DataError, PlanError, StateError, TicketError, WireError
-from wire.messages import MaskUpdate
+from wire.federation_messages import Hello, MaskUpdate
 from wire.native.library import native
 from wire.safecbor import load_cbor
 from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKeys, SealedShares, Survivors
@@ -329,7 +329,7 @@ def targets() -> dict[str, Target]:
 def _hello(store: Store) -> object:
     """The count is of use only if it fits a hello."""
     started = store.count_start()
-    return messages.decode(messages.encode(messages.Hello(**{**vars(make.MESSAGES["hello"]), "started": started})))
+    return messages.decode(messages.encode(Hello(**{**vars(make.MESSAGES["hello"]), "started": started})))
 
 
 # What a number of things may be said to be, and where things start and end: put into inputs here and there.

@@ -22,17 +22,13 @@ from wire import bits, dither, envelope, invite, mask, messages, personal, pkcs1
 from wire.bundle import Bundle
 from wire.channel import seal
 from wire.claim import Claim, Grant, prove, prove_grant
-from wire.invite import Invite
-from wire.layers import AvgPool, Conv, Flatten, Linear, MaxPool, Relu
-from wire.mask import Votes
-from wire.messages import (
+from wire.federation_messages import (
     BundleBytes,
     CatchUp,
     Evaluation,
     Federation,
     Hello,
     MaskUpdate,
-    Message,
     Missed,
     Receipt,
     Refusal,
@@ -40,8 +36,12 @@ from wire.messages import (
     State,
     Telemetry,
     Welcome,
-    single,
 )
+from wire.fields import single
+from wire.invite import Invite
+from wire.layers import AvgPool, Conv, Flatten, Linear, MaxPool, Relu
+from wire.mask import Votes
+from wire.messages import Message
 from wire.personal import Personal
 from wire.plan import Plan
 from wire.secure_messages import Deliveries, Invitation, Reveal, Roster, RoundKeys, SealedShares, Survivors

@@ -23,9 +23,10 @@ from tests.golden import make as golden
 from tests.golden.make import FOLDER, RUN, seeded_ticket
 from wire import adaptive, bits, dither, mask, messages, prng, selection, signing
 from wire.channel import seal
+from wire.federation_messages import MaskUpdate, Telemetry
 from wire.fields import body
 from wire.mask import Votes
-from wire.messages import MaskUpdate, Message, Telemetry
+from wire.messages import Message
 from wire.plan import plan_to_data
 from wire.settings import Training
 from wire.ticket import Ticket

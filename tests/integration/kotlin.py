@@ -20,8 +20,20 @@ from edge_client.data import DeviceData
 from tests.helpers import introduce
 from wire import messages
 from wire.channel import unseal
+from wire.federation_messages import (
+    EVERYONE,
+    BundleBytes,
+    CatchUp,
+    Federation,
+    Hello,
+    MaskUpdate,
+    Receipt,
+    Refusal,
+    Round,
+    Welcome,
+)
 from wire.mask import Votes
-from wire.messages import EVERYONE, BundleBytes, CatchUp, MaskUpdate, Message, Receipt, Refusal, Round, Welcome
+from wire.messages import Message
 from wire.settings import Training
 from wire.transport import Connected, MemoryTransport, Packet
 
@@ -206,7 +218,7 @@ class Wire:
         self.say(" ".join(["answer", *(b64encode(one).decode() for one in (loss, none, none * self._scores))]))
 
     def _trust(self, topic: str, message: Message) -> bytes:
-        self._key = self._key or (message.key if isinstance(message, messages.Hello) else b"")
+        self._key = self._key or (message.key if isinstance(message, Hello) else b"")
         return self._key
 
 
@@ -241,7 +253,7 @@ def some_event(rng: np.random.Generator, device: Device, open_share: float) -> t
         train_s=0.5, step_ms=1.0, peak_memory_kb=0,
     )  # fmt: skip
     heard: list[messages.Message] = [
-        messages.Federation(
+        Federation(
             run=run, name="f", rounds=3, ticket=bytes(32), bundles={runtime: sha256(run).digest()},
             training=Training(), seed=int(rng.integers(2)) // 2, key=bytes(32), issued=1,
         ),

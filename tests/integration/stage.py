@@ -22,8 +22,9 @@ from tests.helpers import TINY_TICKET, introduce
 from tests.integration.test_memory_federation import Watcher, summary_run
 from wire import mask, messages, signing
 from wire.channel import Channel, seal
+from wire.federation_messages import Hello, MaskUpdate, Round
 from wire.mask import Signs, Votes
-from wire.messages import Hello, MaskUpdate, Message, Round
+from wire.messages import Message
 from wire.selection import asked
 from wire.settings import Training
 from wire.transport import MemoryBus

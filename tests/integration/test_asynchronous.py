@@ -27,7 +27,7 @@ from tests.integration.fleet import write_person
 from tests.integration.test_memory_federation import make_ticket, summary_run
 from wire import bits, mask
 from wire.channel import Channel, Received
-from wire.messages import MaskUpdate, Round
+from wire.federation_messages import MaskUpdate, Round
 from wire.settings import Training
 from wire.signing import public_key
 from wire.topics import Topics

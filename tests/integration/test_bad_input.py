@@ -24,7 +24,7 @@ from tests.integration.test_memory_federation import DEVICES, Watcher, start_dev
 from tests.unit.test_agent import update
 from wire import mask
 from wire.channel import Channel, Received, seal
-from wire.messages import MaskUpdate, Round
+from wire.federation_messages import MaskUpdate, Round
 from wire.settings import Training
 from wire.signing import public_key
 from wire.transport import MemoryBus
@@ -249,7 +249,7 @@ class _Rogue:
 def test_embedded_broker_keeps_devices_to_their_own_topics(broker: EmbeddedBroker) -> None:
     """pi-1 cannot publish as pi-2; the coordinator hears only what pi-1 says as itself."""
     from wire.broker import parse_url
-    from wire.messages import Welcome
+    from wire.federation_messages import Welcome
     from wire.mqtt import MqttTransport
 
     def connect(user: str) -> Channel:

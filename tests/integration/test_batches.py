@@ -8,7 +8,7 @@ import pytest
 
 from coordinator import outbox, server
 from tests.integration.stage import HONEST, Stage
-from wire.messages import Hello, Receipt, Round
+from wire.federation_messages import Hello, Receipt, Round
 from wire.transport import Connected
 
 

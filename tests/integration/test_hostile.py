@@ -18,12 +18,11 @@ from tests.integration.stage import HEADER, HONEST, MAX_BYTES, TICKET, Stage, ke
 from wire import mask
 from wire.channel import seal
 from wire.envelope import MAX_PARTS, split
-from wire.messages import (
+from wire.federation_messages import (
     BundleBytes,
     CatchUp,
     Evaluation,
     Federation,
-    Message,
     Missed,
     Receipt,
     Refusal,
@@ -31,6 +30,7 @@ from wire.messages import (
     State,
     Welcome,
 )
+from wire.messages import Message
 
 MEMORY = 12 << 20  # bytes that all of it together may take; most are the messages themselves, which wait in the bus
 EVIL = "evil-1"  # has joined, with a key of its own, and is offline: it is never selected

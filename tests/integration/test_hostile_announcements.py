@@ -22,7 +22,8 @@ from tests.helpers import federation_channel
 from tests.integration.test_memory_federation import DEVICES, Watcher, make_ticket, start_device, summary_run
 from wire import mask, messages, signing
 from wire.channel import seal
-from wire.messages import CatchUp, Federation, MaskUpdate, Message, Receipt, Refusal, Round
+from wire.federation_messages import CatchUp, Federation, Hello, MaskUpdate, Receipt, Refusal, Round
+from wire.messages import Message
 from wire.settings import Training
 from wire.transport import MemoryBus
 
@@ -47,7 +48,7 @@ class Impostor:
             if payload[:2] != messages.MAGIC:
                 return  # a part
             message = messages.decode(payload[: -signing.SIGNATURE_BYTES])
-            if isinstance(message, messages.Hello):
+            if isinstance(message, Hello):
                 self._instances[topic.split("/")[3]] = message.instance
             for where, packet in self._lies(topic, message, payload):
                 self.said += 1

@@ -10,7 +10,7 @@ import pytest
 from coordinator import presence
 from coordinator.cli import main as workstation
 from tests.integration.stage import HONEST, Stage
-from wire.messages import Refusal, Round, State, Welcome
+from wire.federation_messages import Refusal, Round, State, Welcome
 
 ROUNDS = 5
 LOST = "pi-3"

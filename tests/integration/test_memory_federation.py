@@ -28,7 +28,7 @@ from tests.helpers import federation_channel, introduce
 from tests.integration.fleet import write_person
 from wire import mask
 from wire.channel import Channel
-from wire.messages import MaskUpdate
+from wire.federation_messages import MaskUpdate
 from wire.settings import Training
 from wire.ticket import Ticket
 from wire.topics import Topics

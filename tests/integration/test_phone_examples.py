@@ -43,7 +43,7 @@ from wire import bits, dither, mask, messages, signing
 from wire.bundle import Bundle
 from wire.channel import seal
 from wire.errors import WireError
-from wire.messages import (
+from wire.federation_messages import (
     EVERYONE,
     BundleBytes,
     CatchUp,
@@ -56,6 +56,7 @@ from wire.messages import (
     Round,
     State,
 )
+from wire.fields import single
 from wire.prng import training_seed
 from wire.settings import Training
 from wire.state_folder import read_learned
@@ -333,7 +334,7 @@ def sleepy(before: Device, event: events.Event, after: Device) -> list[str]:
     if newest is None or EVERYONE not in newest.selected or newest.final:
         return []
     late = before.pending is not None and before.pending.number < newest.number
-    aimed = isinstance(event, messages.Refusal) and event.code == "mask" and event.instance == before.hello.instance
+    aimed = isinstance(event, Refusal) and event.code == "mask" and event.instance == before.hello.instance
     found = {
         "waits until things are quiet": after.due and not before.due,
         "trains for an older step": after.training is not None and after.training != (newest.run, newest.number),
@@ -570,7 +571,7 @@ def test_the_kotlin_client_finishes_its_step_when_a_newer_one_is_announced(jar: 
         assert update.number == 1
         assert np.array_equal(mask.decode_signs(update.signs, votes[0], ticket.ends), votes[0].signs)
         figures = (update.loss, update.train_s, update.step_ms)
-        assert figures == tuple(map(messages.single, figures))
+        assert figures == tuple(map(single, figures))
         say(phone, "down/phone-1", Refusal(instance=bytes(8), code="mask", reason="", number=1))
         say(phone, "down/phone-1", Receipt(run=make.RUN, number=1))
         phone.asked_to_train(votes[1], ticket.kept)

@@ -27,8 +27,8 @@ from tests.integration.test_memory_federation import DEVICES, Watcher, make_tick
 from wire import mask
 from wire.channel import Channel
 from wire.errors import JoinRefused
+from wire.federation_messages import Welcome
 from wire.mask import Votes
-from wire.messages import Welcome
 from wire.settings import Training
 from wire.ticket import decode_ticket
 from wire.topics import Topics

@@ -18,7 +18,7 @@ from tests.integration.conftest import started_mosquitto
 from wire import mask, signing
 from wire.broker import parse_url
 from wire.channel import Channel, Received
-from wire.messages import INSTANCE_BYTES, MaskUpdate, Receipt
+from wire.federation_messages import INSTANCE_BYTES, MaskUpdate, Receipt
 from wire.topics import Topics
 from wire.transport import monotonic_s
 from wire.worker_messages import Shift

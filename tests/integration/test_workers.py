@@ -19,7 +19,8 @@ from tests.integration.stage import HONEST, Stage
 from wire import batch, messages, signing
 from wire.channel import Channel, seal
 from wire.errors import ConfigError
-from wire.messages import Message, Receipt, Round
+from wire.federation_messages import Receipt, Round
+from wire.messages import Message
 from wire.topics import Topics
 from wire.transport import MemoryTransport, Packet
 from wire.worker_messages import Report, Settled, Tally

@@ -15,8 +15,8 @@ from tests.property.wire_strategies import QUICK, messages_of, mutated
 from wire import batch, mask, messages, signing
 from wire.channel import PURPOSE, seal, unseal
 from wire.errors import WireError
+from wire.federation_messages import MaskUpdate, Receipt
 from wire.mask import Votes
-from wire.messages import MaskUpdate, Receipt
 
 pytestmark = pytest.mark.skipif(not batch.able(), reason="no native coder")
 TOPIC = "hns/t/up/pi/mask"

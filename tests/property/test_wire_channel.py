@@ -9,7 +9,8 @@ from tests.property.wire_strategies import ANY_MESSAGE, NAMES, QUICK
 from wire.channel import Channel, Garbled, Happening, Received, seal
 from wire.envelope import HEADER
 from wire.errors import TooLarge
-from wire.messages import BundleBytes, Message, State
+from wire.federation_messages import BundleBytes, State
+from wire.messages import Message
 from wire.signing import public_key
 from wire.transport import Connected, MemoryBus, MemoryTransport
 

@@ -17,8 +17,9 @@ from tests.golden.make import MESSAGES
 from tests.property.wire_strategies import ANY_MESSAGE, ODD_VALUES, QUICK, messages_of, mutated
 from wire import messages
 from wire.errors import TooLarge, Truncated, WireError
+from wire.federation_messages import Federation, Hello, MaskUpdate, Round, State
 from wire.fields import MAX_INT, MAX_ITEMS, MAX_NUMBERS, MAX_RECORDS, MAX_TEXT, kind_of
-from wire.messages import KINDS, Federation, Hello, MaskUpdate, Message, Round, State, decode, encode
+from wire.messages import KINDS, Message, decode, encode
 from wire.settings import Training
 from wire.telemetry import MAX_BUCKETS, RoundTelemetry, bucket_of, bucket_start_us, histogram
 

@@ -12,7 +12,17 @@ from edge_client.agent import Device
 from tests.helpers import introduce
 from wire import mask
 from wire.errors import DuplicateDevice, JoinRefused, UnknownName
-from wire.messages import BundleBytes, CatchUp, Federation, MaskUpdate, Missed, Receipt, Refusal, Round, Welcome
+from wire.federation_messages import (
+    BundleBytes,
+    CatchUp,
+    Federation,
+    MaskUpdate,
+    Missed,
+    Receipt,
+    Refusal,
+    Round,
+    Welcome,
+)
 from wire.settings import Training
 
 RUN, OTHER = b"run-0001", b"run-0002"

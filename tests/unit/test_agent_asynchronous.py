@@ -19,7 +19,7 @@ from edge_client.events import (
     TrainingDone,
 )
 from tests.unit.test_agent import FEDERATION, OTHER, RUN, announce, handle, kinds, ready, update
-from wire.messages import EVERYONE, Receipt, Refusal
+from wire.federation_messages import EVERYONE, Receipt, Refusal
 
 REFUSAL = Refusal(instance=b"instance", code="mask", reason="too old", number=1)
 

@@ -21,7 +21,7 @@ from tests.postgres import Cluster
 from tests.unit.test_agent import update
 from tests.unit.test_fleet import hello
 from wire.errors import DataError, StateError
-from wire.messages import Evaluation, Telemetry
+from wire.federation_messages import Evaluation, Telemetry
 from wire.telemetry import RoundTelemetry
 
 RUN, OVER = bytes(range(8)), bytes([9] * 8)

@@ -19,7 +19,7 @@ from coordinator.store import Store
 from tests.unit.test_agent import RUN, update
 from tests.unit.test_fleet import hello
 from wire.errors import StateError
-from wire.messages import Evaluation
+from wire.federation_messages import Evaluation
 
 KILLED_AFTER_COMMIT = """
 import os, sys

@@ -21,8 +21,8 @@ from tests.golden.make import seeded_ticket
 from tests.helpers import introduce
 from wire import dither
 from wire.errors import ConfigError, Mismatch
+from wire.federation_messages import Welcome
 from wire.mask import Context, Signs
-from wire.messages import Welcome
 from wire.prng import mix
 from wire.settings import Training
 

@@ -16,7 +16,7 @@ from coordinator.fleet import Fleet
 from coordinator.observer import Several
 from tests.unit.test_agent import update
 from wire.errors import ConfigError
-from wire.messages import Evaluation, Telemetry
+from wire.federation_messages import Evaluation, Telemetry
 from wire.telemetry import RoundTelemetry
 
 FLEET = Fleet(allowed=frozenset(), runtimes=frozenset())

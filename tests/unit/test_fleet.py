@@ -8,7 +8,7 @@ from coordinator.fleet import Fleet
 from tests.helpers import DEVICE_KEY
 from tests.helpers import introduce as hello
 from wire.errors import WireError
-from wire.messages import State, Welcome
+from wire.federation_messages import State, Welcome
 from wire.signing import public_key
 
 

@@ -20,7 +20,7 @@ from coordinator.observer import Several
 from tests.helpers import introduce
 from tests.unit.test_agent import update
 from wire.errors import ConfigError, StateError
-from wire.messages import Telemetry
+from wire.federation_messages import Telemetry
 from wire.telemetry import RoundTelemetry
 from wire.transport import MemoryBus
 

@@ -25,28 +25,30 @@ from coordinator.loadtest.tally import Latencies, RoundTally, Tally, merged
 from coordinator.loadtest.usage import Watched
 from coordinator.loadtest.worker import Share
 from tests.helpers import TINY_TICKET
-from wire import mask, messages, signing
+from wire import mask, signing
 from wire.broker import parse_url
 from wire.bundle import Bundle
 from wire.channel import seal, unseal
 from wire.errors import ConfigError
-from wire.messages import (
+from wire.federation_messages import (
+    INSTANCE_BYTES,
     BundleBytes,
     Evaluation,
     Federation,
     Hello,
     MaskUpdate,
-    Message,
     Receipt,
     Round,
     State,
     Welcome,
 )
+from wire.fields import RUN_BYTES
+from wire.messages import Message
 from wire.settings import Training
 from wire.topics import Topics
 
 KEY = bytes(range(32))  # the federation's
-RUN = b"run00001".ljust(messages.RUN_BYTES)
+RUN = b"run00001".ljust(RUN_BYTES)
 BUNDLE = Bundle(runtime="sparse", ticket=TINY_TICKET)
 TOPICS = Topics("t")
 
@@ -354,7 +356,7 @@ def test_a_scripted_device_trusts_whom_a_device_would() -> None:
         assert stage.tally.counts["garbled"] == 1
         stage.introduce()
         topic = TOPICS.down("d")
-        stage.device.heard(topic, seal(bytes(32), topic, Welcome(instance=bytes(messages.INSTANCE_BYTES))))
+        stage.device.heard(topic, seal(bytes(32), topic, Welcome(instance=bytes(INSTANCE_BYTES))))
         stage.device.heard(topic, b"nonsense")
         assert stage.tally.counts["garbled"] == 3
         assert not stage.device.welcomed

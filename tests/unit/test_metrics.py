@@ -24,7 +24,7 @@ from coordinator.rounds import Schedule
 from tests.integration.stage import Stage, key_of
 from tests.unit.test_agent import update
 from wire.errors import ConfigError
-from wire.messages import Round, Telemetry
+from wire.federation_messages import Round, Telemetry
 from wire.telemetry import RoundTelemetry
 
 SCHEDULE = Schedule(rounds=2, per_round=3, quorum=2, deadline_s=60.0, start_devices=3)

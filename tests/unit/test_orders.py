@@ -17,7 +17,7 @@ from coordinator.rounds import CHANGEABLE
 from coordinator.store import Store
 from tests.integration.stage import Stage
 from wire.errors import ConfigError, StateError
-from wire.messages import Federation, Round
+from wire.federation_messages import Federation, Round
 
 LISTED = DevicesFile()
 

@@ -10,7 +10,7 @@ from coordinator.outbox import Outbox
 from coordinator.store import Store
 from tests.helpers import federation_channel, introduce
 from wire.errors import StateError
-from wire.messages import Welcome
+from wire.federation_messages import Welcome
 from wire.transport import MemoryBus, MemoryTransport, Packet
 
 TOPIC = "hns/t/down/pi"

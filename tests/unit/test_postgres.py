@@ -26,7 +26,7 @@ from tests.page import Made
 from tests.postgres import ACCOUNT, PASSWORD, Cluster, started_postgres
 from tests.unit.test_agent import RUN, update
 from wire.errors import ConfigError, DataError, StateError
-from wire.messages import Evaluation
+from wire.federation_messages import Evaluation
 
 SECRET = quote(PASSWORD, safe="")
 here = pytest.mark.broker

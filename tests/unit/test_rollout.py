@@ -18,7 +18,7 @@ from wire import signing
 from wire import update as rules
 from wire.channel import Channel, Received
 from wire.errors import ConfigError, UpdateStopped
-from wire.messages import INSTANCE_BYTES, State
+from wire.federation_messages import INSTANCE_BYTES, State
 from wire.topics import Topics
 from wire.transport import MemoryBus
 from wire.update import Update

@@ -25,8 +25,8 @@ from tests.helpers import TINY_TICKET
 from tests.secure_stage import ballot_of, seeded_bytes
 from wire import mask, messages, secure, signing
 from wire.errors import ConfigError, Mismatch, WireError
+from wire.federation_messages import MaskUpdate, Receipt
 from wire.mask import Votes
-from wire.messages import MaskUpdate, Receipt
 from wire.secure_messages import Invitation, Reveal, RoundKeys, SealedShares, Survivors
 
 RUN, KEPT = b"run-0001", TINY_TICKET.kept

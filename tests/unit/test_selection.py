@@ -11,7 +11,7 @@ from coordinator.draw import NAMED, Draw
 from coordinator.rounds import Announce, Appeared, Close, MaskStored, Rounds, Schedule, Tick, Vanished
 from tests.golden.make import MESSAGES
 from wire import messages
-from wire.messages import Round
+from wire.federation_messages import Round
 from wire.selection import LOTS, asked, lot
 
 DRAW = Draw(b"s" * 32, b"the run!")

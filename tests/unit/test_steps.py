@@ -12,7 +12,7 @@ from coordinator import steps
 from coordinator.rounds import Action, Announce, Close, Finish
 from coordinator.steps import Asynchrony, Steps, place, stored
 from wire.errors import ConfigError, WireError
-from wire.messages import EVERYONE
+from wire.federation_messages import EVERYONE
 from wire.topics import check_name
 
 RULES = Asynchrony(buffer=2, staleness=2, decay=0.5)

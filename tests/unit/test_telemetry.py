@@ -13,7 +13,7 @@ from coordinator.schema import SCHEMA_VERSION
 from coordinator.store import Store
 from coordinator.telemetry import Inbox
 from tests.golden import make
-from wire.messages import Telemetry
+from wire.federation_messages import Telemetry
 from wire.telemetry import RoundTelemetry
 
 RUN = make.RUN

@@ -10,7 +10,7 @@ from rich.console import Console
 from coordinator.fleet import Fleet
 from coordinator.terminal import Board
 from tests.unit.test_agent import update
-from wire.messages import Evaluation
+from wire.federation_messages import Evaluation
 
 
 def shown(*, terminal: bool) -> str:

@@ -13,6 +13,7 @@ from export.bundle import make_bundle
 from tests.golden import vectors
 from tests.helpers import INSTALLED_RUNTIMES
 from wire import mask, messages
+from wire.federation_messages import MaskUpdate
 from wire.prng import mix
 from wire.settings import Training
 from wire.ticket import decode_ticket
@@ -75,7 +76,7 @@ def test_our_runtimes_agree_with_every_step(name: str) -> None:
 def test_the_message_carries_the_mask() -> None:
     """It decodes to an update with the coded mask, and the mask flips some signs but not most."""
     update = messages.decode(bytes.fromhex(FOUND["message"]))
-    assert isinstance(update, messages.MaskUpdate)
+    assert isinstance(update, MaskUpdate)
     assert update.signs.hex() == FOUND["mask"]
     flips = np.array(FOUND["signs"]) != np.array(FOUND["votes_signs"])
     assert 0 < flips.sum() < TICKET.kept / 2

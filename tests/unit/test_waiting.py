@@ -25,7 +25,7 @@ from tests.helpers import pooled_plan, random_ticket
 from tests.integration.fleet import write_person
 from wire import mask
 from wire.errors import DataError, StateError
-from wire.messages import Federation, Round
+from wire.federation_messages import Federation, Round
 from wire.settings import Training
 
 TICKET = random_ticket(pooled_plan("har-cnn", 32, 3), 0.3, seed=1)

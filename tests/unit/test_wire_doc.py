@@ -36,8 +36,9 @@ from wire import (
     ticket,
 )
 from wire.errors import ConfigError, WireError
-from wire.fields import MAX_INT, MAX_ITEMS, MAX_NUMBERS, MAX_RECORDS, MAX_TEXT, kind_of
-from wire.messages import KINDS, Receipt
+from wire.federation_messages import EVERYONE, Receipt
+from wire.fields import MAX_INT, MAX_ITEMS, MAX_NUMBERS, MAX_RECORDS, MAX_TEXT, RUN_BYTES, kind_of
+from wire.messages import KINDS
 from wire.settings import Training
 from wire.telemetry import RoundTelemetry
 from wire.topics import UP_KINDS, Topics
@@ -174,9 +175,9 @@ def test_secure_aggregation_s_constants_are_documented() -> None:
 
 def test_who_may_train_in_a_round_that_is_open_to_all() -> None:
     """What stands for every device is documented, and can be none's id."""
-    assert f"`{messages.EVERYONE}`, which is no device id" in section("7 `Round`")
+    assert f"`{EVERYONE}`, which is no device id" in section("7 `Round`")
     with pytest.raises(ConfigError):
-        Topics("f").down(messages.EVERYONE)
+        Topics("f").down(EVERYONE)
 
 
 def test_the_lot_example_is_what_it_says() -> None:
@@ -375,7 +376,7 @@ def test_the_personal_network_is_laid_out_as_documented() -> None:
     """Offsets and sizes of the table are those of the header, the file's name is the code's."""
     text = section("Personal network")
     rows = [(int(at), int(size)) for at, size in re.findall(r"^\| (\d+) \| (\d+) \|", text, re.M)]
-    assert rows == [(0, 4), (4, 1), (5, ticket.DIGEST_BYTES), (37, messages.RUN_BYTES), (45, 8), (53, 2)]
+    assert rows == [(0, 4), (4, 1), (5, ticket.DIGEST_BYTES), (37, RUN_BYTES), (45, 8), (53, 2)]
     assert sum(rows[-1]) == personal.HEADER.size
     assert f"| {personal.HEADER.size} | 4 C |" in text
     assert f"| {personal.HEADER.size} + 4 C | rest |" in text
