@@ -2,6 +2,8 @@
 
     python -m benchmarks.service_memory                     # this tree
     python -m benchmarks.service_memory --tree ../before    # the client of another tree, built
+    pip install --target P --python-version 3.13 --only-binary :all: numpy paho-mqtt pynacl dnslib
+    python -m benchmarks.service_memory --python python3.13 --packages P --name 3.13
 
 The client is started as `hidenseek flash` has a card start it: by the system's Python with the options of the
 launcher, from a folder with what a card has, over TLS to mosquitto. It trains har-cnn on 300 samples of 6 x 128 and
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,9 +56,10 @@ def main() -> int:
     parser.add_argument("--tree", type=Path, default=ROOT, help="whose client (default: this one)")
     parser.add_argument("--name", default="now", help="of the figures in the results (default now)")
     parser.add_argument("--python", type=Path, default=_python(), help="which interpreter runs the client")
+    parser.add_argument("--packages", type=Path, help="the client's, for that one (default: those of this environment)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), arguments.tree.resolve(), arguments.python)
+        found = measure(Path(folder), arguments.tree.resolve(), arguments.python, arguments.packages)
     print(json.dumps(found, indent=1))
     known: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     known[arguments.name] = found
@@ -63,15 +67,16 @@ def main() -> int:
     return 0
 
 
-def measure(home: Path, tree: Path, python: Path) -> dict[str, Any]:
+def measure(home: Path, tree: Path, python: Path, packages: Path | None = None) -> dict[str, Any]:
     """Start broker, coordinator and two devices, one of them as a card does; what that one takes.
 
     Args:
         home: an empty folder.
         tree: whose client.
         python: which interpreter.
+        packages: a folder of the client's; None: those of this environment.
     """
-    launcher, flags = _as_on_a_card(home / "client", tree)
+    launcher, flags = _as_on_a_card(home / "client", tree, packages)
     for device, seed in (("pi-1", 1), ("pi-2", 2)):
         write_person(home / "data" / device, seed=seed, samples=SAMPLES)
     processes = Processes(home)
@@ -79,8 +84,7 @@ def measure(home: Path, tree: Path, python: Path) -> dict[str, Any]:
         url = ["--broker", made.url("coordinator"), "--ca", str(made.folder / "ca.crt")]
         processes.serve(CONFIG, *url, password=made.password("coordinator"))
         command = [str(python), *flags, str(launcher), "card", str(_card(home, made))]
-        environment = {"PATH": os.environ["PATH"], "STATE_DIRECTORY": str(home / "state"), "OPENBLAS_NUM_THREADS": "1"}
-        environment |= {"MALLOC_ARENA_MAX": "1"}
+        environment = _unit(tree) | {"PATH": os.environ["PATH"], "STATE_DIRECTORY": str(home / "state")}
         try:
             found: dict[str, dict[str, float]] = {}
             with _started(command, environment, home / "pi-1.log") as pid:
@@ -120,13 +124,25 @@ def _python() -> Path:
     return Path(sys.executable)
 
 
-def _as_on_a_card(folder: Path, tree: Path) -> tuple[Path, list[str]]:
+def _unit(tree: Path) -> dict[str, str]:
+    """The environment that a card's service sets."""
+    return dict(re.findall(r"^Environment=(\w+)=(.*)$", _text("service.UNIT_TEXT", tree), re.MULTILINE))
+
+
+def _text(name: str, tree: Path) -> str:
+    """A text that a tree writes on cards."""
+    code = f"import sys; from export.image import client, service; sys.stdout.write({name})"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tree).stdout
+
+
+def _as_on_a_card(folder: Path, tree: Path, packages: Path | None) -> tuple[Path, list[str]]:
     """A launcher, as a card has it, of a folder with all that the client needs; and its interpreter's options."""
-    code = "from export.image.client import LAUNCHER; import sys; sys.stdout.write(LAUNCHER)"
-    text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tree).stdout
+    text = _text("client.LAUNCHER", tree)
     library = folder / "lib"
     library.mkdir(parents=True)
-    for name in NEEDED:
+    for one in [] if packages is None else packages.resolve().iterdir():
+        (library / one.name).symlink_to(one)
+    for name in NEEDED if packages is None else ():
         spec = find_spec(name)
         assert spec is not None
         assert spec.origin is not None
@@ -138,8 +154,9 @@ def _as_on_a_card(folder: Path, tree: Path) -> tuple[Path, list[str]]:
     for name in ("wire", "edge_client"):
         shutil.copytree(tree / name, library / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     launcher = folder / "hidenseek-edge"
-    text = text.replace("{release!r}", repr(str(folder)))
-    launcher.write_text(text.replace("/var/cache/hidenseek/pycache", str(folder / "pycache")))
+    compiled = str(folder / "pycache")
+    text = text.format(release=str(folder), pycache=compiled)
+    launcher.write_text(text.replace("/var/cache/hidenseek/pycache", compiled))  # of earlier trees
     return launcher, text.splitlines()[0].split()[1:]
 
 
