@@ -33,6 +33,7 @@ from coordinator.baselines.method import State, Update
 from coordinator.exchange import Exchange
 from coordinator.experiment import Experiment
 from coordinator.simulate_command import simulate_with_progress
+from coordinator.unmask import count
 from edge_client import secure as edge
 from edge_client.secure import Answer, Participant
 from wire import mask, signing
@@ -79,7 +80,7 @@ class Round:
         self._phase("shares", names)
         self._phase("masked signs", names[self.lost :])
         self._phase("reveal", names[self.lost :])
-        counts = self._coordinator(lambda: ex.count(self.exchange))
+        counts = self._coordinator(lambda: count(self.exchange))
         assert counts is not None
         return counts
 

@@ -20,6 +20,7 @@ from coordinator.modes import Ballot, Outcome
 from coordinator.rounds import Action, Rounds, Schedule
 from coordinator.steps import Asynchrony
 from coordinator.store_runs import StoredRound
+from coordinator.unmask import count
 from wire import messages, secure
 from wire.errors import ConfigError, Mismatch, RoundFailed, WireError
 from wire.federation_messages import MaskUpdate, Receipt
@@ -220,7 +221,7 @@ class Secretly:
             return False
         self._tried = revealed
         try:
-            self._counts = ex.count(self._exchange)
+            self._counts = count(self._exchange)
         except WireError as error:
             self._counts = error
         return self._counts is not None

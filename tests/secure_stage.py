@@ -9,6 +9,7 @@ import numpy as np
 
 from coordinator import exchange as ex
 from coordinator.exchange import Exchange, Phase
+from coordinator.unmask import count
 from edge_client import secure as edge
 from edge_client.secure import Answer, Participant
 from wire import mask, messages, signing
@@ -100,7 +101,7 @@ class Stage:
 
     def count(self) -> np.ndarray | None:
         """The sum, if it can be made."""
-        return ex.count(self.exchange)
+        return count(self.exchange)
 
     def plain(self, devices: Collection[str]) -> np.ndarray:
         """The sum of these devices' signs as it should be."""

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from coordinator.aggregate import MEMORY, remember
-from coordinator.exchange import Exchange, count, replay
+from coordinator.exchange import Exchange, replay
 from coordinator.federation import Federation, prepare
 from coordinator.fleet import Fleet
 from coordinator.report.summary import summarise
 from coordinator.rounds import Schedule
 from coordinator.store import Store
+from coordinator.unmask import count
 from edge_client import data
 from edge_client.agent import Device
 from edge_client.client import Client
