@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
 
 import anyio
-from jinja2 import Environment
 from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -19,13 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from coordinator.fleet_actions import TO_RUNS
 from coordinator.page import charts
 from coordinator.page.actions import NAMES, STOP, Actions
+from coordinator.page.answers import Answers
 from coordinator.page.feed import Feed
 from coordinator.page.guard import COOKIE, FORM_KEY, Guard, address_of, is_browser, read_form, too_many
 from coordinator.page.history import History
@@ -33,7 +32,6 @@ from coordinator.page.invites import JOIN, Inviter, phone_page
 from coordinator.page.login import Login
 from coordinator.page.runner import Runner
 from coordinator.page.snapshot import Source
-from coordinator.report import html
 from coordinator.report import page as report
 from wire import signing
 from wire.errors import ConfigError, HidenseekError, StateError
@@ -41,7 +39,6 @@ from wire.errors import ConfigError, HidenseekError, StateError
 FOLDER = Path(__file__).parent
 REPORT_CSS = Path(report.__file__).with_name("page.css")
 MOST_LISTED = 50  # rounds in the table of a device
-SAID = "hidenseek-said"  # a cookie: what was done a moment ago
 
 
 @dataclass
@@ -62,21 +59,20 @@ class Page:
     _actions: Actions = field(init=False)
     _inviter: Inviter = field(init=False)
     _runner: Runner = field(init=False)
-    _cookies: dict[str, Any] = field(init=False)  # how every one is set
-    _templates: Environment = field(init=False)
+    _answers: Answers = field(init=False)
 
     def __post_init__(self) -> None:
         self.feed, self.history = Feed(self.source), History(self.source)
         self._actions, self._inviter = Actions(self.source), Inviter(self.source)
         self._runner = Runner(self.source)
-        self._cookies = {"httponly": True, "samesite": "strict", "secure": self.secure}
-        self._templates = html.environment(FOLDER / "templates")
+        self._answers = Answers(self.source.name, self.login, self.secure)
 
     def show(self, source: Source) -> None:
         """Show another run from now on."""
         self.source, self.feed.source = source, source
         self.history, self._actions, self._inviter = History(source), Actions(source), Inviter(source)
         self._runner = Runner(source)
+        self._answers.federation = source.name
 
     def app(self) -> Starlette:
         """The page as an ASGI application."""
@@ -103,7 +99,11 @@ class Page:
                 _packed("/static", StaticFiles(directory=FOLDER / "static")),
             ],
             middleware=[Middleware(Guard, login=self.login)],
-            exception_handlers={HTTPException: self._failed, HidenseekError: self._failed, 500: self._failed},
+            exception_handlers={
+                HTTPException: self._answers.failed,
+                HidenseekError: self._answers.failed,
+                500: self._answers.failed,
+            },
             lifespan=self._lifespan,
         )
 
@@ -117,7 +117,7 @@ class Page:
     # What is shown. Functions without `async` run in threads of their own.
 
     def _fleet(self, request: Request) -> Response:
-        return self._render(
+        return self._answers.render(
             request,
             "fleet.html.j2",
             run=self.source.take().run,
@@ -126,7 +126,7 @@ class Page:
         )
 
     def _charts(self, request: Request) -> Response:
-        return self._render(request, "charts.html.j2", charts=self._run_charts())
+        return self._answers.render(request, "charts.html.j2", charts=self._run_charts())
 
     def _run_charts(self) -> list[tuple[str, list[Markup]]]:
         return charts.of_run(self.history.rounds(), self.history.ticket())
@@ -138,7 +138,7 @@ class Page:
             raise HTTPException(404, f"no device is called '{name}' here")
         history = self.history.device(name)
         known = history.introduced
-        return self._render(
+        return self._answers.render(
             request,
             "device.html.j2",
             name=name,
@@ -172,16 +172,16 @@ class Page:
         name, action = request.path_params["name"], request.path_params["action"]
         if action not in NAMES:
             raise HTTPException(404, f"nothing is called '{action}' here")
-        await self.checked_form(request)
+        await self._answers.checked_form(request)
         said = await run_in_threadpool(self._actions.to_device, action, name)
-        return self._said(request, said, "/" if action == "forget" else f"/devices/{name}")
+        return self._answers.said(request, said, "/" if action == "forget" else f"/devices/{name}")
 
     async def _do_to_run(self, request: Request) -> Response:
         action = request.path_params["action"]
         if action not in (*TO_RUNS, STOP):
             raise HTTPException(404, f"nothing is called '{action}' here")
-        await self.checked_form(request)
-        return self._said(request, await run_in_threadpool(self._actions.to_run, action), "/")
+        await self._answers.checked_form(request)
+        return self._answers.said(request, await run_in_threadpool(self._actions.to_run, action), "/")
 
     def _show_run(self, request: Request) -> Response:
         return self._render_run(request)
@@ -193,10 +193,10 @@ class Page:
         return await self._order(request, self._runner.start)
 
     async def _order(self, request: Request, order: Callable[[Mapping[str, str]], str]) -> Response:
-        texts = await self.checked_form(request)
+        texts = await self._answers.checked_form(request)
         texts.pop(FORM_KEY, None)
         try:
-            return self._said(request, await run_in_threadpool(order, texts), "/")
+            return self._answers.said(request, await run_in_threadpool(order, texts), "/")
         except (ConfigError, StateError) as error:  # with what was filled in, to be put right
             if not is_browser(request):
                 raise
@@ -206,7 +206,7 @@ class Page:
         self, request: Request, texts: Mapping[str, str] | None = None, wrong: HidenseekError | None = None
     ) -> Response:
         run = self.source.take().run
-        return self._render(
+        return self._answers.render(
             request,
             "run.html.j2",
             status=400 if wrong else 200,
@@ -221,7 +221,7 @@ class Page:
         return self._render_invite(request, self._inviter.suggestion(), str(request.base_url).rstrip("/"))
 
     async def _invite(self, request: Request) -> Response:
-        fields = await self.checked_form(request)
+        fields = await self._answers.checked_form(request)
         device, address = fields.get("device", ""), fields.get("address", "") or str(request.base_url)
         try:
             made = await run_in_threadpool(self._inviter.invite, device, address)
@@ -236,7 +236,7 @@ class Page:
     def _render_invite(
         self, request: Request, device: str, address: str, *, status: int = 200, wrong: str = "", made: Any = None
     ) -> Response:
-        return self._render(
+        return self._answers.render(
             request,
             "invite.html.j2",
             status=status,
@@ -251,18 +251,10 @@ class Page:
     def _not_built(self, _request: Request) -> Response:
         raise HTTPException(404, "the page for phones is not built here: make web, and start hidenseek serve again")
 
-    def _said(self, request: Request, text: str, path: str) -> Response:
-        """What was done: for programs as JSON; browsers go on to a page, which says so once."""
-        if not is_browser(request):
-            return JSONResponse({"said": text})
-        answer = RedirectResponse(path, 303)
-        answer.set_cookie(SAID, quote(text), max_age=60, **self._cookies)
-        return answer
-
     # Who may see it.
 
     def _show_login(self, request: Request) -> Response:
-        return self._render(request, "login.html.j2", wrong=False)
+        return self._answers.render(request, "login.html.j2", wrong=False)
 
     async def _log_in(self, request: Request) -> Response:
         address = address_of(request)
@@ -271,58 +263,16 @@ class Page:
             return too_many(wait_s)
         token = (await read_form(request)).get("token", "").strip()
         if not self.login.admits(token, address):
-            return self._render(request, "login.html.j2", status=401, wrong=True)
+            return self._answers.render(request, "login.html.j2", status=401, wrong=True)
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(COOKIE, self.login.cookie(), max_age=int(self.login.good_for_s), **self._cookies)
+        answer.set_cookie(COOKIE, self.login.cookie(), max_age=int(self.login.good_for_s), **self._answers.cookies)
         return answer
 
     async def _log_out(self, request: Request) -> Response:
-        await self.checked_form(request)
+        await self._answers.checked_form(request)
         answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(COOKIE, **self._cookies)
+        answer.delete_cookie(COOKIE, **self._answers.cookies)
         return answer
-
-    async def checked_form(self, request: Request) -> dict[str, str]:
-        """The fields of a form that one of our pages made, or of whoever sends the token itself.
-
-        Raises:
-            HTTPException: 403 if another site made it; as `read_form`.
-        """
-        fields = await read_form(request)
-        ours = self.login.wrote(request.cookies.get(COOKIE, ""), fields.get(FORM_KEY, ""))
-        if not ours and "authorization" not in request.headers:  # which the guard has looked at
-            raise HTTPException(403, "this form is not from this page, or is too old: load the page again")
-        return fields
-
-    def _render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-        cookie = request.cookies.get(COOKIE, "")
-        said = unquote(request.cookies.get(SAID, ""))
-        text = self._templates.get_template(template).render(
-            federation=self.source.name,
-            form_key=self.login.form_key(cookie) if cookie else "",
-            said=said,
-            **values,
-        )
-        answer = HTMLResponse(text, status)
-        if said:
-            answer.delete_cookie(SAID, **self._cookies)
-        return answer
-
-    def _failed(self, request: Request, error: Exception) -> Response:
-        match error:
-            case HTTPException():
-                status, text = error.status_code, error.detail
-            case StateError():
-                status, text = 503, str(error)
-            case HidenseekError():
-                status, text = 400, str(error)
-            case _:
-                status, text = 500, "the page has failed; the run goes on"
-        if not is_browser(request):
-            return JSONResponse({"error": text}, status)
-        with suppress(HidenseekError):
-            return self._render(request, "error.html.j2", status=status, code=status, text=text)
-        return Response(text, status)
 
 
 def _packed(path: str, files: StaticFiles) -> Mount:
