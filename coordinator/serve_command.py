@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +19,10 @@ from wire.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from coordinator.broker import EmbeddedBroker
     from coordinator.config import DevicesFile
-    from coordinator.evaluate import Evaluator
     from coordinator.federation import Federation
-    from coordinator.monitoring.watch import Wanted
     from coordinator.orders import Changes
     from coordinator.serving import Service
-    from wire.broker import Broker
-    from wire.ticket import Ticket
 
 Subparsers = argparse._SubParsersAction
 DEFAULT_LISTEN = "127.0.0.1:1883"
@@ -117,6 +111,7 @@ def _serve_run(arguments: argparse.Namespace, listed: DevicesFile) -> int:
     from coordinator.broker import EmbeddedBroker
     from coordinator.page.options import PageExtent
     from coordinator.report import cards
+    from coordinator.serve_inputs import make_federation, pick_broker, read_unseen, read_wanted
     from coordinator.serving import reached, serving, showing
 
     console = Console()
@@ -126,10 +121,10 @@ def _serve_run(arguments: argparse.Namespace, listed: DevicesFile) -> int:
     database = read_server(arguments) or database_in(state)
     new, instead = arguments.new, _instead(database, listed.federation.name, new=arguments.new)
     settings = orders.check_start(listed, instead)
-    federation = _federation(arguments, settings, console)
-    evaluator = _read_unseen(arguments.unseen, federation.ticket)
-    broker = _broker(arguments, settings, state)
-    shown = _wanted(arguments)
+    federation = make_federation(arguments, settings, console)
+    evaluator = read_unseen(arguments.unseen, federation.ticket)
+    broker = pick_broker(arguments, settings, state)
+    shown = read_wanted(arguments)
     with showing(page_at) as page, reached(broker) as address:
         while True:
             with serving(
@@ -160,7 +155,7 @@ def _serve_run(arguments: argparse.Namespace, listed: DevicesFile) -> int:
                 if not stays:
                     return 0
                 settings, instead, federation = _next(arguments, service, federation.name, console)
-                evaluator, new = _read_unseen(arguments.unseen, federation.ticket), False
+                evaluator, new = read_unseen(arguments.unseen, federation.ticket), False
 
 
 def _next(
@@ -168,6 +163,7 @@ def _next(
 ) -> tuple[DevicesFile, Changes, Federation]:
     """Wait until a run is to be started that can be; how."""
     from coordinator import config, orders
+    from coordinator.serve_inputs import make_federation
     from wire.errors import HidenseekError
 
     console.print("waiting for another run to be started: hidenseek runs start, or the page; Ctrl-C ends")
@@ -181,7 +177,7 @@ def _next(
                     where=str(arguments.config),
                     hint="Start hidenseek serve again for another one",
                 )
-            return settings, instead, _federation(arguments, settings, console)
+            return settings, instead, make_federation(arguments, settings, console)
         except HidenseekError as error:  # it stays there for a better one
             orders.withdraw(service.store)
             console.print(f"no run is started: {error}", highlight=False, markup=False, soft_wrap=True)
@@ -209,104 +205,3 @@ def _instead(database: Place, federation: str, *, new: bool) -> Changes:
         if unfinished is not None and not new:
             return orders.begun_with(store, unfinished.id)
         return orders.asked(store) or orders.NO_CHANGES
-
-
-def _federation(arguments: argparse.Namespace, settings: DevicesFile, console: Console) -> Federation:
-    """What is to be run, with its ticket."""
-    from coordinator import federation as fed
-
-    wanted = settings.federation
-    recipe = fed.Recipe(
-        ticket=arguments.config.parent / wanted.ticket if wanted.ticket else None,
-        model=wanted.model,
-        input_shape=tuple(wanted.input_shape) if wanted.input_shape else None,
-        classes=wanted.classes,
-        density=wanted.density,
-        method=wanted.method,
-        seed=wanted.seed,
-    )
-    with console.status("preparing the ticket"):
-        ticket = fed.made_apart(recipe)
-    return fed.Federation(
-        name=wanted.name,
-        ticket=ticket,
-        training=wanted.local_training(workers=arguments.workers),
-        schedule=wanted.schedule(),
-        runtimes=tuple(wanted.runtimes),
-        asynchrony=wanted.asynchrony(),
-        memory=wanted.memory,
-        defend=wanted.defends,
-        secure_aggregation=wanted.secure_aggregation,
-        workers=arguments.workers,
-        allowed=settings.allowed,
-        keys=settings.keys,
-        enrolled=_enrolled(arguments.deploy, wanted.name),
-        evaluate=wanted.evaluate,
-        telemetry=wanted.telemetry,
-    )
-
-
-def _enrolled(folder: Path, federation: str) -> Callable[[], Mapping[str, bytes]]:
-    """Who has claimed an account of this federation's deployment; nobody if the folder has another one, or none.
-
-    Raises:
-        StateError: if it cannot be read.
-    """
-    from coordinator.brokers import deployment as deployments
-    from coordinator.brokers.claims import Enrolled
-    from coordinator.presence import NOBODY
-
-    if (folder / deployments.FILE).exists() and deployments.load(folder).federation == federation:
-        return Enrolled(folder)
-    return lambda: NOBODY
-
-
-def _wanted(arguments: argparse.Namespace) -> Wanted:
-    """What is shown to others.
-
-    Raises:
-        ConfigError: if an address or a prefix is none.
-    """
-    from coordinator.broker import parse_listen
-    from coordinator.monitoring.discovery import check_prefix
-    from coordinator.monitoring.watch import Wanted
-
-    at, prefix = arguments.metrics, arguments.home_assistant
-    return Wanted(
-        metrics=parse_listen(at, default_port=9464, option="--metrics") if at else None,
-        home_assistant=check_prefix(prefix) if prefix else None,
-    )
-
-
-def _broker(arguments: argparse.Namespace, settings: DevicesFile, state: Path) -> Broker | EmbeddedBroker:
-    """The broker that was named, or one to start.
-
-    Raises:
-        ConfigError: if there is no device that the one to start could let in.
-    """
-    from coordinator.broker import EmbeddedBroker, parse_listen
-
-    if arguments.broker:
-        return command.read_broker(arguments)
-    if not settings.devices:
-        raise ConfigError(
-            "no devices listed, and the embedded broker gives every device an account of its own",
-            where=str(arguments.config),
-            hint="List them under `devices:`, or name a broker with --broker",
-        )
-    host, port = parse_listen(arguments.listen)
-    return EmbeddedBroker(state / "broker", settings.federation.name, sorted(settings.devices), host, port)
-
-
-def _read_unseen(path: Path | None, ticket: Ticket) -> Evaluator | None:
-    if path is None:
-        return None
-    import numpy as np
-
-    from coordinator.evaluate import Evaluator
-
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return Evaluator(ticket, archive["x"].astype(np.float32), archive["y"].astype(np.int64))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"not a readable .npz file with x and y ({error})", where=str(path)) from error
