@@ -23,6 +23,7 @@ VIRT = ("-M", "virt", "-cpu", "cortex-a53", "-smp", "2", "-m", "512")  # a Raspb
 PI = ("-M", "raspi3b", "-m", "1G", "-smp", "4")  # which has no other number of either
 PI_TREE = "bcm2837-rpi-3-b.dtb"
 PI_NET = "modprobe.blacklist=cdc_subset"  # it takes QEMU's USB network before cdc_ether, and no packet comes through
+OFF = "reboot: Power down"
 SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=20", "-q")
 
 
@@ -94,6 +95,9 @@ class Board:
         while self.on:
             assert time.monotonic() < deadline, self.console[-3000:]
             time.sleep(0.1)
+            if self.pi and OFF in self.console:  # QEMU's Pi has no such switch
+                self.cut_power()
+                return
         assert self._running.returncode == 0, (self.folder / "qemu.log").read_text()[-2000:]
 
     def cut_power(self) -> None:
