@@ -44,7 +44,7 @@ _CONV = Conv(out_channels=32, kernel=(3, 3), stride=(1, 1), padding=(1, 1))
 _POOL = MaxPool(kernel=(2, 2), stride=(2, 2))
 _END = (Flatten(), Linear(out_features=64), Relu(), Linear(out_features=10))
 # Bytes of a process that has opened the first of NETS, on the machine that `footprint.PROCESS` is of.
-OPENED: Mapping[Runtime, float] = {"sparse": 44.6e6, "onnx": 76.1e6, "executorch": 47.4e6}
+OPENED: Mapping[Runtime, float] = {"sparse": 43.6e6, "onnx": 75.1e6, "executorch": 46.4e6}
 # Measured over estimated time of NETS, by that of networks with a name: how much further off the fits are for these.
 # Of two machines, that of `rates.REFERENCE` and one without AVX-512, each within 9 % of it.
 FITTED: Mapping[Runtime, float] = {"sparse": 0.92, "onnx": 1.05, "executorch": 0.99}
