@@ -84,7 +84,7 @@ def test_what_is_wrong_in_there_is_raised_here(tmp_path: Path) -> None:
 
 def test_one_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The watchdog would see nothing of it, for the client goes on."""
-    monkeypatch.setattr(apart, "HUNG_S", 0.2)
+    monkeypatch.setattr("edge_client.child.HUNG_S", 0.2)
     monkeypatch.setattr(apart, "LISTEN_S", 0.05)
     alive: list[int] = []
     work = Apart(lambda: Workshop(device="pi-1", load=lambda: time.sleep(60)), alive=lambda: alive.append(1))  # type: ignore[arg-type, return-value]
