@@ -169,7 +169,7 @@ def test_a_device_follows_an_update_and_takes_back_what_does_not_work(
                 wheels[NEXT],
                 tmp_path / "crashing",
                 "0.4.0",
-                "edge_client/cli.py",
+                "edge_client/join_command.py",
                 "    broker = command.read_broker(arguments)",
                 "    raise RuntimeError",
             )
