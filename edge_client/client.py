@@ -12,21 +12,20 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from edge_client import agent, events, readings
-from edge_client.outbox import Outbox
+from edge_client import agent, events
+from edge_client.expenses import Expenses
 from edge_client.staging import Stager
-from edge_client.store import KnownFederation, Store
+from edge_client.store import Store
 from edge_client.supervisor import Supervisor
+from edge_client.trust import Trust
 from edge_client.updates import Updater
 from edge_client.work import Finished, Work
-from wire import __version__, mask_kinds, signing
+from wire import __version__, mask_kinds
 from wire import update as rules
 from wire.channel import Channel, Garbled
-from wire.errors import BrokerRefused, HidenseekError, JoinRefused, WireError
-from wire.federation_messages import Federation, MaskUpdate, Round, State, Telemetry
-from wire.messages import Message
+from wire.errors import BrokerRefused, HidenseekError, WireError
+from wire.federation_messages import Federation, Round, State, Telemetry
 from wire.secure_messages import Deliveries, Invitation, Roster, Survivors
-from wire.telemetry import RoundTelemetry
 from wire.topics import DEVICE_QOS, Topics
 from wire.transport import Connected, Disconnected, monotonic_s
 from wire.update import FilePart, Staged, Update
@@ -74,13 +73,14 @@ class Client:
     _events: list[events.Event] = field(default_factory=list)
     _exchange: SecureVote | None = None
     _stop: events.Stop | None = None
-    _outbox: Outbox = field(default_factory=Outbox)
-    _spent: RoundTelemetry | None = None  # of the round whose mask is about to be sent
-    _told: tuple[int, int, int | None] = (0, 0, None)  # bytes sent, received and written that are told already
+    _trust: Trust = field(init=False)
+    _expenses: Expenses = field(init=False)
     _online: bool = False
 
     def __post_init__(self) -> None:
-        self.channel.trust = self._trusted
+        self._trust = Trust(self.device.name, self.store, self.hide_among)
+        self._expenses = Expenses(self.channel)
+        self.channel.trust = self._trust.key
 
     def run(self) -> None:
         """Take part until the run is over (or for ever, if the device stays).
@@ -198,42 +198,11 @@ class Client:
         else:
             staging.passed()
 
-    def _trusted(self, topic: str, message: Message) -> bytes:
-        """Whose word this device takes: that of the federation it was told to trust, or of the first it met."""
-        known = self.store.federation()
-        if known is None:
-            if isinstance(message, Federation):
-                return message.key
-            raise WireError("said before the federation has introduced itself")
-        if isinstance(message, Federation) and message.key != known.key:
-            raise WireError(
-                f"it is of a federation with the key {signing.fingerprint(message.key)}, this device trusts "
-                f"{signing.fingerprint(known.key)} only; to trust the other, join with --trust "
-                f"{signing.as_text(message.key)}"
-            )
-        if isinstance(message, Federation) and message.issued < known.issued:
-            raise WireError("it is of a run that is over")
-        return known.key
-
     def _introduced(self, federation: Federation) -> None:
-        """Remember whom to trust from now on, and listen to all it says.
-
-        Raises:
-            JoinRefused: if it wants masks as they are and this device hides its own.
-        """
-        known = self.store.federation()
-        if known is None:
-            log.info("trusting the federation with the key %s from now on", signing.fingerprint(federation.key))
-        if known is None or known.issued < federation.issued:
-            self.store.save_federation(KnownFederation(key=federation.key, issued=federation.issued))
-        if known is None:
+        """Remember whom to trust from now on, and listen to all it says."""
+        if self._trust.introduced(federation):
             self._subscribe()
-        if self.hide_among and not federation.secure_aggregation:
-            raise JoinRefused(
-                f"federation '{federation.name}' does not add masks up unseen, and '{self.device.name}' hides among "
-                f"{self.hide_among} devices",
-                hint="Set secure_aggregation: true in the coordinator's devices.yaml, or join without --hide-among",
-            )
+        self._trust.check(federation)
 
     def _subscribe(self) -> None:
         """Not to rounds before the federation is known: they would be refused, and not be said again."""
@@ -268,14 +237,14 @@ class Client:
             case events.Evaluate():
                 self._evaluate(action.announced)
             case events.Train():
-                self._start_training(action.announced)
+                self.work.start(action.announced)
             case events.StopTraining():
                 self.work.stop()
                 log.info("training stopped: its round is over")
             case events.SendMask():
                 if action.new:
                     self.store.save_pending(action.update)
-                self._account(action.update)
+                self._expenses.sending(action.update.number)
                 if mask_kinds.is_ballot(action.update.signs):
                     self._secure_vote().give(action.update)
                     return
@@ -320,15 +289,12 @@ class Client:
             self._events.append(events.BundleNeeded(digest=digest))
             return
         self._opened = digest
-        self._outbox.clear()
+        self._expenses.clear()
         self._events.append(events.BundleOpened(digest=digest))
 
     def _evaluate(self, announced: Round) -> None:
         self._tell(last=announced.final)
         self.channel.send(self.topics.up(self.device.name, "evaluation"), self.work.evaluate(announced))
-
-    def _start_training(self, announced: Round) -> None:
-        self.work.start(announced)
 
     def _train(self) -> None:
         if not self.work.training:
@@ -338,31 +304,14 @@ class Client:
 
     def _finish(self, finished: Finished) -> None:
         self.store.save_personal(finished.personal)
-        self._spent = finished.spent
+        self._expenses.trained(finished.spent)
         self._events.append(events.TrainingDone(update=finished.update))
-
-    def _account(self, update: MaskUpdate) -> None:
-        """Put down what the round of a mask that was just sent has cost, if that was not done before."""
-        spent, self._spent = self._spent, None
-        if spent is None or spent.number != update.number:
-            return
-        sent, received, written = self._told
-        now_written = readings.written_bytes()
-        self._told = (self.channel.sent_bytes, self.channel.received_bytes, now_written)
-        self._outbox.add(
-            replace(
-                spent,
-                sent_bytes=self.channel.sent_bytes - sent,
-                received_bytes=self.channel.received_bytes - received,
-                written_bytes=None if now_written is None else now_written - (written or 0),
-            )
-        )
 
     def _tell(self, *, last: bool = False) -> None:
         """Send telemetry that is due, once at most: masks need the connection more."""
         federation = self.device.federation
         if not self._online or federation is None:
             return
-        if rounds := self._outbox.take(monotonic_s(), last=last):
+        if rounds := self._expenses.due(monotonic_s(), last=last):
             telemetry = Telemetry(run=federation.run, rounds=rounds)
             self.channel.send(self.topics.up(self.device.name, "telemetry"), telemetry, qos=0)

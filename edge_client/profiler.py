@@ -21,35 +21,29 @@ from typing import Any
 import numpy as np
 
 from edge_client import readings
+from edge_client.breakdown import TIMED_SHARE, Batch, Breakdown
 from edge_client.energy import Meter
 from edge_client.readings import ROOT
-from edge_client.runtimes.base import Doubles, Floats, Labels, LayerClock, OperatorClock, PlannedMemory, Runtime
+from edge_client.runtimes.base import Doubles, Floats, Labels, PlannedMemory, Runtime
 from edge_client.runtimes.registry import open_runtime, version_of
 from wire import __version__
 from wire.bundle import Bundle
-from wire.errors import NotEnoughMemory
-from wire.layers import KIND_OF
 from wire.profile_report import (
     FORMAT,
     VERSION,
     Board,
     ColdStart,
     Latency,
-    LayerTime,
     Memory,
-    OperatorTime,
     ProfileReport,
     Subject,
     System,
 )
-from wire.schedule import lanes_for
 from wire.settings import Training
 from wire.telemetry import histogram
 
 WARM_UP = 3  # steps: buffers are touched, the clock of the processor goes up
 FEWEST, MOST = 20, 20_000  # steps that are measured
-TIMED_SHARE = 0.2  # of the time, for layers or operators
-FEWEST_TIMED, MOST_TIMED = 5, 200
 READ_EVERY_S = 1.0  # the board
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -101,8 +95,8 @@ class Profiler:
         self.tell(f"up to {count:,} training steps")
         steps_s, memory, system = self._steady(runtime, batches, count, start)
         count = len(steps_s)
-        layers, operators = self._layer_times(runtime, batches, count), self._operator_times(runtime, batches, count)
-        flop = sum(layer.forward_flop + layer.backward_flop for layer in self._layers(None, 1))
+        breakdown = Breakdown(bundle=self.bundle, training=self.training, threads=self.threads, tell=self.tell)
+        layers, operators = breakdown.layers(runtime, batches, count), breakdown.operators(runtime, batches, count)
         return ProfileReport(
             format=FORMAT,
             version=VERSION,
@@ -116,14 +110,14 @@ class Profiler:
                 open_ms=round(open_s * 1e3, 3),
                 first_step_ms=round(warm_up[0] * 1e3, 3),
             ),
-            latency=_latency(steps_s, flop),
-            layers=tuple(layers),
-            operators=tuple(operators),
+            latency=_latency(steps_s, breakdown.flop),
+            layers=layers,
+            operators=operators,
             memory=memory,
             system=system,
         )
 
-    def _batches(self) -> list[tuple[Floats, Labels, Floats]]:
+    def _batches(self) -> list[Batch]:
         """A few full batches, or one that repeats the samples if they are fewer."""
         size, weights = self.training.batch, np.ones(self.training.batch, dtype=np.float32)
         many = max(min(len(self.x) // size, 8), 1)
@@ -131,7 +125,7 @@ class Profiler:
         return [(self.x[chosen], self.y[chosen], weights) for chosen in rows]
 
     def _steady(
-        self, runtime: Runtime, batches: list[tuple[Floats, Labels, Floats]], count: int, start: readings.Memory
+        self, runtime: Runtime, batches: list[Batch], count: int, start: readings.Memory
     ) -> tuple[Doubles, Memory, System]:
         """Undisturbed steps."""
         steps_s: Doubles = np.zeros(count)  # touched before the first step: it is not to be counted as growth
@@ -204,72 +198,6 @@ class Profiler:
             "throttled": together if bits else None,
         }
 
-    def _layer_times(
-        self, runtime: Runtime, batches: list[tuple[Floats, Labels, Floats]], count: int
-    ) -> list[LayerTime]:
-        """Some more steps with the clocks of the layers on; none if the runtime has none."""
-        if not isinstance(runtime, LayerClock):
-            return []
-        count = _timed(count)
-        self.tell(f"{count:,} steps, timed by layer")
-        runtime.reset_layer_clock()
-        runtime.clock_layers(on=True)
-        for number in range(count):
-            runtime.step(*batches[number % len(batches)])
-        runtime.clock_layers(on=False)
-        return self._layers(runtime.layer_seconds(), count)
-
-    def _operator_times(
-        self, runtime: Runtime, batches: list[tuple[Floats, Labels, Floats]], count: int
-    ) -> list[OperatorTime]:
-        """The same by operator, in a runtime opened once more for it; none if it cannot, or memory is too short."""
-        if not isinstance(runtime, OperatorClock):
-            return []
-        count = _timed(count)
-        self.tell(f"{count:,} steps, timed by operator")
-        try:
-            timed = open_runtime(self.bundle, self.training, self.threads, timed=True)
-        except NotEnoughMemory as error:
-            self.tell(f"operators are not timed: {error}")
-            return []
-        assert isinstance(timed, OperatorClock)
-        for number in range(count):
-            timed.step(*batches[number % len(batches)])
-        return [
-            OperatorTime(
-                name=one.name,
-                kind=one.kind,
-                us=round(one.seconds / count * 1e6, 3),
-                calls=round(one.calls / count, 3),
-            )
-            for one in timed.operators()
-        ]
-
-    def _layers(self, seconds: tuple[Doubles, Doubles] | None, steps: int) -> list[LayerTime]:
-        """All layers of the plan; with seconds (forward, backward) of `steps` steps those of one, and what they do."""
-        plan, batch = self.bundle.ticket.plan, self.training.batch
-        share = 1.0
-        if seconds is not None:  # the first thread takes every so-many-th micro-batch
-            parts = -(-batch // lanes_for(batch))
-            share = -(-parts // min(self.threads, parts)) / parts
-        forward, backward = (one / steps * 1e6 for one in seconds or (np.zeros(len(plan.layers)),) * 2)
-        kept = {layer.shape.position: layer for layer in self.bundle.ticket.kept_layers}
-        learns, sources = plan.learns(), plan.sources()
-        found = []
-        for position, layer in enumerate(plan.layers):
-            once = round(2 * kept[position].kept_macs * batch * share) if position in kept else 0
-            walks = 1 + any(learns[source] for source in sources[position])  # weights; and inputs that learn
-            found.append(
-                LayerTime(
-                    name=kept[position].shape.name if position in kept else KIND_OF[type(layer)],
-                    forward_us=round(float(forward[position]), 3),
-                    backward_us=round(float(backward[position]), 3),
-                    forward_flop=once,
-                    backward_flop=walks * once,
-                )
-            )
-        return found
-
     def _subject(self) -> Subject:
         ticket = self.bundle.ticket
         return Subject(
@@ -308,12 +236,7 @@ def board(root: Path = ROOT) -> Board:
     )
 
 
-def _timed(count: int) -> int:
-    """Steps with clocks on, for so many without."""
-    return min(max(round(count * TIMED_SHARE), FEWEST_TIMED), MOST_TIMED)
-
-
-def _step(runtime: Runtime, batch: tuple[Floats, Labels, Floats]) -> float:
+def _step(runtime: Runtime, batch: Batch) -> float:
     """Seconds of one step."""
     began_s = time.perf_counter()
     runtime.step(*batch)
