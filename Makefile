@@ -80,9 +80,10 @@ demo: $(VENV)/.kernels
 test: $(VENV)/.kernels
 	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not broker and not chaos and not image" $(ARGS)
 
+# Likewise, and its longest tests take minutes: whoever is done takes some of another's.
 test-all: $(VENV)/.kernels $(VENV)/.executorch
 	@$(MAKE) --no-print-directory web || echo "no web client: its tests are skipped"
-	@$(BIN)/python -m pytest -n 2 -m "not arm and not chaos and not image" $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not arm and not chaos and not image" $(ARGS)
 
 # Debian systems of those machines, unpacked into the user's cache, under qemu-user.
 test-arm: $(VENV)/.kernels $(VENV)/.executorch

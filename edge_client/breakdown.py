@@ -33,7 +33,7 @@ class Breakdown:
     @property
     def flop(self) -> int:
         """Floating-point operations of a step."""
-        return sum(layer.forward_flop + layer.backward_flop for layer in self._times(None, 1))
+        return sum(layer.forward_flop + layer.backward_flop for layer in self.times(None, 1))
 
     def layers(self, runtime: Runtime, batches: Sequence[Batch], count: int) -> tuple[LayerTime, ...]:
         """Some more steps with the clocks of the layers on; none if the runtime has none.
@@ -52,7 +52,7 @@ class Breakdown:
         for number in range(count):
             runtime.step(*batches[number % len(batches)])
         runtime.clock_layers(on=False)
-        return tuple(self._times(runtime.layer_seconds(), count))
+        return tuple(self.times(runtime.layer_seconds(), count))
 
     def operators(self, runtime: Runtime, batches: Sequence[Batch], count: int) -> tuple[OperatorTime, ...]:
         """The same by operator, in a runtime opened once more for it; none if it cannot, or memory is too short."""
@@ -78,7 +78,7 @@ class Breakdown:
             for one in timed.operators()
         )
 
-    def _times(self, seconds: tuple[Doubles, Doubles] | None, steps: int) -> list[LayerTime]:
+    def times(self, seconds: tuple[Doubles, Doubles] | None, steps: int) -> list[LayerTime]:
         """All layers of the plan; with seconds (forward, backward) of `steps` steps those of one, and what they do."""
         plan, batch = self.bundle.ticket.plan, self.training.batch
         share = 1.0

@@ -14,7 +14,7 @@ from wire import __version__
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("wire", "edge_client", "export", "coordinator", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md")
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.so", "*.tmp")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "node_modules", "*.so", "*.tmp")
 
 
 def copy_tree(target: Path) -> Path:

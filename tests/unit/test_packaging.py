@@ -261,7 +261,9 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     """A copy of the tree with the kernels built to check themselves, and the environment that runs them."""
     source = copy_tree(tmp_path_factory.mktemp("sanitized") / "source")
     for part in ("tests", "benchmarks"):  # which tests share fixtures with
-        shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        shutil.copytree(
+            ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__", "node_modules", "results")
+        )
     for part in ("edge_client.kernels.build", "wire.native.build"):
         command = [sys.executable, "-m", part, "--sanitize"]
         subprocess.run(command, cwd=source, env=environment(), check=True, capture_output=True)

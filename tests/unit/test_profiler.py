@@ -18,6 +18,7 @@ import pytest
 from coordinator.models import MODELS, build_plan
 from coordinator.prune import prune
 from edge_client import bundles, profile_page, readings
+from edge_client.breakdown import Breakdown
 from edge_client.cli import main
 from edge_client.profiler import FEWEST, Profiler, board, random_data
 from export.bundle import make_bundle
@@ -265,10 +266,7 @@ def test_an_interrupt_ends_it_at_once(tmp_path: Path) -> None:
 def test_models_can_all_be_measured() -> None:
     """No network of the zoo has a layer whose name or work is not known."""
     for name in MODELS:
-        plan = bundle_of(name).ticket.plan
-        layers = Profiler(
-            bundle=bundle_of(name), training=TRAINING, x=np.zeros((1, *plan.input_shape), np.float32),
-            y=np.zeros(1, np.int64), data="random", seconds=1,
-        )._layers(None, 1)  # fmt: skip
-        assert len(layers) == len(plan.layers)
+        bundle = bundle_of(name)
+        layers = Breakdown(bundle=bundle, training=TRAINING, threads=1, tell=print).times(None, 1)
+        assert len(layers) == len(bundle.ticket.plan.layers)
         assert all(layer.name for layer in layers)
