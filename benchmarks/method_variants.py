@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings
 from coordinator.baselines.hidenseek_signs import HideNseekSigns, Network, votes_of
 from coordinator.baselines.method import Floats, Local, Samples, Settings, State, Update
-from coordinator.dithered import RULE, Rule
+from coordinator.dithered import RULE, UNITS, Rule
 from wire import mask, prng
+from wire.dither import TOP
 from wire.mask import Votes
 
 Signs = NDArray[np.bool_]
@@ -231,3 +232,36 @@ class Ruled(HideNseek):
         settings = self.settings
         assert isinstance(settings, RuledSettings)
         return Rule(hold=settings.hold, settling=settings.settling, least=settings.least)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactSettings(RuledSettings):
+    """Those, and `average`: the weight of earlier rounds in what is tried; 0: only the newest is."""
+
+    average: float = 0.0
+
+
+class Exact(Ruled):
+    """The global network has the exact mean scores, or their running average; what is announced is as ever."""
+
+    Config: ClassVar[type[Settings]] = ExactSettings
+
+    def start(self) -> State:
+        """No average yet."""
+        return super().start() | {"average": np.zeros(self.ticket.kept, dtype=np.float32)}
+
+    def aggregate(self, state: State, updates: Sequence[Update]) -> State:
+        """Take the exact ones into the average; that of the first rounds is their mean."""
+        after = super().aggregate(state, updates)
+        assert isinstance(self.settings, ExactSettings)
+        exact = (votes_of(after).levels + after["remainder"] / UNITS) * (2 / TOP) - 1
+        old = min(self.settings.average, 1 - 1 / int(state["number"]))
+        return after | {"average": (old * state["average"] + (1 - old) * exact).astype(np.float32)}
+
+    def announce(self, state: State, device: str | None) -> bytes:
+        """To nobody in particular, for the test of the global network: the average."""
+        return super().announce(state, device) if device else state["average"].tobytes()
+
+    def model(self, down: bytes) -> Network:
+        """As `announce` has it."""
+        return Network(multipliers=np.frombuffer(down, dtype=np.float32))
