@@ -237,7 +237,7 @@ class Client:
             case events.Evaluate():
                 self._evaluate(action.announced)
             case events.Train():
-                self.work.start(action.announced)
+                self._start_training(action.announced)
             case events.StopTraining():
                 self.work.stop()
                 log.info("training stopped: its round is over")
@@ -295,6 +295,9 @@ class Client:
     def _evaluate(self, announced: Round) -> None:
         self._tell(last=announced.final)
         self.channel.send(self.topics.up(self.device.name, "evaluation"), self.work.evaluate(announced))
+
+    def _start_training(self, announced: Round) -> None:
+        self.work.start(announced)
 
     def _train(self) -> None:
         if not self.work.training:

@@ -127,7 +127,7 @@ def _join(arguments: argparse.Namespace) -> int:
     if arguments.discover:
         broker = discovering(broker)
     runtime = registry.pick(arguments.runtime)
-    peers = _read_peers(arguments) if arguments.peers else None
+    peers = read_peers(arguments) if arguments.peers else None
     trusted = signing.from_text(arguments.trust, where="--trust") if arguments.trust else None
     instance = secrets.token_bytes(INSTANCE_BYTES)
     supervisor = Supervisor()
@@ -206,7 +206,7 @@ def _workshop(arguments: argparse.Namespace, device: str) -> Workshop:
     )
 
 
-def _read_peers(arguments: argparse.Namespace) -> frozenset[bytes]:
+def read_peers(arguments: argparse.Namespace) -> frozenset[bytes]:
     """Public keys in a file: the last word of every line that is not empty or a comment.
 
     Raises:

@@ -8,6 +8,7 @@ import pytest
 
 from coordinator.config import load
 from edge_client import cli as edge
+from edge_client import join_command
 from wire import signing
 from wire.errors import ConfigError
 
@@ -69,12 +70,12 @@ def test_peers_are_read_from_a_file(tmp_path: Path) -> None:
     path.write_text(f"# the kitchen\npi-01 {one}\n\n{two}  # no name\n")
     join = ["join", "--broker", "mqtt://hub", "--data", "d", "--peers", str(path)]
     arguments = edge.build_parser().parse_args([*join, "--hide-among", "2"])
-    assert edge._read_peers(arguments) == {bytes([1]) * 32, bytes([2]) * 32}
+    assert join_command.read_peers(arguments) == {bytes([1]) * 32, bytes([2]) * 32}
     with pytest.raises(ConfigError, match="Add --hide-among N"):
-        edge._read_peers(edge.build_parser().parse_args(join))
+        join_command.read_peers(edge.build_parser().parse_args(join))
     path.write_text(f"{one}\nnonsense\n")
     with pytest.raises(ConfigError, match=r"peers.txt:2: no key"):
-        edge._read_peers(arguments)
+        join_command.read_peers(arguments)
     path.unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
-        edge._read_peers(arguments)
+        join_command.read_peers(arguments)
