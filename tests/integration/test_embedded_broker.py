@@ -18,8 +18,10 @@ def _answers(server: EmbeddedBroker) -> bool:
         return probe.connect_ex((server.host, server.port)) == 0
 
 
-def _pid(server: EmbeddedBroker) -> int:
-    return int((server.folder / "nats.pid").read_text())
+def _pid(server: EmbeddedBroker) -> int | None:
+    """None while the file is being written."""
+    text = (server.folder / "nats.pid").read_text()
+    return int(text) if text else None
 
 
 @pytest.mark.slow
@@ -30,8 +32,9 @@ def test_killed_broker_is_started_again_until_it_is_stopped(tmp_path: Path) -> N
     try:
         for _ in range(2):
             killed = _pid(server)
+            assert killed is not None
             os.kill(killed, signal.SIGKILL)
-            wait_until(lambda killed=killed: _pid(server) != killed and _answers(server), 20, "it is back")  # type: ignore[misc]
+            wait_until(lambda killed=killed: _pid(server) not in (None, killed) and _answers(server), 20, "it is back")  # type: ignore[misc]
     finally:
         server.stop()
     assert not _answers(server)

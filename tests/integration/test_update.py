@@ -55,7 +55,7 @@ USELESS = (
         "0.7.0",
         "edge_client/client.py",
         "        self.supervisor.ready()",
-        "        raise JoinRefused('not here')",
+        "        raise BrokerRefused('not here')",
         "not here",
     ),
 )
