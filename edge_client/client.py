@@ -23,7 +23,7 @@ from edge_client.work import Finished, Work
 from wire import __version__, mask_kinds
 from wire import update as rules
 from wire.channel import Channel, Garbled
-from wire.errors import BrokerRefused, HidenseekError, WireError
+from wire.errors import BrokerRefused, HidenseekError, JoinRefused, WireError
 from wire.federation_messages import Federation, Round, State, Telemetry
 from wire.secure_messages import Deliveries, Invitation, Roster, Survivors
 from wire.topics import DEVICE_QOS, Topics
@@ -78,7 +78,7 @@ class Client:
     _online: bool = False
 
     def __post_init__(self) -> None:
-        self._trust = Trust(self.device.name, self.store, self.hide_among)
+        self._trust = Trust(self.store)
         self._expenses = Expenses(self.channel)
         self.channel.trust = self._trust.key
 
@@ -199,10 +199,19 @@ class Client:
             staging.passed()
 
     def _introduced(self, federation: Federation) -> None:
-        """Remember whom to trust from now on, and listen to all it says."""
+        """Remember whom to trust from now on, and listen to all it says.
+
+        Raises:
+            JoinRefused: if it wants masks as they are and this device hides its own.
+        """
         if self._trust.introduced(federation):
             self._subscribe()
-        self._trust.check(federation)
+        if self.hide_among and not federation.secure_aggregation:
+            raise JoinRefused(
+                f"federation '{federation.name}' does not add masks up unseen, and '{self.device.name}' hides among "
+                f"{self.hide_among} devices",
+                hint="Set secure_aggregation: true in the coordinator's devices.yaml, or join without --hide-among",
+            )
 
     def _subscribe(self) -> None:
         """Not to rounds before the federation is known: they would be refused, and not be said again."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edge_client.store import KnownFederation, Store
 from wire import signing
-from wire.errors import JoinRefused, WireError
+from wire.errors import WireError
 from wire.federation_messages import Federation
 from wire.messages import Message
 
@@ -19,14 +19,10 @@ class Trust:
     """Of one device.
 
     Args:
-        device: its name.
         store: remembers whom it trusts.
-        hide_among: give masks only to sums of so many devices at least; 0: also as they are, where that is asked.
     """
 
-    device: str
     store: Store
-    hide_among: int = 0
 
     def key(self, topic: str, message: Message) -> bytes:
         """The public key that must have signed a message.
@@ -57,16 +53,3 @@ class Trust:
         if known is None or known.issued < federation.issued:
             self.store.save_federation(KnownFederation(key=federation.key, issued=federation.issued))
         return known is None
-
-    def check(self, federation: Federation) -> None:
-        """See that it does not ask for more than this device gives.
-
-        Raises:
-            JoinRefused: if it wants masks as they are and this device hides its own.
-        """
-        if self.hide_among and not federation.secure_aggregation:
-            raise JoinRefused(
-                f"federation '{federation.name}' does not add masks up unseen, and '{self.device}' hides among "
-                f"{self.hide_among} devices",
-                hint="Set secure_aggregation: true in the coordinator's devices.yaml, or join without --hide-among",
-            )
