@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if arguments.done and experiment.finished(seed, arguments.out) is None:
                     continue
                 rows.append(run(name, experiment, seed, arguments, console))
-                write(rows, arguments, time.monotonic() - began)
+                write(rows + _earlier(rows, arguments), arguments, time.monotonic() - began)
     console.print(f"{arguments.output.with_suffix('.json')}, .md and .svg written", soft_wrap=True)
 
 
@@ -170,6 +170,22 @@ def write(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace, seconds
     write_svg(arguments.output.with_suffix(".svg"), result)
 
 
+def _earlier(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """What is on record of runs that are not among these, each with the commit that it is of."""
+    taken = {_which(row) for row in rows}
+    found = []
+    for path in arguments.also:
+        result = json.loads(path.read_text())
+        news = [row for row in result["rows"] if row["task"] in arguments.tasks and _which(row) not in taken]
+        found += [{**row, "commit": row.get("commit", result["commit"])} for row in news]
+        taken |= {_which(row) for row in news}
+    return found
+
+
+def _which(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["task"], row["method"], row["seed"]
+
+
 def _read_search() -> dict[str, dict[str, Any]]:
     path = RESULTS / "method-search.json"
     found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
@@ -188,6 +204,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
     parser.add_argument("--done", action="store_true", help="run nothing, only write the results of finished runs")
     parser.add_argument("--no-search", dest="search", action="store_false", help="take the learning rates on record")
+    parser.add_argument(
+        "--also",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="results whose runs are taken over where there is none",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "method", metavar="DIR", help="where runs are kept")
     parser.add_argument(
         "--output", type=Path, default=ROOT / "out" / "method", metavar="STEM", help="of the .json, .md and .svg"

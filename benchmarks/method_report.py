@@ -67,8 +67,9 @@ def _against(methods: dict[str, list[Row]]) -> list[str]:
     if "hidenseek" not in methods or len(methods) < 2:
         return []
     lines = [
-        "| hidenseek against | personalised, points | seen, points | total bytes | uplink | CPU to its end |",
-        "|---|" + "---:|" * 5,
+        "| hidenseek against | seeds | personalised, points | seen, points | total bytes | uplink "
+        "| to its end: rounds | bytes | CPU |",
+        "|---|" + "---:|" * 8,
     ]
     ours = {row["seed"]: row for row in methods["hidenseek"]}
     for method, rows in methods.items():
@@ -78,10 +79,16 @@ def _against(methods: dict[str, list[Row]]) -> list[str]:
         up = fmean(theirs["up_bytes_per_device_round"] for _, theirs in pairs)
         own_up = fmean(mine["up_bytes_per_device_round"] for mine, _ in pairs)
         total = sum(_total(mine) for mine, _ in pairs) / max(sum(_total(theirs) for _, theirs in pairs), 1)
-        lines.append(
-            f"| {method} | {_points(pairs, 'personalised')} | {_points(pairs, 'seen')} "
-            f"| {f'{total - 1:+.1%}' if up else '-'} | {_times(up / own_up) if up else '-'} | {_time(pairs)} |"
-        )
+        cells = [
+            method,
+            str(len(pairs)),
+            _points(pairs, "personalised"),
+            _points(pairs, "seen"),
+            f"{total - 1:+.1%}" if up else "-",
+            _times(up / own_up) if up else "-",
+            *_to_its_end(pairs),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
@@ -90,19 +97,28 @@ def _times(ratio: float) -> str:
     return f"{factor:,.0f}x {word}" if factor >= 10 else f"{factor:.1f}x {word}"
 
 
-def _time(pairs: Sequence[tuple[Row, Row]]) -> str:
-    """CPU seconds until we are where the other ends, against what the other took for it."""
-    mine = [_seconds_to(a["curve"], b["personalised"]) for a, b in pairs]
-    theirs = [_seconds_to(b["curve"], b["personalised"]) or b["cpu_seconds"] for _, b in pairs]
-    if None in mine:
-        return "not reached"
-    return f"{sum(m for m in mine if m is not None) / sum(theirs) - 1:+.0%}"
+def _to_its_end(pairs: Sequence[tuple[Row, Row]]) -> tuple[str, str, str]:
+    """Rounds, bytes and CPU seconds until own networks are where the other's end, against what it took for that."""
+    mine = [_reach(ours["curve"], theirs["personalised"]) for ours, theirs in pairs]
+    reached = [found for found in mine if found is not None]
+    if len(reached) < len(mine):
+        return f"never in {len(mine) - len(reached)} of {len(mine)}", "-", "-"
+    # Three rounds' mean may stay below that of the last five.
+    whole = [(len(theirs["curve"]), _total(theirs), theirs["cpu_seconds"]) for _, theirs in pairs]
+    others = [_reach(row["curve"], row["personalised"]) or end for (_, row), end in zip(pairs, whole, strict=True)]
+    rounds, sent, seconds = ((sum(found[i] for found in reached), sum(other[i] for other in others)) for i in range(3))
+    return (
+        f"{rounds[0] / len(pairs):.0f} against {rounds[1] / len(pairs):.0f}",
+        f"{sent[0] / sent[1] - 1:+.1%}" if sent[1] else "-",
+        f"{seconds[0] / seconds[1] - 1:+.0%}",
+    )
 
 
-def _seconds_to(curve: Sequence[Sequence[float]], accuracy: float) -> float | None:
+def _reach(curve: Sequence[Sequence[float]], accuracy: float) -> tuple[int, float, float] | None:
+    """Rounds, bytes and CPU seconds until the mean of three rounds is as good; None: never."""
     for end in range(3, len(curve) + 1):
         if fmean(point[0] for point in curve[end - 3 : end]) >= accuracy:
-            return sum(point[3] for point in curve[:end])
+            return end, sum(point[2] for point in curve[:end]), sum(point[3] for point in curve[:end])
     return None
 
 

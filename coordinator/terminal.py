@@ -123,7 +123,7 @@ class Board(LiveView, Observer):
         line.seconds = time.monotonic() - line.began_s
         if self._live is None:
             self._console.print(
-                f"round {number:>2}/{self._planned}  {voters} masks  personalised {_percent(line.personalised)}  "
+                f"round {number:>2}/{self._planned}  {_masks(voters)}  personalised {_percent(line.personalised)}  "
                 f"unseen {_percent(held_out)}  {line.up_bytes / max(line.voters, 1):,.0f} B up  {line.seconds:.1f} s",
                 highlight=False,
             )
@@ -169,7 +169,7 @@ class Board(LiveView, Observer):
         current = self._rounds[max(self._rounds)]
         if self._over or done == self._planned:
             return Text("all rounds done; last evaluations coming in")
-        return Text(f"round {current.number} of {self._planned}: {current.voters} of {current.selected} masks in")
+        return Text(f"round {current.number} of {self._planned}: {current.voters} of {_masks(current.selected)} in")
 
     def _fleet(self) -> Text:
         text = Text()
@@ -204,6 +204,10 @@ class Board(LiveView, Observer):
 def printable(text: str) -> str:
     """What a device has said about itself, without what would command the terminal; rich's markup is not touched."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def _masks(number: int) -> str:
+    return f"{number} mask{'' if number == 1 else 's'}"
 
 
 def _percent(value: float | None) -> str:

@@ -38,7 +38,7 @@ class RunState:
         closed: how many of them have closed.
         selected: devices that it asks.
         masks: that it has.
-        deadline_s: when it closes, or asks more devices.
+        deadline_s: when it closes, or asks more devices; between rounds: when the next opens with whoever is there.
         end_s: when the last round will close if they go on as the last five did.
         online, known: devices.
         own, seen, held_out: accuracies, see `Figures`.
@@ -187,8 +187,10 @@ class Source:
         if len(newest) > 1 and closed < rounds and not paused and not over:
             pace_s = (newest[0]["opened_s"] - newest[-1]["opened_s"]) / (len(newest) - 1)
             end_s = max(newest[0]["opened_s"] + pace_s * (rounds - newest[0]["number"] + 1), now_s)
-        if going and not self.asynchronous and figures.asked_s is not None:
-            deadline_s = figures.asked_s + schedule.deadline_s
+        waits = bool(newest) and not over and not paused
+        since_s = figures.asked_s if going else newest[0]["closed_s"] if waits else None
+        if since_s is not None and not self.asynchronous:
+            deadline_s = since_s + schedule.deadline_s
         return RunState(
             id=self.run.hex(),
             name=self.name,

@@ -91,6 +91,26 @@ def test_the_figures_are_there_as_json(visitor: Visitor) -> None:
     ]
 
 
+def test_the_figures_say_until_when_a_round_waits(tmp_path: Path) -> None:
+    """For its masks; between two rounds for more devices; paused for nothing."""
+    made = Made(tmp_path, devices=1, rounds=3)
+    with made.shown() as server:
+        visitor = Visitor(server, bearer=server.token)
+
+        def waits() -> float | None:
+            found: float | None = json.loads(visitor.get("/api/fleet", Accept="application/json").text)["run"][
+                "deadline_s"
+            ]
+            return found
+
+        assert waits() == pytest.approx(time.time() + 60, abs=10)
+        closed_s = made.store.query("SELECT closed_s FROM round WHERE number = 3")[0]["closed_s"]
+        made.figures.announced(3, ())
+        assert waits() == closed_s + 60
+        made.store.pause()
+        assert waits() is None
+
+
 def test_a_device_has_a_page(visitor: Visitor) -> None:
     """Its rounds, charts and key; one that nobody knows has none."""
     text = visitor.get("/devices/pi-002").text

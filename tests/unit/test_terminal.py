@@ -44,7 +44,7 @@ def test_without_a_screen_there_is_a_line_a_round() -> None:
     """Pipes and logs get plain lines."""
     (line,) = [line for line in shown(terminal=False).splitlines() if line.startswith("round")]
     assert "1/2" in line
-    assert "2 masks" in line
+    assert "2 masks  " in line
     assert "70.0%" in line
     assert "125 B" in line
 

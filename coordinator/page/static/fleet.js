@@ -145,10 +145,12 @@ function drawRun() {
 
 function deadline() {
   if (run.over) return "";
-  if (run.closed === run.round && run.round > 0 && run.round < run.rounds)
-    return run.paused ? "no round opens until it is resumed" : "waits for devices to open the next";
+  const between = run.closed === run.round && run.round > 0 && run.round < run.rounds;
+  if (between && run.paused) return "no round opens until it is resumed";
   if (!run.deadline_s) return "";
   const left = Math.round(run.deadline_s - skew - Date.now() / 1000);
+  if (between && run.online === 0) return "waits for devices to open the next";
+  if (between) return left > 0 ? `opens the next in ${left} s at the latest` : "opens the next";
   return left > 0 ? `closes in ${left} s at the latest` : "past its deadline";
 }
 
