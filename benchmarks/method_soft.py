@@ -3,6 +3,7 @@
     PYTHONPATH=. hidenseek simulate --method benchmarks.method_soft:Dithered --validate --first-seed 100
     PYTHONPATH=. hidenseek simulate --method benchmarks.method_soft:Whole --validate --first-seed 100
     PYTHONPATH=. hidenseek simulate --method benchmarks.method_soft:TicketFedAvg --validate --set epochs=2
+    PYTHONPATH=. hidenseek simulate --method benchmarks.method_soft:WholeScores --validate --first-seed 100
 
 The default recipe runs the network on signs. Here a device trains multipliers in [-room, room] of the ticket's kept
 weights, and the network of the next round has their mean. `Dithered` sends one bit a weight: whether the multiplier,
@@ -10,6 +11,7 @@ in units of the room, lies above a threshold that is drawn evenly from [-1, 1] a
 dither; Roberts 1962, Gray and Stockham 1993). The coordinator knows the bit that no training would have brought; the
 difference of the two bits is, in expectation, half the change of the multiplier, so it is unbiased, and where
 little has changed there is little to send. `Whole` sends float32; `TicketFedAvg` trains without bounds, as FedAvg does.
+`WholeScores` is the recipe, which trains signs, but with float32 of the scores both ways.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coordinator.baselines.dense import Dense, Layers
-from coordinator.baselines.hidenseek_signs import HideNseekSigns, Network, SignsSettings, adaptive_bits
+from coordinator.baselines.hidenseek import HideNseek
+from coordinator.baselines.hidenseek_signs import HideNseekSigns, Network, SignsSettings, adaptive_bits, votes_of
 from coordinator.baselines.method import Floats, Local, Samples, Settings, State, Update
+from edge_client.trainer import train
 from export.torch_net import TorchNet
-from wire import bits
+from wire import bits, mask
 
 SEED_BYTES = 8
 DISTANCES = 16  # contexts of the ideal code: how far the threshold lies from the multiplier before training
@@ -161,6 +165,53 @@ class TicketFedAvg(Whole):
     def bound(self, mean: Floats) -> Floats:
         """None."""
         return mean
+
+
+class WholeScores(HideNseek):
+    """Mean scores as float32 both ways: what the recipe loses to bits, levels and holding back."""
+
+    def start(self) -> State:
+        """The same first scores."""
+        return {"mean": votes_of(super().start()).mean, "number": np.array(1)}
+
+    def announce(self, state: State, device: str | None) -> bytes:
+        """Exact, in units of the largest."""
+        return state["mean"].tobytes()
+
+    def hear(self, state: State, device: str, payload: bytes) -> bytes:
+        """As it came."""
+        return payload
+
+    def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
+        """As ever, and send how far every score has moved."""
+        mean, largest = np.frombuffer(down, dtype=np.float32), np.float32(self.settings.dither)
+        prior = self.prior(samples)
+        steps = train(
+            self.runtime, samples.x, samples.y, prior=prior, training=self.training, start=mean * largest, seed=seed
+        )
+        trained = [step for step in steps if step is not None][-1]
+        own = Network(multipliers=mask.as_multipliers(trained.signs), log_prior=prior)
+        moved = (trained.scores / largest).clip(-1, 1) - mean
+        return Local(up=moved.tobytes(), memory={}, model=own, loss=trained.loss)
+
+    def aggregate(self, state: State, updates: Sequence[Update]) -> State:
+        """Their mean, which counts as a round does."""
+        moved = np.mean([np.frombuffer(update.payload, dtype=np.float32) for update in updates], axis=0)
+        number = int(state["number"])
+        mean = (state["mean"] + self.rule.gain(number) * moved).clip(-1, 1)
+        return {"mean": mean.astype(np.float32), "number": np.array(number + 1)}
+
+    def remarks(self, state: State, updates: Sequence[Update]) -> tuple[str, ...]:
+        """Nobody is judged."""
+        return ()
+
+    def ideal_bytes(self, state: State, update: Update) -> float:
+        """As sent."""
+        return len(update.payload)
+
+    def model(self, down: bytes) -> Network:
+        """The mean."""
+        return Network(multipliers=np.frombuffer(down, dtype=np.float32))
 
 
 def _thresholds(seed: bytes, count: int) -> Floats:
