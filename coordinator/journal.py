@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,39 @@ Row: TypeAlias = dict[str, Any]
 
 @dataclass
 class Journal:
-    """A run's files. Everything after a round is written whole, its row in `rounds.jsonl` last."""
+    """A run's files. Everything after a round is written whole, its row in `rounds.jsonl` last.
+
+    They are its own until `close`.
+
+    Raises:
+        StateError: if another process has them, or they are of another run.
+    """
 
     folder: Path
     spec: dict[str, Any]
 
     def __post_init__(self) -> None:
         (self.folder / "devices").mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._check()
+        except BlockingIOError as error:
+            self.close()
+            raise StateError(
+                "another process is simulating this very run",
+                where=str(self.folder),
+                hint="Wait until it has ended, or name another folder with --out",
+            ) from error
+        except StateError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Leave them to others."""
+        self._lock.close()
+
+    def _check(self) -> None:
         path = self.folder / "run.json"
         if not path.exists():
             path.write_text(json.dumps(self.spec, indent=1, sort_keys=True) + "\n")

@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -79,7 +80,7 @@ def run(
 
     Raises:
         ConfigError: if there are fewer devices than a round takes.
-        StateError: if the folder holds another run, or cannot be read.
+        StateError: if the folder holds another run, another process is at it, or it cannot be read.
     """
     if plan.schedule.per_round > len(data.devices):
         raise ConfigError(
@@ -87,19 +88,19 @@ def run(
             where="--per-round",
         )
     spec = {**about, "schedule": asdict(plan.schedule), "evaluate_every": plan.evaluate_every}
-    journal = Journal(folder, json.loads(json.dumps(spec)))
-    rows = journal.rows()
-    total = plan.schedule.rounds
-    if len(rows) >= total:
-        return rows[:total]
-    method = make()
-    state = journal.load_state(len(rows)) if rows else method.start()
-    with worker_pool(method, plan.workers) as executor:
-        loop = _Loop(method, data, plan, journal, executor)
-        for row in loop.play(state, first=len(rows) + 1):
-            rows.append(row)
-            report(row)
-    return rows
+    with closing(Journal(folder, json.loads(json.dumps(spec)))) as journal:
+        rows = journal.rows()
+        total = plan.schedule.rounds
+        if len(rows) >= total:
+            return rows[:total]
+        method = make()
+        state = journal.load_state(len(rows)) if rows else method.start()
+        with worker_pool(method, plan.workers) as executor:
+            loop = _Loop(method, data, plan, journal, executor)
+            for row in loop.play(state, first=len(rows) + 1):
+                rows.append(row)
+                report(row)
+        return rows
 
 
 @dataclass

@@ -288,6 +288,18 @@ def test_a_finished_run_is_read_and_not_played(tmp_path: Path) -> None:
     assert simulated(never, tmp_path, plan(2, 2)) == rows
 
 
+def test_two_at_one_run_are_refused(tmp_path: Path) -> None:
+    """The second is told, and can have it once the first has ended."""
+
+    def meanwhile(row: Row) -> None:
+        with pytest.raises(StateError, match=r"another process is simulating this very run.*--out"):
+            simulated(maker("fedavg"), tmp_path, plan(2, 2))
+
+    first = simulated(maker("fedavg"), tmp_path, plan(2, 2), report=meanwhile)
+    assert len(first) == 2
+    assert simulated(maker("fedavg"), tmp_path, plan(2, 2)) == first
+
+
 def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
     """The error names what differs, and nothing is overwritten."""
     simulated(maker("fedavg"), tmp_path, plan(1, 2), method="fedavg", settings={"epochs": 2})
