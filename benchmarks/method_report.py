@@ -12,7 +12,8 @@ from coordinator.baselines import names
 
 Row = dict[str, Any]
 COLOURS = (
-    "#0b6e4f", "#7fb069", "#8d99ae", "#1d3557", "#e76f51", "#f4a261", "#9b5de5", "#00a6fb", "#c9184a", "#b08968", "#5c4d00",
+    "#0b6e4f", "#7fb069", "#8d99ae", "#1d3557", "#e76f51", "#f4a261", "#9b5de5", "#00a6fb", "#c9184a", "#b08968",
+    "#5c4d00",
 )  # fmt: skip
 
 
