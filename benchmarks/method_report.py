@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from coordinator.baselines import names
+from coordinator.experiment import reach
 
 Row = dict[str, Any]
 COLOURS = (
@@ -102,14 +103,15 @@ def _times(ratio: float) -> str:
 
 def _to_its_end(pairs: Sequence[tuple[Row, Row]]) -> tuple[str, str, str]:
     """Rounds, bytes and CPU seconds until own networks are where the other's end, against what it took for that."""
-    mine = [_reach(ours["curve"], theirs["personalised"]) for ours, theirs in pairs]
+    mine = [_reach(ours, theirs["personalised"]) for ours, theirs in pairs]
     reached = [found for found in mine if found is not None]
     if len(reached) < len(mine):
         return f"never in {len(mine) - len(reached)} of {len(mine)}", "-", "-"
-    # Three rounds' mean may stay below that of the last five.
-    whole = [(len(theirs["curve"]), _total(theirs), theirs["cpu_seconds"]) for _, theirs in pairs]
-    others = [_reach(row["curve"], row["personalised"]) or end for (_, row), end in zip(pairs, whole, strict=True)]
-    rounds, sent, seconds = ((sum(found[i] for found in reached), sum(other[i] for other in others)) for i in range(3))
+    others = [_reach(theirs, theirs["personalised"]) or _whole(theirs) for _, theirs in pairs]
+    rounds, sent, seconds = (
+        (sum(found[name] for found in reached), sum(other[name] for other in others))
+        for name in ("rounds", "bytes", "cpu_seconds")
+    )
     return (
         f"{rounds[0] / len(pairs):.0f} against {rounds[1] / len(pairs):.0f}",
         f"{sent[0] / sent[1] - 1:+.1%}" if sent[1] else "-",
@@ -117,12 +119,18 @@ def _to_its_end(pairs: Sequence[tuple[Row, Row]]) -> tuple[str, str, str]:
     )
 
 
-def _reach(curve: Sequence[Sequence[float]], accuracy: float) -> tuple[int, float, float] | None:
-    """Rounds, bytes and CPU seconds until the mean of three rounds is as good; None: never."""
-    for end in range(3, len(curve) + 1):
-        if fmean(point[0] for point in curve[end - 3 : end]) >= accuracy:
-            return end, sum(point[2] for point in curve[:end]), sum(point[3] for point in curve[:end])
-    return None
+def _reach(row: Row, accuracy: float) -> dict[str, float] | None:
+    """`coordinator.experiment.reach` of a run's curve."""
+    points = [
+        {"round": number, "personalised": own, "up_bytes": sent, "down_bytes": 0, "cpu_s": seconds}
+        for number, (own, _, sent, seconds) in enumerate(row["curve"], 1)
+    ]
+    return reach(points, accuracy)
+
+
+def _whole(row: Row) -> dict[str, float]:
+    """What all of a run took: three rounds' mean may stay below that of the last five."""
+    return {"rounds": len(row["curve"]), "bytes": _total(row), "cpu_seconds": row["cpu_seconds"]}
 
 
 def _total(row: Row) -> float:

@@ -26,12 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coordinator.baselines.dense import Dense, Layers
-from coordinator.baselines.hidenseek import HideNseek
+from coordinator.baselines.hidenseek import HideNseekSettings
 from coordinator.baselines.hidenseek_signs import HideNseekSigns, Network, SignsSettings, adaptive_bits, votes_of
 from coordinator.baselines.method import Floats, Local, Samples, Settings, State, Update
-from edge_client.trainer import train
 from export.torch_net import TorchNet
-from wire import bits, mask
+from wire import bits
 
 SEED_BYTES = 8
 DISTANCES = 16  # contexts of the ideal code: how far the threshold lies from the multiplier before training
@@ -44,7 +43,27 @@ class SoftSettings(SignsSettings):
     room: float = 2.0
 
 
-class Whole(HideNseekSigns):
+class SentWhole(HideNseekSigns):
+    """What goes down and up are float32."""
+
+    def announce(self, state: State, device: str | None) -> bytes:
+        """The mean, in units of the largest that a value may be."""
+        return state["mean"].astype(np.float32).tobytes()
+
+    def hear(self, state: State, device: str, payload: bytes) -> bytes:
+        """As it came."""
+        return payload
+
+    def remarks(self, state: State, updates: Sequence[Update]) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def ideal_bytes(self, state: State, update: Update) -> float:
+        """As sent."""
+        return len(update.payload)
+
+
+class Whole(SentWhole):
     """Multipliers trained by Adam within their bounds, all 32 bits of them sent."""
 
     Config: ClassVar[type[Settings]] = SoftSettings
@@ -53,14 +72,6 @@ class Whole(HideNseekSigns):
     def start(self) -> State:
         """The ticket as it was drawn."""
         return {"mean": np.full(self.ticket.kept, 1 / self.settings.room, dtype=np.float32)}
-
-    def announce(self, state: State, device: str | None) -> bytes:
-        """The mean, in units of the room."""
-        return state["mean"].astype(np.float32).tobytes()
-
-    def hear(self, state: State, device: str, payload: bytes) -> bytes:
-        """As it came."""
-        return payload
 
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Epochs of batches in torch."""
@@ -106,14 +117,6 @@ class Whole(HideNseekSigns):
     def bound(self, mean: Floats) -> Floats:
         """An estimate may pass the bounds."""
         return mean.clip(-1, 1).astype(np.float32)
-
-    def remarks(self, state: State, updates: Sequence[Update]) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def ideal_bytes(self, state: State, update: Update) -> float:
-        """As sent."""
-        return len(update.payload)
 
     def model(self, down: bytes) -> Network:
         """The mean."""
@@ -167,30 +170,19 @@ class TicketFedAvg(Whole):
         return mean
 
 
-class WholeScores(HideNseek):
+class WholeScores(SentWhole):
     """Mean scores as float32 both ways: what the recipe loses to bits, levels and holding back."""
+
+    Config: ClassVar[type[Settings]] = HideNseekSettings
 
     def start(self) -> State:
         """The same first scores."""
         return {"mean": votes_of(super().start()).mean, "number": np.array(1)}
 
-    def announce(self, state: State, device: str | None) -> bytes:
-        """Exact, in units of the largest."""
-        return state["mean"].tobytes()
-
-    def hear(self, state: State, device: str, payload: bytes) -> bytes:
-        """As it came."""
-        return payload
-
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """As ever, and send how far every score has moved."""
         mean, largest = np.frombuffer(down, dtype=np.float32), np.float32(self.settings.dither)
-        prior = self.prior(samples)
-        steps = train(
-            self.runtime, samples.x, samples.y, prior=prior, training=self.training, start=mean * largest, seed=seed
-        )
-        trained = [step for step in steps if step is not None][-1]
-        own = Network(multipliers=mask.as_multipliers(trained.signs), log_prior=prior)
+        trained, own = self.fit(samples, mean * largest, seed)
         moved = (trained.scores / largest).clip(-1, 1) - mean
         return Local(up=moved.tobytes(), memory={}, model=own, loss=trained.loss)
 
@@ -200,14 +192,6 @@ class WholeScores(HideNseek):
         number = int(state["number"])
         mean = (state["mean"] + self.rule.gain(number) * moved).clip(-1, 1)
         return {"mean": mean.astype(np.float32), "number": np.array(number + 1)}
-
-    def remarks(self, state: State, updates: Sequence[Update]) -> tuple[str, ...]:
-        """Nobody is judged."""
-        return ()
-
-    def ideal_bytes(self, state: State, update: Update) -> float:
-        """As sent."""
-        return len(update.payload)
 
     def model(self, down: bytes) -> Network:
         """The mean."""

@@ -24,7 +24,7 @@ from coordinator.prune import DEFAULT_BLOCK, LOGIT_DEVIATION, PASSES, prune
 from edge_client.privacy import randomise
 from edge_client.runtimes import registry
 from edge_client.runtimes.base import Runtime
-from edge_client.trainer import log_prior, train
+from edge_client.trainer import Trained, log_prior, train
 from export.bundle import make_bundle
 from wire import dither, mask, prng
 from wire.settings import Training
@@ -158,14 +158,18 @@ class HideNseekSigns(Method[SignsSettings]):
         return self._train(samples, dither.start_scores(votes, self.training), seed, votes)
 
     def _train(self, samples: Samples, start: Floats, seed: int, votes: mask.Votes) -> Local:
-        prior = self.prior(samples)
-        steps = train(self.runtime, samples.x, samples.y, prior=prior, training=self.training, start=start, seed=seed)
-        trained = [step for step in steps if step is not None][-1]
-        own = Network(multipliers=mask.as_multipliers(trained.signs), log_prior=prior)
+        trained, own = self.fit(samples, start, seed)
         bits = dither.signs_of(trained.scores, self.training, seed)
         sent = randomise(bits, self.training, prng.generator((seed, "privacy")).bytes)
         up = mask.encode_signs(sent, dither.context(votes, self.training, seed), self.ticket.ends)
         return Local(up=up, memory={}, model=own, loss=trained.loss)
+
+    def fit(self, samples: Samples, start: Floats, seed: int) -> tuple[Trained, Network]:
+        """Train from scores, float32 (kept,); what came of it, and the device's own network."""
+        prior = self.prior(samples)
+        steps = train(self.runtime, samples.x, samples.y, prior=prior, training=self.training, start=start, seed=seed)
+        trained = [step for step in steps if step is not None][-1]
+        return trained, Network(multipliers=mask.as_multipliers(trained.signs), log_prior=prior)
 
     def prior(self, samples: Samples) -> Floats:
         """What is added to a device's logits, float32 (classes,)."""

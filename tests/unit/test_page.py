@@ -98,10 +98,9 @@ def test_the_figures_say_until_when_a_round_waits(tmp_path: Path) -> None:
         visitor = Visitor(server, bearer=server.token)
 
         def waits() -> float | None:
-            found: float | None = json.loads(visitor.get("/api/fleet", Accept="application/json").text)["run"][
-                "deadline_s"
-            ]
-            return found
+            found = json.loads(visitor.get("/api/fleet", Accept="application/json").text)
+            deadline_s: float | None = found["run"]["deadline_s"]
+            return deadline_s
 
         assert waits() == pytest.approx(time.time() + 60, abs=10)
         closed_s = made.store.query("SELECT closed_s FROM round WHERE number = 3")[0]["closed_s"]
