@@ -150,7 +150,7 @@ function deadline() {
   if (!run.deadline_s) return "";
   const left = Math.round(run.deadline_s - skew - Date.now() / 1000);
   if (between && run.online === 0) return "waits for devices to open the next";
-  if (between) return left > 0 ? `opens the next in ${left} s at the latest` : "opens the next";
+  if (between) return left > 0 ? `the next round opens in ${left} s at the latest` : "the next round opens";
   return left > 0 ? `closes in ${left} s at the latest` : "past its deadline";
 }
 
