@@ -155,7 +155,8 @@ def _experiment(task: BenchmarkTask, method: str, rate: float | None, rounds: in
 
 
 def write(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace, seconds: float) -> None:
-    """Write what there is so far as JSON, a Markdown table and a picture."""
+    """Write what there is so far as JSON, a Markdown table and a picture, methods in their usual order."""
+    order = baselines.names()
     result = {
         "command": "python -m benchmarks.method",
         "rounds": arguments.rounds,
@@ -164,7 +165,7 @@ def write(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace, seconds
         "versions": {package: metadata.version(package) for package in ("torch", "numpy")},
         "seconds": round(seconds),
         "tasks": {name: asdict(TASKS[name]) for name in arguments.tasks},
-        "rows": list(rows),
+        "rows": sorted(rows, key=lambda row: order.index(row["method"])),
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.with_suffix(".json").write_text(json.dumps(result, indent=None, separators=(",", ":")) + "\n")
