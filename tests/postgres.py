@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.brokers.process import free_port
 from coordinator.place import Server
 
 PASSWORD = "p/w:of@tests"
@@ -128,9 +128,7 @@ def started_postgres(*, fsync: bool = False) -> Iterator[Cluster]:
         ]
         command += ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={secret}"]
         subprocess.run(command, check=True, capture_output=True, **_owner())
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port("127.0.0.1")
         cluster = Cluster(found, folder, port, fsync)
         cluster.start()
         try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from shutil import which
@@ -16,6 +18,8 @@ from typing import IO
 from wire.errors import RuntimeMissing, StateError
 
 ENDS_S = 10.0
+STAY_FREE = range(29_000, 32_768)  # below those that Linux, macOS and Windows give to connections
+TRIES = 100
 SYSTEM_FOLDERS = (
     "/usr/sbin",
     "/usr/local/sbin",
@@ -118,11 +122,18 @@ def end_orphan(pid_file: Path, words: str) -> None:
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on at the moment."""
+    """A port that nobody listens on, and that stays free while its server is down.
+
+    The kernel's own choice does not: it gives the same port to the next connection or server that asks.
+    """
+    for port in random.sample(STAY_FREE, TRIES):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((host, port))
+            return port
     with socket.socket() as probe:
         probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        chosen: int = probe.getsockname()[1]
+        return chosen
 
 
 def answers(host: str, port: int) -> bool:

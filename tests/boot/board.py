@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coordinator.brokers.process import free_port
 from export.image.fat import Fat
 from export.image.layout import partitions
 
@@ -64,9 +64,7 @@ class Board:
             named = re.search(setting, config, re.MULTILINE)
             assert named, config
             (self.folder / target).write_bytes(boot.read(named[1]) or b"")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port("127.0.0.1")
         command = ["qemu-system-aarch64", *(PI if self.pi else VIRT), "-accel", "tcg,thread=multi", "-nodefaults"]
         command += ["-kernel", str(self.folder / "kernel"), "-initrd", str(self.folder / "initrd"), "-no-reboot"]
         command += ["-display", "none", "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self._port}-:22"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.brokers.process import free_port
 from tests.integration.fleet import Processes, wait_until
 from tests.integration.kotlin import Program
 from tests.integration.phones import browser, served
@@ -44,9 +45,7 @@ def started_mosquitto(folder: Path, settings: str, accounts: Mapping[str, str] |
     for user, password in (accounts or {}).items():
         command = ["mosquitto_passwd", "-b", str(folder / "passwords"), user, password]
         subprocess.run(command, check=True, capture_output=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port("127.0.0.1")
     config = folder / "mosquitto.conf"
     config.write_text(
         f"listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {folder}/\n"
