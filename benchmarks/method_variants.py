@@ -55,7 +55,7 @@ class Plain(HideNseekSigns):
 
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Epochs of steps by the hooks above."""
-        votes = mask.decode_votes(down, self.ticket.ends)
+        votes = self.heard(down)[1]
         scores = self.begin(votes, memory)
         first, second = np.zeros_like(scores), np.zeros_like(scores)
         training, count = self.training, samples.y.size

@@ -23,7 +23,7 @@ from wire.errors import ConfigError, Mismatch
 from wire.mask import Context, Signs, Votes
 from wire.settings import Training
 
-TRAINING = Training(dither=0.3, epsilon=3e-4, learning_rate=0.02)  # the recipe (docs/method.md)
+TRAINING = Training(dither=0.3, epsilon=3e-4, learning_rate=0.02, settling=15, clip=3.0)  # the recipe (docs/method.md)
 UNITS = 256  # of a level: what is counted in
 Remainder = NDArray[np.int16]
 

@@ -125,8 +125,9 @@ class Federation:
         # Not otherwise: runs that began before there was any are taken up as they were.
         if self.secure_aggregation:
             every["secure_aggregation"] = True
-        if not self.training.dither:
-            del every["training"]["dither"]
+        for name in ("dither", "settling"):
+            if not every["training"][name]:
+                del every["training"][name]
         return json.dumps(every, sort_keys=True)
 
 
