@@ -29,7 +29,7 @@ from benchmarks.method_report import write_markdown, write_svg
 from coordinator import baselines
 from coordinator.baselines.method import make_settings
 from coordinator.experiment import DataSettings, Experiment, reach
-from coordinator.simulate_command import simulate_with_progress
+from coordinator.simulate_command import TRAINED, simulate_with_progress
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -117,7 +117,7 @@ def search(name: str, method: str, arguments: argparse.Namespace, console: Conso
     for factor in FACTORS:
         rate = float(f"{default * factor:.3g}")
         experiment = _experiment(
-            replace(task, data=replace(task.data, validate=True)), method, rate, task.search_rounds
+            replace(task, data=replace(task.data, validate=TRAINED)), method, rate, task.search_rounds
         )
         rows = simulate_with_progress(
             experiment, SEARCH_SEED, out=arguments.out, workers=arguments.workers, console=console

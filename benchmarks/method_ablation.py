@@ -20,7 +20,7 @@ from rich.console import Console
 
 from benchmarks.machine import describe
 from coordinator.experiment import DataSettings, Experiment
-from coordinator.simulate_command import simulate_with_progress
+from coordinator.simulate_command import TRAINED, simulate_with_progress
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "method-ablation.json"
@@ -83,7 +83,7 @@ def main() -> None:
     for name, (method, settings) in every.items():
         if arguments.only not in name:
             continue
-        experiment = Experiment(method=method, settings=settings, data=DataSettings(validate=True), rounds=ROUNDS)
+        experiment = Experiment(method=method, settings=settings, data=DataSettings(validate=TRAINED), rounds=ROUNDS)
         if arguments.done and any(experiment.finished(seed, arguments.out) is None for seed in SEEDS):
             continue
         results = []

@@ -27,6 +27,7 @@ from coordinator.baselines.method import Floats, Labels, Method, Samples, State,
 from coordinator.datasets.dataset import FederatedData
 from coordinator.experiment import DataSettings
 from coordinator.models import build_plan
+from coordinator.simulate_command import TRAINED
 from wire.prng import mix
 
 RESULT = Path(__file__).resolve().parent / "results" / "method-gap.json"
@@ -52,7 +53,7 @@ def main() -> None:
     ).parse_args()
     torch.set_num_threads(1)
     console = Console()
-    data = DataSettings(validate=True).load(SEED)
+    data = DataSettings(validate=TRAINED).load(SEED)
     task = Task(
         plan=build_plan("har-cnn", input_shape=data.input_shape, classes=data.classes),
         devices=tuple(data.devices),

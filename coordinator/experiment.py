@@ -36,7 +36,7 @@ class DataSettings:
         classes_per_device: for "shards".
         alpha: for "dirichlet".
         limit: most training and test samples a device; None: all.
-        validate: test on a part of the training samples instead of the test samples.
+        validate: train on this share of the training samples and test on the others instead of the test samples; 0: no.
     """
 
     name: str = "har"
@@ -45,13 +45,13 @@ class DataSettings:
     classes_per_device: int = 2
     alpha: float = 0.3
     limit: tuple[int, int] | None = None
-    validate: bool = False
+    validate: float = 0.0
 
     @property
     def title(self) -> str:
         """Short, for tables and folders."""
         detail = {"shards": f"-{self.classes_per_device}", "dirichlet": f"-{self.alpha:g}"}.get(self.how, "")
-        return f"{self.name}-{self.how}{detail}" + ("-later" if self.validate else "")
+        return f"{self.name}-{self.how}{detail}" + (f"-later-{self.validate:g}" if self.validate else "")
 
     def load(self, seed: int) -> FederatedData:
         """Load the data set and share it out."""
@@ -65,7 +65,7 @@ class DataSettings:
         )
         if self.limit is not None:
             data = limit(data, train=self.limit[0], test=self.limit[1], seed=seed)
-        return validation(data) if self.validate else data
+        return validation(data, self.validate) if self.validate else data
 
 
 def _plan(model: str, data: FederatedData) -> Plan:

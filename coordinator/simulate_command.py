@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from wire import command
 from wire.errors import ConfigError
 
+TRAINED = 0.65  # of every class's training samples, when the others validate
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -61,7 +63,15 @@ def add_simulate(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     group.add_argument("--classes-per-device", type=int, default=2, metavar="K", help="for shards")
     group.add_argument("--alpha", type=float, default=0.3, metavar="A", help="for dirichlet")
     group.add_argument("--limit", type=_limit, metavar="TRAIN,TEST", help="most samples a device (default: all)")
-    group.add_argument("--validate", action="store_true", help="test on the later third of the training data instead")
+    group.add_argument(
+        "--validate",
+        nargs="?",
+        type=float,
+        const=TRAINED,
+        default=0.0,
+        metavar="SHARE",
+        help=f"train on this share of the training data ({TRAINED:g} if not given), test on what comes later instead",
+    )
     group.add_argument(
         "--model",
         default="",

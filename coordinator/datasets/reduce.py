@@ -9,21 +9,31 @@ import numpy as np
 from coordinator.datasets.dataset import DeviceData, FederatedData, Ints
 from wire.errors import ConfigError
 
-TRAINED = 0.65  # of every class's training samples, when the rest validates
 
-
-def validation(data: FederatedData) -> FederatedData:
-    """Train on the first 65 % of every class of each device's training samples, leave one out, test on the rest.
+def validation(data: FederatedData, trained: float) -> FederatedData:
+    """Train on the first samples of every class of each device's training samples, leave one out, test on the rest.
 
     Test samples and unseen people are gone, so nothing can be chosen by them. Samples keep their order in time, and
     the one left out is the window that overlaps both sides: what is tested is as much later as test data are. The
-    last fifth without a gap was too easy, and chose badly (docs/method.md).
+    last fifth without a gap was too easy, and chose badly; the first 65 % alone hide what more samples are good for
+    (docs/method.md).
+
+    Args:
+        data: with the test samples and unseen people that are to be left out.
+        trained: share of every class that trains.
+
+    Raises:
+        ConfigError: if that is not between 0 and 1.
     """
+    if not 0 < trained < 1:
+        raise ConfigError(
+            f"{trained:g} of the training samples, more than 0 and less than 1 expected", where="--validate"
+        )
     devices = {}
     for name, one in data.devices.items():
         rows = [np.flatnonzero(one.y_train == label) for label in np.unique(one.y_train)]
-        first = np.sort(np.concatenate([r[: _trained(r.size)] for r in rows]))
-        later = np.sort(np.concatenate([r[_trained(r.size) + 1 :] for r in rows]))
+        first = np.sort(np.concatenate([r[: _trained(r.size, trained)] for r in rows]))
+        later = np.sort(np.concatenate([r[_trained(r.size, trained) + 1 :] for r in rows]))
         devices[name] = DeviceData(
             x_train=one.x_train[first], y_train=one.y_train[first], x_test=one.x_train[later], y_test=one.y_train[later]
         )
@@ -51,8 +61,8 @@ def limit(data: FederatedData, *, train: int, test: int, seed: int) -> Federated
     return replace(data, how=f"{data.how}, at most {train} + {test} samples a device", devices=devices)
 
 
-def _trained(count: int) -> int:
-    return max(int(TRAINED * count), 1)
+def _trained(count: int, share: float) -> int:
+    return max(int(share * count), 1)
 
 
 def _draw(rng: np.random.Generator, count: int, most: int) -> Ints:

@@ -50,7 +50,7 @@ TOY = shared_out(
 
 def test_validation_is_the_later_third_of_every_class_behind_a_gap() -> None:
     """Of 15 of class 0 nine train and five validate, of 5 three and one; a single sample is trained on."""
-    a, b = validation(TOY).devices.values()
+    a, b = validation(TOY, 0.65).devices.values()
     assert numbers(a.x_train) == [*range(9), 10, 11, 12]
     assert a.y_train.tolist() == [0] * 9 + [1] * 3
     assert numbers(a.x_test) == [14, 15, 16, 17, 18, 19]
@@ -59,9 +59,18 @@ def test_validation_is_the_later_third_of_every_class_behind_a_gap() -> None:
     assert numbers(b.x_test) == [5]
 
 
+def test_more_may_train_and_fewer_validate() -> None:
+    """Of 15 of class 0 twelve train, one is left out and two validate; of 5 four train and none validates."""
+    a, _ = validation(TOY, 0.85).devices.values()
+    assert numbers(a.x_train) == [*range(10), 10, 11, 12, 13, 15, 16]
+    assert numbers(a.x_test) == [18, 19]
+    with pytest.raises(ConfigError, match=r"--validate: 1 of the training samples, more than 0 and less than 1"):
+        validation(TOY, 1.0)
+
+
 def test_validation_shows_no_test_sample_and_nobody_unseen() -> None:
     """What is left are training samples, but for those in the gap; the title says so."""
-    reduced = validation(TOY)
+    reduced = validation(TOY, 0.65)
     assert reduced.unseen is None
     gaps = {"a": [9, 13], "b": [2, 4]}
     for name, one in reduced.devices.items():
@@ -74,7 +83,7 @@ def test_validation_shows_no_test_sample_and_nobody_unseen() -> None:
 def test_validation_leaves_the_whole_data_as_it_was() -> None:
     """It is another object with the same outcome every time."""
     before = TOY.digest()
-    assert validation(TOY).digest() == validation(TOY).digest()
+    assert validation(TOY, 0.65).digest() == validation(TOY, 0.65).digest()
     assert TOY.digest() == before
 
 
