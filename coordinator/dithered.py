@@ -34,17 +34,17 @@ class Rule:
 
     Attributes:
         hold: levels that the exact mean must be away from the announced one, for that to move.
-        settling: rounds that count in full.
+        full: rounds that count in full.
         least: that a round counts for, for what devices learn may change.
     """
 
     hold: int = 3
-    settling: int = 20
+    full: int = 20
     least: float = 0.25
 
     def gain(self, number: int) -> float:
         """What a round counts for: in full at first, then less and less."""
-        return max(self.least, min(1.0, self.settling / number))
+        return max(self.least, min(1.0, self.full / number))
 
 
 RULE = Rule()
