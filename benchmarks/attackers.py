@@ -115,8 +115,7 @@ class HostileHideNseek(HideNseek):
         if self.settings.attack == "poison":
             wrong = mislabelled(samples, self.task.plan.classes)
             return replace(local, up=super().train(down, wrong, memory, seed).up)
-        training, votes = self.heard(down)
-        known = dither.context(votes, training, seed)
+        known = dither.context(mask.decode_votes(down, self.ticket.ends), self.training, seed)
         sent = self.sent(mask.decode_signs(local.up, known, self.ticket.ends), known.signs, seed)
         return replace(local, up=mask.encode_signs(sent, known, self.ticket.ends))
 

@@ -55,7 +55,7 @@ class Plain(HideNseekSigns):
 
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Epochs of steps by the hooks above."""
-        votes = self.heard(down)[1]
+        votes = mask.decode_votes(down, self.ticket.ends)
         scores = self.begin(votes, memory)
         first, second = np.zeros_like(scores), np.zeros_like(scores)
         training, count = self.training, samples.y.size
@@ -217,12 +217,12 @@ class RuledSettings(HideNseekSettings):
     """The recipe's, and those of `coordinator.dithered.Rule`."""
 
     hold: int = RULE.hold
-    full: int = RULE.full
+    settling: int = RULE.settling
     least: float = RULE.least
 
 
 class Ruled(HideNseek):
-    """Other rules for what is announced of dithered scores: `--set hold=1 --set full=100000` is every change."""
+    """Other rules for what is announced of dithered scores: `--set hold=1 --set settling=100000` is every change."""
 
     Config: ClassVar[type[Settings]] = RuledSettings
 
@@ -231,7 +231,7 @@ class Ruled(HideNseek):
         """As set."""
         settings = self.settings
         assert isinstance(settings, RuledSettings)
-        return Rule(hold=settings.hold, full=settings.full, least=settings.least)
+        return Rule(hold=settings.hold, settling=settings.settling, least=settings.least)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ class TrainingSettings(Strict):
     beta1: float = Training.beta1
     beta2: float = Training.beta2
     epsilon: float | None = Field(default=None, description=_either("epsilon"))
-    clip: float | None = Field(default=None, description=_either("clip"))
+    clip: float = Training.clip
     start: float = Training.start
     epochs: Count = Training.epochs
     batch: Count = Training.batch
@@ -48,7 +48,6 @@ class TrainingSettings(Strict):
         description=f"largest score of which devices send a bit; 0: they send signs. {dithered.TRAINING.dither:g} if "
         "not given, but 0 with mode async, secure_aggregation, privacy_epsilon or workers; docs/method.md",
     )
-    settling: int | None = Field(default=None, description=_either("settling"))
 
 
 class FederationSettings(Strict):

@@ -23,7 +23,7 @@ from wire.errors import ConfigError, Mismatch
 from wire.mask import Context, Signs, Votes
 from wire.settings import Training
 
-TRAINING = Training(dither=0.3, epsilon=3e-4, learning_rate=0.02, settling=15, clip=3.0)  # the recipe (docs/method.md)
+TRAINING = Training(dither=0.3, epsilon=3e-4, learning_rate=0.02)  # the recipe (docs/method.md)
 UNITS = 256  # of a level: what is counted in
 Remainder = NDArray[np.int16]
 
@@ -34,17 +34,17 @@ class Rule:
 
     Attributes:
         hold: levels that the exact mean must be away from the announced one, for that to move.
-        full: rounds that count in full.
+        settling: rounds that count in full.
         least: that a round counts for, for what devices learn may change.
     """
 
     hold: int = 3
-    full: int = 20
+    settling: int = 20
     least: float = 0.25
 
     def gain(self, number: int) -> float:
         """What a round counts for: in full at first, then less and less."""
-        return max(self.least, min(1.0, self.full / number))
+        return max(self.least, min(1.0, self.settling / number))
 
 
 RULE = Rule()

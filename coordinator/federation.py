@@ -125,9 +125,8 @@ class Federation:
         # Not otherwise: runs that began before there was any are taken up as they were.
         if self.secure_aggregation:
             every["secure_aggregation"] = True
-        for name in ("dither", "settling"):
-            if not every["training"][name]:
-                del every["training"][name]
+        if not self.training.dither:
+            del every["training"]["dither"]
         return json.dumps(every, sort_keys=True)
 
 

@@ -142,7 +142,7 @@ class Workshop:
             self.data.y_train,
             prior=self._prior(),
             training=federation.training,
-            start=dither.start_scores(self._votes, federation.training.in_round(announced.number)),
+            start=dither.start_scores(self._votes, federation.training),
             seed=self._seed,
         )
         if self._sampler is not None:
@@ -177,9 +177,8 @@ class Workshop:
             log_prior=self._prior(),
             signs=trained.signs,
         )
-        training = federation.training.in_round(announced.number)
-        sent = privacy.randomise(dither.signs_of(trained.scores, training, self._seed), training)
-        known = dither.context(self._began, training, self._seed)
+        sent = privacy.randomise(dither.signs_of(trained.scores, federation.training, self._seed), federation.training)
+        known = dither.context(self._began, federation.training, self._seed)
         hidden = federation.secure_aggregation
         coded = mask.ballot(sent) if hidden else mask.encode_signs(sent, known, bundle.ticket.ends)
         update = self._update(announced, trained, coded, learned.log_prior)

@@ -61,7 +61,7 @@ def announce(levels: Bytes) -> Votes:
 
 
 def start_scores(votes: Votes, training: Training) -> Floats:
-    """Scores that a device starts a round with, float32 (kept,); training as of that round (`Training.in_round`)."""
+    """Scores that a device starts a round with, float32 (kept,)."""
     if not training.dither:
         return votes.start_scores(training.start)
     return votes.mean * np.float32(training.dither)
@@ -72,7 +72,7 @@ def signs_of(scores: Floats, training: Training, seed: int) -> Signs:
 
     Args:
         scores: as trained; beyond the largest they count as the largest.
-        training: as of this round (`Training.in_round`).
+        training: as announced.
         seed: of this device's training in this round.
     """
     if not training.dither:
@@ -82,7 +82,7 @@ def signs_of(scores: Floats, training: Training, seed: int) -> Signs:
 
 
 def context(votes: Votes, training: Training, seed: int) -> Context:
-    """What both sides know of a mask before it is sent, in whatever round; arguments as of `signs_of`."""
+    """What both sides know of a mask before it is sent; arguments as of `signs_of`."""
     if not training.dither:
         return votes
     drawn, announced = thresholds(seed, votes.signs.size), votes.levels * np.uint8(BETWEEN)

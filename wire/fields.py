@@ -23,7 +23,6 @@ MAX_TEXT = 512
 MAX_ITEMS = 100_000
 MAX_NUMBERS = 256  # in a list of numbers: one for every layer that a plan may have
 MAX_RECORDS = 16
-LEAST_SETTINGS = 10  # of training; those after them are left out from the end where they are 0
 MAX_INT = 1 << 53
 _SINGLE = struct.Struct("<f")
 Check: TypeAlias = Callable[[str, object], Any]
@@ -95,9 +94,7 @@ def readers(cls: type[Any]) -> tuple[Reader, ...]:
 def _plain(value: object) -> object:
     if isinstance(value, Training):
         settings = [getattr(value, name) for name in _TRAINING_TYPES]
-        while len(settings) > LEAST_SETTINGS and not settings[-1]:  # as before there was any, for devices of that time
-            settings.pop()
-        return settings
+        return settings if value.dither else settings[:-1]  # as before there was any, for devices of that time
     if isinstance(value, tuple):  # of one kind
         return [body(one) for one in value] if value and dataclasses.is_dataclass(value[0]) else list(value)
     return dict(value) if isinstance(value, Mapping) else value
@@ -169,8 +166,8 @@ _TRAINING_TYPES = get_type_hints(Training)
 
 def _training(label: str, value: object) -> Training:
     most = len(_TRAINING_TYPES)
-    if not isinstance(value, list) or not LEAST_SETTINGS <= len(value) <= most:
-        raise _wrong(label, f"a list of {LEAST_SETTINGS} to {most} settings", value)
+    if not isinstance(value, list) or len(value) not in (most - 1, most):
+        raise _wrong(label, f"a list of {most - 1} or {most} settings", value)
     checked = {
         name: _CHECKS[kind](f"{label}.{name}", one)
         for (name, kind), one in zip(_TRAINING_TYPES.items(), value, strict=False)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from wire.errors import ConfigError
 
 OPTIMISERS = ("adam", "sgd")
 SMALLEST, LARGEST = 1e-12, 1e6  # of a positive setting: products of two are still float32 numbers
 LEAST_PRIVACY_EPSILON, MOST_PRIVACY_EPSILON = 0.1, 20.0  # below: nothing but noise; above: no flips but for 2**-32
-MOST_ROUNDS = 1_000_000
 CHANCES = 1 << 32  # a chance is a whole number of these, so that devices draw it in whole numbers
 
 
@@ -36,8 +35,6 @@ class Training:
             0: none (docs/privacy.md). Nothing to do with Adam's.
         dither: the largest score of which a device sends a dithered bit (`wire.dither`), and scores start a round at
             dither x mean score; 0: it sends signs.
-        settling: with `dither`: after so many rounds the largest score grows with their number, up to `clip`, so that
-            steps of the same size count for less (`in_round`); 0: it never does.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -54,7 +51,6 @@ class Training:
     batch: int = 16
     privacy_epsilon: float = 0.0
     dither: float = 0.0
-    settling: int = 0
 
     def __post_init__(self) -> None:
         def check(name: str, ok: bool, expected: str) -> None:
@@ -73,14 +69,7 @@ class Training:
         expected = f"0 or a number in {LEAST_PRIVACY_EPSILON:g}..{MOST_PRIVACY_EPSILON:g}"
         check("privacy_epsilon", self.privacy_epsilon == 0 or private, expected)
         check("dither", self.dither == 0 or SMALLEST <= self.dither <= self.clip, "0, or a number up to clip")
-        check("settling", 0 <= self.settling <= MOST_ROUNDS, f"0..{MOST_ROUNDS}")
         check("dither", not (self.dither and self.privacy_epsilon), "0 where privacy_epsilon turns signs")
-
-    def in_round(self, number: int) -> Training:
-        """What holds in a round: the largest score has grown in proportion to its number (docs/method.md)."""
-        if not (self.dither and self.settling) or number <= self.settling:
-            return self
-        return replace(self, dither=min(self.dither * (number / self.settling), self.clip))
 
     @property
     def flip_chance(self) -> float:

@@ -21,8 +21,6 @@ class HideNseekSettings(SignsSettings):
     dither: float = dithered.TRAINING.dither
     epsilon: float = dithered.TRAINING.epsilon
     learning_rate: float = dithered.TRAINING.learning_rate
-    settling: int = dithered.TRAINING.settling
-    clip: float = dithered.TRAINING.clip
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,6 @@ where masks are not seen one by one, or not in rounds (`coordinator.dithered`).
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +30,6 @@ from wire import dither, mask, prng
 from wire.settings import Training
 from wire.ticket import Ticket, decode_ticket
 
-NUMBER = struct.Struct("<Q")
 BEFORE = "before_"  # how a state's names of the votes before start
 
 
@@ -56,8 +54,6 @@ class SignsSettings(Settings):
         privacy_epsilon: randomised response on every sign sent (`edge_client.privacy`); 0: none.
         defend: hostile masks are not counted (`coordinator.robust`).
         dither: the largest score of which a dithered bit is sent (`wire.dither`); 0: signs are sent.
-        settling: after so many rounds the largest score grows; 0: it never does.
-        clip: how far it does at most, and scores are clamped to.
     """
 
     epochs: int = Training.epochs
@@ -78,8 +74,6 @@ class SignsSettings(Settings):
     privacy_epsilon: float = Training.privacy_epsilon
     defend: bool = DEFEND
     dither: float = Training.dither
-    settling: int = Training.settling
-    clip: float = Training.clip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,8 +101,6 @@ class HideNseekSigns(Method[SignsSettings]):
             batch=settings.batch,
             privacy_epsilon=settings.privacy_epsilon,
             dither=settings.dither,
-            settling=settings.settling,
-            clip=settings.clip,
         )
 
     def make_ticket(self) -> Ticket:
@@ -156,25 +148,20 @@ class HideNseekSigns(Method[SignsSettings]):
         return mask.encode_votes(votes_of(state), self.ticket.ends, votes_of(state, BEFORE) if device else None)
 
     def hear(self, state: State, device: str, payload: bytes) -> bytes:
-        """The round's number, which its message says, and the votes alone."""
+        """The votes alone."""
         votes = mask.decode_votes(payload, self.ticket.ends, votes_of(state, BEFORE))
-        return NUMBER.pack(int(state["number"])) + mask.encode_votes(votes, self.ticket.ends)
-
-    def heard(self, down: bytes) -> tuple[Training, mask.Votes]:
-        """What `hear` made: how to train in this round, and its votes."""
-        (number,) = NUMBER.unpack_from(down)
-        return self.training.in_round(number), mask.decode_votes(down[NUMBER.size :], self.ticket.ends)
+        return mask.encode_votes(votes, self.ticket.ends)
 
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """As `edge_client.client` does."""
-        training, votes = self.heard(down)
-        return self._train(samples, training, seed, votes)
+        votes = mask.decode_votes(down, self.ticket.ends)
+        return self._train(samples, dither.start_scores(votes, self.training), seed, votes)
 
-    def _train(self, samples: Samples, training: Training, seed: int, votes: mask.Votes) -> Local:
-        trained, own = self.fit(samples, dither.start_scores(votes, training), seed)
-        bits = dither.signs_of(trained.scores, training, seed)
-        sent = randomise(bits, training, prng.generator((seed, "privacy")).bytes)
-        up = mask.encode_signs(sent, dither.context(votes, training, seed), self.ticket.ends)
+    def _train(self, samples: Samples, start: Floats, seed: int, votes: mask.Votes) -> Local:
+        trained, own = self.fit(samples, start, seed)
+        bits = dither.signs_of(trained.scores, self.training, seed)
+        sent = randomise(bits, self.training, prng.generator((seed, "privacy")).bytes)
+        up = mask.encode_signs(sent, dither.context(votes, self.training, seed), self.ticket.ends)
         return Local(up=up, memory={}, model=own, loss=trained.loss)
 
     def fit(self, samples: Samples, start: Floats, seed: int) -> tuple[Trained, Network]:

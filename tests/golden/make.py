@@ -59,7 +59,6 @@ KEY = bytes(range(32))  # a private key
 TOPIC = "hns/har/up/pi-01/mask"
 ENDS = np.array([30, KEPT])  # two layers
 DITHERED = Training(dither=0.25)
-SETTLING = Training(dither=0.25, settling=15, clip=1.5)
 
 PLAN = Plan(
     name="golden",
@@ -225,17 +224,6 @@ MESSAGES: dict[str, Message] = {
         ticket=seeded_ticket().id,
         bundles={"sparse": bytes(range(32, 64))},
         training=DITHERED,
-        seed=11,
-        key=signing.public_key(KEY),
-        issued=1_790_000_000_000,
-    ),
-    "federation-settling": Federation(
-        run=RUN,
-        name="har",
-        rounds=20,
-        ticket=seeded_ticket().id,
-        bundles={"sparse": bytes(range(32, 64))},
-        training=SETTLING,
         seed=11,
         key=signing.public_key(KEY),
         issued=1_790_000_000_000,

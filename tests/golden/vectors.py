@@ -213,12 +213,6 @@ def _dithered() -> dict[str, Any]:
         "bits": _bits(bits_sent),
         "ends": golden.ENDS.tolist(),
         "coded": mask.encode_signs(bits_sent, known, golden.ENDS).hex(),
-        "settling": {
-            "federation": messages.encode(golden.MESSAGES["federation-settling"]).hex(),
-            "largest": [
-                [number, golden.SETTLING.in_round(number).dither] for number in (1, 15, 16, 31, 60, 90, 91, 2**53)
-            ],
-        },
     }
 
 

@@ -115,7 +115,6 @@ CHANGES: dict[str, tuple[tuple[Any, ...], Any]] = {
         ("messages", "federation-dithered", "fields", "training", "dither"),
         0.5,
     ),
-    "settling in round 60": (("dithered", "settling", "largest", 4, 1), 1.1),
     "votes code 3": (("votes_codes", 3, "votes", "voters"), 11),
     "votes code 1 digest": (("votes_codes", 1, "digest"), "00ff00ff00ff00ff"),
     "votes_levels": (("votes_levels", 2), 14),
@@ -370,8 +369,7 @@ def test_the_kotlin_client_takes_part_in_a_federation(
     jar: Path, tmp_path: Path, federation: Federation, largest: float
 ) -> None:
     """A real coordinator counts its mask in every round, and they are the masks our own client makes of its data."""
-    settling = 1 if largest else 0  # what is sent of scores differs from round to round
-    federation = replace(federation, training=replace(federation.training, dither=largest, settling=settling))
+    federation = replace(federation, training=replace(federation.training, dither=largest))
     samples = device_data.load(write_person(tmp_path / "person", seed=4))
     kotlin.write_samples(tmp_path / "phone", samples)
     bus, watcher, store = MemoryBus(), Watcher(), Store(tmp_path / "db")
@@ -422,7 +420,7 @@ def own_mask(
     federation: Federation, runtime: Runtime, samples: device_data.DeviceData, number: int, votes: bytes
 ) -> tuple[bytes, mask.Signs]:
     """The mask that our client would send, and its own signs."""
-    ticket, training = federation.ticket, federation.training.in_round(number)
+    ticket, training = federation.ticket, federation.training
     announced = mask.decode_votes(votes, ticket.ends)
     seed = training_seed(federation.schedule.seed, number, "phone-1")
     *_, trained = trainer.train(

@@ -140,23 +140,3 @@ def test_what_cannot_be_dithered_is_refused(settings: dict[str, float], found: s
         Training(**settings)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="privacy_epsilon"):
         Training(dither=0.2, privacy_epsilon=2.0)
-
-
-@QUICK
-@given(scores(), SEEDS, st.integers(1, 50), st.integers(1, 2**53))
-def test_the_largest_score_grows_with_the_rounds(votes: Votes, seed: int, settling: int, number: int) -> None:
-    """Who has not trained sends what is expected, and both sides expect the same, however large scores are by now."""
-    announced = Training(dither=0.25, settling=settling, clip=2.0)
-    now = announced.in_round(number)
-    assert now.dither == pytest.approx(min(0.25 * max(1.0, number / settling), 2.0))
-    sent, known = dither.signs_of(dither.start_scores(votes, now), now, seed), dither.context(votes, now, seed)
-    assert np.array_equal(sent, known.signs)
-    assert np.array_equal(known.levels, dither.context(votes, announced, seed).levels)
-
-
-def test_signs_do_not_settle() -> None:
-    """Where signs are sent, every round is like the first."""
-    signs = Training(settling=2)
-    assert signs.in_round(100) is signs
-    with pytest.raises(ConfigError, match=r"settling is -1, 0\.\.1000000 expected"):
-        Training(dither=0.25, settling=-1)

@@ -99,9 +99,9 @@ def test_later_rounds_count_for_less_but_never_for_nothing() -> None:
     """So that noise is averaged out, and what devices learn may change."""
     rule = dithered.RULE
     gains = [rule.gain(number) for number in range(1, 1_000)]
-    assert gains[: rule.full] == [1.0] * rule.full
+    assert gains[: rule.settling] == [1.0] * rule.settling
     assert gains == sorted(gains, reverse=True)
-    assert gains[2 * rule.full - 1] == 0.5
+    assert gains[2 * rule.settling - 1] == 0.5
     assert gains[-1] == rule.least
 
 

@@ -178,12 +178,6 @@ def same(first: Any, second: Any) -> bool:
     return bool(np.array_equal(first, second))
 
 
-def heard_first(method: Method[Any]) -> bytes:
-    """What a device makes of the first announcement."""
-    state = method.start()
-    return method.hear(state, "pi-1", method.announce(state, "pi-1"))
-
-
 @every_method
 def test_the_same_seed_makes_the_same_bytes(name: str) -> None:
     """Whatever other random numbers were drawn before; another seed makes another network."""
@@ -194,7 +188,7 @@ def test_the_same_seed_makes_the_same_bytes(name: str) -> None:
         torch.manual_seed(disturbance)
         np.random.seed(disturbance)  # what must not matter
         method = maker(name)()
-        down = heard_first(method)
+        down = method.announce(method.start(), "pi-1")
         trained.append((down, method.train(down, samples, {}, seed)))
     (down, first), (again, second), (_, third) = trained
     assert down == again
@@ -212,7 +206,7 @@ def test_a_method_can_be_pickled_after_it_has_worked(name: str) -> None:
     data = toy().devices["pi-1"]
     samples = Samples(x=data.x_train, y=data.y_train)
     method = maker(name)()
-    down = heard_first(method)
+    down = method.announce(method.start(), "pi-1")
     local = method.train(down, samples, {}, 7)
     copy = pickle.Unpickler(BytesIO(pickle.dumps(method))).load()
     assert copy is not method
@@ -247,7 +241,7 @@ def test_no_samples_have_no_logits(name: str) -> None:
     """A device without test samples takes part all the same."""
     method = maker(name)()
     data = toy().devices["pi-1"]
-    local = method.train(heard_first(method), Samples(x=data.x_train, y=data.y_train), {}, 7)
+    local = method.train(method.announce(method.start(), "pi-1"), Samples(x=data.x_train, y=data.y_train), {}, 7)
     assert method.logits(local.model, data.x_test[:0]).shape == (0, 3)
 
 
@@ -448,8 +442,7 @@ def test_a_simulation_comes_to_the_signs_of_the_real_federation(dithered: float,
         ),
     )
     schedule = Schedule(rounds=4, per_round=2, quorum=2, deadline_s=60.0, start_devices=3, seed=11)
-    settling = 2 if dithered else 0  # of the four rounds
-    training = Training(epochs=2, learning_rate=0.03, dither=dithered, settling=settling)
+    training = Training(epochs=2, learning_rate=0.03, dither=dithered)
     runtime = registry.available()[0]
     ticket = prune(network, density=0.3, seed=5, passes=10)
 
@@ -490,14 +483,7 @@ def test_a_simulation_comes_to_the_signs_of_the_real_federation(dithered: float,
             assert {one.device: one.payload for one in updates} == coded
             return after
 
-    chosen = {
-        "density": 0.3,
-        "passes": 10,
-        "epochs": 2,
-        "learning_rate": 0.03,
-        "dither": dithered,
-        "settling": settling,
-    }
+    chosen = {"density": 0.3, "passes": 10, "epochs": 2, "learning_rate": 0.03, "dither": dithered}
     settings = make_settings(Noting.Config, chosen)
     rows = simulate.run(
         lambda: Noting(Task(plan=network, devices=DEVICES, seed=5), settings),

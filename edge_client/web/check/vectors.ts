@@ -7,7 +7,7 @@ import { SparseRuntime } from "../src/kernels/runtime";
 import { checkGrant, prove } from "../src/wire/claim";
 import * as bits from "../src/wire/bits";
 import { fromHex, same, toHex, type Bytes } from "../src/wire/bytes";
-import { inRound, known, signsOf, startScores } from "../src/wire/dither";
+import { known, signsOf, startScores } from "../src/wire/dither";
 import { Joiner, split } from "../src/wire/envelope";
 import { WireError } from "../src/wire/errors";
 import { decodeInvite } from "../src/wire/invite";
@@ -132,9 +132,6 @@ function dithered(node: Json): void {
   const sent = signsOf(Float32Array.from(node.scores), training, seed);
   check("dithered bits", same(sent, array(node.bits)));
   check("dithered mask", toHex(encodeSigns(coder, sent, expected, node.ends)) === node.coded);
-  const settles = (decode(fromHex(node.settling.federation)) as Federation).training;
-  check("settling", equal(node.settling.largest.map(([number]: Json) => inRound(settles, number).dither),
-    node.settling.largest.map(([, largest]: Json) => largest)));
 }
 
 async function codes(): Promise<void> {
@@ -193,13 +190,12 @@ function messages(): void {
   const upward = ["hello", "hello-dithers", "state", "mask-update", "evaluation", "missed"];
   const drawn = ["hello-draws", "round-drawn"]; // lots, which this client does not draw: it reads past their fields
   const downward = [
-    "welcome", "refusal", "federation", "federation-dithered", "federation-settling", "bundle-bytes", "round", "mask-update",
-    "receipt", "catch-up",
+    "welcome", "refusal", "federation", "federation-dithered", "bundle-bytes", "round", "mask-update", "receipt", "catch-up",
   ];
   for (const [name, node] of Object.entries<Json>(all.messages)) {
     if (name === "hello-draws") continue;
     const { draw: _draw, below: _below, ...fields } = node.fields;
-    const expected = messageOf(name.replace(/-(drawn|dithers|dithered|settling)$/, ""), fields);
+    const expected = messageOf(name.replace(/-(drawn|dithers|dithered)$/, ""), fields);
     if (name === "round-drawn") check("message round-drawn decoded", describe(decode(fromHex(node.bytes))) === describe(expected));
     if (upward.includes(name)) check(`message ${name} encoded`, toHex(encode(expected as Upward)) === node.bytes);
     if (downward.includes(name)) check(`message ${name} decoded`, describe(decode(fromHex(node.bytes))) === describe(expected));

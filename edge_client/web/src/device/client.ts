@@ -5,7 +5,7 @@ import { Coder } from "../kernels/module";
 import { checkSamples, SparseRuntime, type Samples } from "../kernels/runtime";
 import { openBundle } from "../wire/bundle";
 import { same, type Bytes } from "../wire/bytes";
-import { inRound, known, signsOf, startScores } from "../wire/dither";
+import { known, signsOf, startScores } from "../wire/dither";
 import { Stopped, WireError } from "../wire/errors";
 import type { CatchUp, Federation, MaskUpdate, Message, Round, State } from "../wire/messages";
 import { randomise } from "../wire/privacy";
@@ -328,7 +328,7 @@ export class Client {
     const { data, device, log } = this.setting;
     [this.round, this.began] = [announced, this.votes];
     this.seed = await mix(seed, announced.number, device);
-    this.trainer = new Trainer(this.runtime!, data.train, startScores(this.votes!, inRound(training, announced.number)), this.seed);
+    this.trainer = new Trainer(this.runtime!, data.train, startScores(this.votes!, training), this.seed);
     this.seen.step = 0;
     this.seen.steps = training.epochs * Math.ceil(data.train.y.length / training.batch);
     log(`round ${announced.number}: training on ${data.train.y.length} samples`);
@@ -347,9 +347,8 @@ export class Client {
 
   private finish({ signs, loss, trainS, stepMs }: Trained): MaskUpdate {
     const { data, store, log } = this.setting;
-    const { ticket } = this.runtime!;
+    const { ticket, training } = this.runtime!;
     const { run, number } = this.round!;
-    const training = inRound(this.runtime!.training, number);
     const prior = logPrior(data.train.y, ticket.plan.classes);
     void store.keepPersonal({ ticket: ticket.id, run, number, logPrior: prior, signs });
     const sent = randomise(signsOf(this.runtime!.scores(), training, this.seed), training.privacyEpsilon);

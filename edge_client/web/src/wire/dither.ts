@@ -7,14 +7,7 @@ const TOP = 15; // the highest level of an announced mean score
 const BETWEEN = 17; // thresholds between two levels
 const NEARNESS = [3, 7, 15, 27, 47, 87, 127]; // the distances from which on a bit is surer
 
-/** What holds in a round: the largest score has grown in proportion to its number. */
-export function inRound(training: Training, number: number): Training {
-  const { dither, settling, clip } = training;
-  if (!dither || !settling || number <= settling) return training;
-  return { ...training, dither: Math.min(dither * (number / settling), clip) };
-}
-
-/** Scores that a round starts with; `training` as of that round. */
+/** Scores that a round starts with. */
 export function startScores(votes: Votes, training: Training): Float32Array {
   if (!training.dither) return votes.startScores(training.start);
   return votes.mean().map((mean) => Math.fround(mean * Math.fround(training.dither)));

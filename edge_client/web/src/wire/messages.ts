@@ -8,13 +8,9 @@ const HEADER_BYTES = 4;
 const MAX_INT = 2 ** 53;
 const MAX_COUNT = 2 ** 31 - 1;
 const MAX_TEXT = 512;
-const MOST_ROUNDS = 1e6;
 export const EVERYONE = "*"; // in the place of the ids of a round's devices; none of them can be this
 
-/**
- * Local training, as the federation announces it. `privacyEpsilon` 0: no signs are turned; `dither` 0: signs are sent;
- * `settling`: rounds after which the largest score grows (`inRound` of dither.ts), 0: it never does.
- */
+/** Local training, as the federation announces it. `privacyEpsilon` 0: no signs are turned; `dither` 0: signs are sent. */
 export interface Training {
   optimiser: "adam" | "sgd";
   learningRate: number;
@@ -27,7 +23,6 @@ export interface Training {
   batch: number;
   privacyEpsilon: number;
   dither: number;
-  settling: number;
 }
 
 /**
@@ -249,18 +244,17 @@ function hashes(value: Value | undefined): Map<string, Bytes> {
 
 function training(value: Value | undefined): Training {
   const [optimiser, ...rest] = list(value);
-  if (rest.length < 9 || rest.length > 11) throw new WireError(`${rest.length + 1} training settings, 10 to 12 expected`);
-  const [learningRate, beta1, beta2, epsilon, clip, start, epochs, batch, privacyEpsilon, dither = 0, settling = 0] = rest.map(finite);
+  if (rest.length !== 9 && rest.length !== 10) throw new WireError(`${rest.length + 1} training settings, 10 or 11 expected`);
+  const [learningRate, beta1, beta2, epsilon, clip, start, epochs, batch, privacyEpsilon, dither = 0] = rest.map(finite);
   const positive = [learningRate, epsilon, clip, start].every((number) => number >= 1e-12 && number <= 1e6);
   const decays = [beta1, beta2].every((number) => number >= 0 && number < 1);
   const counts = Number.isInteger(epochs) && epochs >= 1 && epochs <= 1000 && Number.isInteger(batch) && batch >= 1 && batch <= 4096;
   const isPrivate = privacyEpsilon === 0 || (privacyEpsilon >= 0.1 && privacyEpsilon <= 20);
   const dithered = dither === 0 || (dither >= 1e-12 && dither <= clip && privacyEpsilon === 0);
-  const settles = Number.isInteger(settling) && settling >= 0 && settling <= MOST_ROUNDS;
-  if ((optimiser !== "adam" && optimiser !== "sgd") || !positive || !decays || !counts || !isPrivate || !dithered || !settles) {
+  if ((optimiser !== "adam" && optimiser !== "sgd") || !positive || !decays || !counts || !isPrivate || !dithered) {
     throw new WireError("training settings out of range");
   }
-  return { optimiser, learningRate, beta1, beta2, epsilon, clip, start, epochs, batch, privacyEpsilon, dither, settling };
+  return { optimiser, learningRate, beta1, beta2, epsilon, clip, start, epochs, batch, privacyEpsilon, dither };
 }
 
 /** Values of the fields 1, 2, ...; undefined: one that is left out. */

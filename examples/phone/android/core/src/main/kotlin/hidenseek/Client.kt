@@ -221,7 +221,7 @@ class Client(
         trainer = Trainer(
             network!!, train,
             prior = logPrior(),
-            start = Dither.startScores(votes!!, federation.training.inRound(announced.number)),
+            start = Dither.startScores(votes!!, federation.training),
             training = federation.training,
             seed = seed,
         )
@@ -239,7 +239,7 @@ class Client(
         val announced = round!!
         val ticket = ticket!!
         store.savePersonal(ticket, announced, logPrior(), trained.signs)
-        val training = device.federation!!.training.inRound(announced.number)
+        val training = device.federation!!.training
         val sent = Privacy.randomise(Dither.signsOf(network!!.scores(), training, seed), training.privacyEpsilon)
         val known = Dither.known(began!!, training, seed)
         val own = FloatArray(ticket.kept) { if (trained.signs[it]) 1f else -1f }

@@ -102,18 +102,12 @@ data class CatchUp(val run: Bytes, val number: Long, val votes: Bytes, val base:
  *
  * @property privacyEpsilon 0: no signs are turned.
  * @property dither the largest score of which a dithered bit is sent ([Dither]); 0, and left out: signs are sent.
- * @property settling rounds after which the largest score grows ([inRound]); 0, and left out: it never does.
  */
 data class Training(
     val optimiser: String, val learningRate: Double, val beta1: Double, val beta2: Double, val epsilon: Double,
     val clip: Double, val start: Double, val epochs: Int, val batch: Int, val privacyEpsilon: Double,
-    val dither: Double, val settling: Int,
-) {
-    /** What holds in a round: the largest score has grown in proportion to its number. */
-    fun inRound(number: Long): Training =
-        if (dither == 0.0 || settling == 0 || number <= settling) this
-        else copy(dither = minOf(dither * (number.toDouble() / settling), clip))
-}
+    val dither: Double,
+)
 
 /** Messages as bytes: "HN", version 2, the kind, then a CBOR map of field numbers to values. [Signing.seal] signs them. */
 object Messages {
@@ -122,7 +116,6 @@ object Messages {
     const val MAX_INT = 1L shl 53
     private const val MAX_TEXT = 512
     private const val LEAST_DITHER = 1e-12
-    private const val MOST_ROUNDS = 1e6
 
     /** Encode what a device says. */
     fun encode(message: Message): ByteArray = when (message) {
@@ -191,17 +184,15 @@ object Messages {
 
         fun training(number: Int): Training {
             val values = get<List<*>>(number)
-            if (values.size !in 10..12 || values[0] !in setOf("adam", "sgd")) throw WireError("training settings $values")
+            if (values.size !in 10..11 || values[0] !in setOf("adam", "sgd")) throw WireError("training settings $values")
             val numbers = values.drop(1).map { finite(it) }
             val private = numbers[8] == 0.0 || numbers[8] in Privacy.LEAST_EPSILON..Privacy.MOST_EPSILON
             val dither = numbers.getOrElse(9) { 0.0 }
             val dithered = dither == 0.0 || (dither in LEAST_DITHER..numbers[4] && numbers[8] == 0.0)
-            val settling = numbers.getOrElse(10) { 0.0 }
-            val settles = settling in 0.0..MOST_ROUNDS && settling % 1 == 0.0
             val counts = numbers[6] in 1.0..1000.0 && numbers[7] in 1.0..4096.0
-            if (!counts || !private || !dithered || !settles) throw WireError("training settings $values")
+            if (!counts || !private || !dithered) throw WireError("training settings $values")
             return Training(values[0] as String, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
-                numbers[6].toInt(), numbers[7].toInt(), numbers[8], dither, settling.toInt())
+                numbers[6].toInt(), numbers[7].toInt(), numbers[8], dither)
         }
 
         private fun checked(value: Any?): String =

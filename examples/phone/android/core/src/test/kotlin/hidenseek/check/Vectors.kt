@@ -149,11 +149,6 @@ class Vectors(private val all: Node) {
         val sent = Dither.signsOf(scores, training, seed)
         check("dithered bits", sent.contentEquals(node["bits"].array()))
         check("dithered mask", Signs.encode(sent, known, ends).contentEquals(node["coded"].bytes()))
-        val settles = (Messages.decode(node["settling"]["federation"].bytes()) as Federation).training
-        for (one in node["settling"]["largest"].list()) {
-            val (number, largest) = one.list()
-            check("settling in round ${number.long()}", settles.inRound(number.long()).dither == largest.double())
-        }
         check("dithered mask decoded", Signs.decode(node["coded"].bytes(), known, ends).contentEquals(sent))
     }
 
@@ -210,7 +205,7 @@ class Vectors(private val all: Node) {
         "state" -> State(field["instance"].hash(), field["online"].bool())
         "welcome" -> Welcome(field["instance"].hash())
         "refusal" -> Refusal(field["instance"].hash(), field["code"].text(), field["reason"].text(), field["number"].long())
-        "federation", "federation-dithered", "federation-settling" -> Federation(field["run"].hash(), field["name"].text(), field["rounds"].long(), field["ticket"].hash(),
+        "federation", "federation-dithered" -> Federation(field["run"].hash(), field["name"].text(), field["rounds"].long(), field["ticket"].hash(),
             field["bundles"].map().mapValues { it.value.hash() }, training(field["training"]), field["seed"].long(),
             field["key"].hash(), field["issued"].long())
         "bundle-bytes" -> hidenseek.BundleBytes(field["data"].hash())
@@ -249,8 +244,7 @@ class Vectors(private val all: Node) {
 
     private fun training(node: Node = all["training"]) = Training(node["optimiser"].text(), node["learning_rate"].double(),
         node["beta1"].double(), node["beta2"].double(), node["epsilon"].double(), node["clip"].double(), node["start"].double(),
-        node["epochs"].int(), node["batch"].int(), node["privacy_epsilon"].double(), node["dither"].double(),
-        node["settling"].int())
+        node["epochs"].int(), node["batch"].int(), node["privacy_epsilon"].double(), node["dither"].double())
 
     private fun near(found: FloatArray, expected: List<Double>, tolerance: Double): Boolean {
         val largest = expected.maxOf { abs(it) }
@@ -263,8 +257,8 @@ class Vectors(private val all: Node) {
 
     private companion object {
         val UPWARD = setOf("hello", "hello-draws", "hello-dithers", "state", "mask-update", "evaluation", "missed")
-        val DOWNWARD = setOf("welcome", "refusal", "federation", "federation-dithered", "federation-settling", "bundle-bytes",
-            "round", "round-drawn", "mask-update", "receipt", "catch-up")
+        val DOWNWARD = setOf("welcome", "refusal", "federation", "federation-dithered", "bundle-bytes", "round", "round-drawn",
+            "mask-update", "receipt", "catch-up")
     }
 }
 
