@@ -36,7 +36,7 @@ class DataSettings:
         classes_per_device: for "shards".
         alpha: for "dirichlet".
         limit: most training and test samples a device; None: all.
-        validate: train on this share of the training samples and test on the others instead of the test samples; 0: no.
+        validate: share of the training samples that trains; the others test instead of the test samples. False: no.
     """
 
     name: str = "har"
@@ -45,7 +45,7 @@ class DataSettings:
     classes_per_device: int = 2
     alpha: float = 0.3
     limit: tuple[int, int] | None = None
-    validate: float = 0.0
+    validate: float = False  # not 0.0: so runs on record say it, whose folders are named after a hash of it
 
     @property
     def title(self) -> str:

@@ -68,7 +68,7 @@ def add_simulate(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         nargs="?",
         type=float,
         const=TRAINED,
-        default=0.0,
+        default=False,
         metavar="SHARE",
         help=f"train on this share of the training data ({TRAINED:g} if not given), test on what comes later instead",
     )
