@@ -69,7 +69,9 @@ class EmbeddedBroker:
         command = [str(binary), "--config", str(config), "--pid", str(pid)]
         self._process = _launch(command, log)
         self._await_ready(self._process, log)
-        threading.Thread(target=self._keep, args=(command, log), name="broker", daemon=True).start()
+        threading.Thread(
+            target=self._keep, args=(self._process, command, log), name=f"broker-{self.port}", daemon=True
+        ).start()
 
     def stop(self) -> None:
         """End the server; messages and sessions stay in its folder."""
@@ -98,14 +100,15 @@ class EmbeddedBroker:
         text = said.splitlines()[-1] if said else "it said nothing"
         raise BrokerUnreachable(f"the embedded broker did not start: {text}", where=str(log))
 
-    def _keep(self, command: list[str], log: Path) -> None:
+    def _keep(self, process: subprocess.Popen[bytes], command: list[str], log: Path) -> None:
         """Start the server again whenever it ends by itself, killed for its memory for one, until `stop`."""
-        while (process := self._process) is not None:
+        while True:
             process.wait()
             time.sleep(RESTART_S)
             with self._changing, suppress(OSError):  # no room for a line of its log, say: once more then
-                if self._process is process:
-                    self._process = _launch(command, log)
+                if self._process is not process:
+                    return
+                self._process = process = _launch(command, log)
 
     def url(self, user: str = "") -> str:
         """Address for one user (password not included), or without a user."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,17 @@ def test_port_of_its_own_choice_stays_free_while_the_broker_is_down() -> None:
     """Devices know the port: whoever took it meanwhile would get their messages."""
     first, last = map(int, EPHEMERAL.read_text().split())
     assert not any(first <= free_port("127.0.0.1") <= last for _ in range(20))
+
+
+def test_a_broker_started_again_is_watched_once(tmp_path: Path) -> None:
+    """Who watched the one that was stopped is gone."""
+    server = EmbeddedBroker(tmp_path / "broker", "t", ["pi-1"])
+    for _ in range(2):
+        server.start()
+        pid = _pid(server)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        server.stop()
+    server.start()
+    wait_until(lambda: sum(one.name == f"broker-{server.port}" for one in threading.enumerate()) == 1, 5, "one is left")
+    server.stop()
