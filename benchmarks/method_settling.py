@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from coordinator.baselines.hidenseek import HideNseek, HideNseekSettings
 from coordinator.baselines.method import Local, Samples, Settings, State, Task, require
-from wire import dither, mask
+from wire import mask
 
 NUMBER_BYTES = 8
 
@@ -51,8 +51,4 @@ class Settling(HideNseek):
         number = int.from_bytes(down[:NUMBER_BYTES], "little")
         votes = mask.decode_votes(down[NUMBER_BYTES:], self.ticket.ends)
         largest = min(self.training.dither * max(1.0, number / self.growth.after), self.training.clip)
-        training = replace(self.training, dither=largest)
-        trained, own = self.fit(samples, dither.start_scores(votes, training), seed)
-        sent = dither.signs_of(trained.scores, training, seed)
-        up = mask.encode_signs(sent, dither.context(votes, training, seed), self.ticket.ends)
-        return Local(up=up, memory={}, model=own, loss=trained.loss)
+        return self._train(samples, replace(self.training, dither=largest), seed, votes)

@@ -52,7 +52,7 @@ class HideNseekPaper(HideNseekSigns):
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """Scores start at +-start, with the global signs."""
         signs = self.model(down).multipliers
-        return self._train(samples, signs * np.float32(self.settings.start), seed, mask.certain(signs > 0))
+        return self._train(samples, self.training, seed, mask.certain(signs > 0))
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
         """Sign of the mean weighted by samples; a tie keeps the sign it had."""

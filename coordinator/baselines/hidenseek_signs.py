@@ -155,13 +155,13 @@ class HideNseekSigns(Method[SignsSettings]):
     def train(self, down: bytes, samples: Samples, memory: State, seed: int) -> Local:
         """As `edge_client.client` does."""
         votes = mask.decode_votes(down, self.ticket.ends)
-        return self._train(samples, dither.start_scores(votes, self.training), seed, votes)
+        return self._train(samples, self.training, seed, votes)
 
-    def _train(self, samples: Samples, start: Floats, seed: int, votes: mask.Votes) -> Local:
-        trained, own = self.fit(samples, start, seed)
-        bits = dither.signs_of(trained.scores, self.training, seed)
-        sent = randomise(bits, self.training, prng.generator((seed, "privacy")).bytes)
-        up = mask.encode_signs(sent, dither.context(votes, self.training, seed), self.ticket.ends)
+    def _train(self, samples: Samples, training: Training, seed: int, votes: mask.Votes) -> Local:
+        trained, own = self.fit(samples, dither.start_scores(votes, training), seed)
+        bits = dither.signs_of(trained.scores, training, seed)
+        sent = randomise(bits, training, prng.generator((seed, "privacy")).bytes)
+        up = mask.encode_signs(sent, dither.context(votes, training, seed), self.ticket.ends)
         return Local(up=up, memory={}, model=own, loss=trained.loss)
 
     def fit(self, samples: Samples, start: Floats, seed: int) -> tuple[Trained, Network]:
